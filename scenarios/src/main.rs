@@ -1,0 +1,2 @@
+//! infermark
+fn main() {}
