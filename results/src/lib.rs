@@ -1,1 +1,9 @@
-//! results
+//! The words, metrics and frames that every stage shares. It knows no engine; it is the only home of polars.
+//!
+//! A worker emits a [`trace::Trace`] of raw events; a [`metric::Metric`] is a pure function of a trace; the values become
+//! [`observation::Observation`] rows, one per (cell, workload, repetition, metric), kept in a [`run::RunDirectory`].
+
+pub mod claim;
+pub mod observation;
+pub mod summary;
+pub mod trace;

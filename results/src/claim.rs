@@ -1,0 +1,102 @@
+//! A paper's claim beside what was measured here.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of statement a claim is; decides the words of its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// An identity that must hold at any scale: `holds` / `violated`.
+    Identity,
+    /// An ordering or ratio with a threshold for small scale: `reproduced` / `direction-only` / `not-reproduced`.
+    Ratio,
+    /// An absolute figure on named hardware: reported, never gated.
+    Absolute,
+}
+
+/// The outcome of a claim. A claim that did not run never reads as a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Identity confirmed within its tolerance.
+    Holds,
+    /// Identity broken.
+    Violated,
+    /// The interval lies on the claimed side of the threshold.
+    Reproduced,
+    /// The effect has the claimed sign, its size misses the threshold.
+    DirectionOnly,
+    /// The effect is absent or reversed.
+    NotReproduced,
+    /// The interval straddles the threshold and its sign is open.
+    Inconclusive,
+    /// Reported beside the paper's figure, not judged.
+    Reported,
+    /// The effect needs a scale this model or machine does not have.
+    NotApplicableAtScale,
+    /// Needs a GPU.
+    SkippedNoGpu,
+    /// The measurement itself failed.
+    Failed,
+}
+
+impl Verdict {
+    /// Whether the claim was tested and refuted.
+    pub fn is_refuted(self) -> bool {
+        matches!(self, Verdict::Violated | Verdict::NotReproduced)
+    }
+
+    /// Whether the claim was tested and confirmed.
+    pub fn is_confirmed(self) -> bool {
+        matches!(self, Verdict::Holds | Verdict::Reproduced)
+    }
+
+    /// The word printed for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::Violated => "violated",
+            Verdict::Reproduced => "reproduced",
+            Verdict::DirectionOnly => "direction-only",
+            Verdict::NotReproduced => "not-reproduced",
+            Verdict::Inconclusive => "inconclusive",
+            Verdict::Reported => "reported",
+            Verdict::NotApplicableAtScale => "not-applicable-at-scale",
+            Verdict::SkippedNoGpu => "skipped-no-gpu",
+            Verdict::Failed => "failed",
+        }
+    }
+}
+
+/// One row of `claims.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaimResult {
+    /// Claim id, e.g. `gptq-4bit-ppl`.
+    pub id: String,
+    /// Paper: authors, short title, venue, arXiv id.
+    pub paper: String,
+    /// Where in the paper: section, table or equation.
+    pub source: String,
+    /// The claim in one sentence.
+    pub statement: String,
+    /// Kind of claim.
+    pub tier: Tier,
+    /// What the paper prints, as text with its conditions.
+    pub published: String,
+    /// Measured here instead, named.
+    pub counterpart: String,
+    /// The acceptance rule, as text.
+    pub rule: String,
+    /// Measured value, when there is one.
+    pub measured: Option<f64>,
+    /// 95 % interval of the measured value.
+    pub interval: Option<(f64, f64)>,
+    /// Unit of `measured`.
+    pub unit: String,
+    /// Outcome.
+    pub verdict: Verdict,
+    /// Why, with the numbers behind it.
+    pub reason: String,
+    /// Command that measures it again.
+    pub command: String,
+}
