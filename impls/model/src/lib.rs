@@ -1,1 +1,20 @@
-//! model
+//! What a forward pass is, and the places where it can vary.
+//!
+//! Activations are ragged: `[rows, features]`, one row per token, no batch dimension. A [`Step`] says which rows
+//! belong to which sequence; prefill, chunked prefill, batched decode and speculative verification are different
+//! Steps, not different code. The seams are [`Linear`], [`Attention`] and [`KvCache`]; none mentions another axis.
+
+mod activations;
+pub mod attention;
+mod device;
+mod kv;
+mod linear;
+pub mod probe;
+mod step;
+
+pub use activations::Activations;
+pub use attention::{Attention, HeadShape};
+pub use device::Device;
+pub use kv::{CacheFull, KvBytes, KvCache, KvShape, KvTile};
+pub use linear::Linear;
+pub use step::{SeqId, Span, Step, TokenId, Visibility};

@@ -1,0 +1,72 @@
+//! The seam of the KV-cache axis: keys and values by sequence, shown to attention as tiles.
+
+use std::ops::Range;
+
+use crate::{Activations, SeqId, Step};
+
+/// Size of one cached position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    /// Decoder layers.
+    pub n_layers: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Features per head.
+    pub head_dim: usize,
+}
+
+/// Consecutive cached entries of one sequence in one layer, all KV heads, as f32.
+///
+/// Feature `d` of entry `t` (0-based in the tile) of head `h` is `k[h * head_stride + t * row_stride + d]`, same for `v`.
+#[derive(Debug, Clone, Copy)]
+pub struct KvTile<'a> {
+    /// Position of each entry in its sequence, ascending.
+    pub positions: &'a [u32],
+    /// Keys, positions already applied.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+    /// Distance between heads.
+    pub head_stride: usize,
+    /// Distance between entries.
+    pub row_stride: usize,
+}
+
+/// Memory of a cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KvBytes {
+    /// What the cached entries need in their encoding.
+    pub logical: usize,
+    /// What the cache has allocated.
+    pub resident: usize,
+}
+
+/// The cache has no room for what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("KV cache full: sequence {seq:?} needs {needed} tokens, room for {capacity}; raise the cell's context length or shorten the prompt")]
+pub struct CacheFull {
+    /// The sequence that wanted room.
+    pub seq: SeqId,
+    /// Tokens it would hold.
+    pub needed: usize,
+    /// Tokens it may hold.
+    pub capacity: usize,
+}
+
+/// Keys and values of every live sequence. Placement, eviction and encoding vary behind it.
+pub trait KvCache: Send + Sync {
+    /// Makes room so that `seq` (created when new) can hold `len` entries in every layer.
+    fn reserve(&mut self, seq: SeqId, len: usize) -> Result<(), CacheFull>;
+    /// Stores the rows of `step` for `layer`: `k`, `v` `[rows, n_kv_heads·head_dim]`. Room must have been reserved.
+    fn append(&mut self, layer: usize, step: &Step, k: &Activations, v: &Activations);
+    /// Entries of `seq` cached in `layer`.
+    fn len(&self, layer: usize, seq: SeqId) -> usize;
+    /// Calls `visit` with tiles of at most `tile_len` entries that cover `entries` of `seq` in order.
+    fn tiles(&self, layer: usize, seq: SeqId, entries: Range<usize>, tile_len: usize, visit: &mut dyn FnMut(KvTile<'_>));
+    /// Forgets every entry of `seq` from `len` on, in all layers; `len` 0 frees the sequence's room.
+    fn truncate(&mut self, seq: SeqId, len: usize);
+    /// Memory in use.
+    fn bytes(&self) -> KvBytes;
+    /// Bytes read by attention for one entry of one layer (keys and values, all heads), in the cache's encoding.
+    fn entry_bytes(&self) -> usize;
+}
