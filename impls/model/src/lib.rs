@@ -10,6 +10,7 @@ mod device;
 mod kv;
 mod linear;
 pub mod probe;
+mod session;
 mod step;
 
 pub use activations::Activations;
@@ -17,4 +18,5 @@ pub use attention::{Attention, HeadShape};
 pub use device::Device;
 pub use kv::{CacheFull, KvBytes, KvCache, KvShape, KvTile};
 pub use linear::Linear;
+pub use session::StepModel;
 pub use step::{SeqId, Span, Step, TokenId, Visibility};
