@@ -1,1 +1,19 @@
-//! engine
+//! Assembles one cell from an [`EngineSpec`]: reads the checkpoint, quantizes layer by layer, joins the parts.
+//!
+//! It knows no clock, no metric and no HTTP; a caller times the Steps it runs.
+
+mod calibrate;
+mod engine;
+mod error;
+pub mod source;
+mod spec;
+mod tokenizer;
+mod work;
+
+pub use calibrate::{LayerHessians, calibrate_layer};
+pub use engine::{BuildOptions, Engine, build_transformer};
+pub use error::EngineError;
+pub use source::{Checkpoint, EmbeddedModel, Hub, Library, ModelSource};
+pub use spec::{CpuSpec, DeviceSpec, EngineSpec, IsaName, PlanFacts};
+pub use tokenizer::Tokenizer;
+pub use work::WorkCount;

@@ -5,18 +5,28 @@
 //! Steps, not different code. The seams are [`Linear`], [`Attention`] and [`KvCache`]; none mentions another axis.
 
 mod activations;
+pub mod architecture;
 pub mod attention;
+pub mod block;
+pub mod checkpoint;
 mod device;
 mod kv;
 mod linear;
+pub mod names;
+pub mod ops;
 pub mod probe;
+mod rope;
 mod session;
 mod step;
+mod transformer;
 
 pub use activations::Activations;
 pub use attention::{Attention, HeadShape};
 pub use device::Device;
 pub use kv::{CacheFull, KvBytes, KvCache, KvShape, KvTile};
 pub use linear::Linear;
+pub use architecture::Architecture;
+pub use rope::RopeTable;
 pub use session::StepModel;
 pub use step::{SeqId, Span, Step, TokenId, Visibility};
+pub use transformer::{Ends, Session, Transformer, read_ends};

@@ -1,6 +1,6 @@
 //! What a decoder sees of a model: forward this Step, forget that suffix.
 
-use crate::{Activations, CacheFull, SeqId, Step};
+use crate::{Activations, CacheFull, KvBytes, SeqId, Step};
 
 /// Anything that turns Steps into logits and can roll back. A transformer with its cache is one; so is a table of
 /// probabilities in a test.
@@ -11,4 +11,8 @@ pub trait StepModel: Send {
     fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull>;
     /// Forgets every cached entry of `seq` from `len` on; 0 frees the sequence.
     fn truncate(&mut self, seq: SeqId, len: usize);
+    /// Memory of its KV cache; nothing for a model without one.
+    fn kv_bytes(&self) -> KvBytes {
+        KvBytes::default()
+    }
 }

@@ -1,0 +1,192 @@
+//! Assembly: a checkpoint and a spec become a transformer; a transformer and a cache become sessions and decoders.
+
+use std::sync::Arc;
+
+use decoding::Decoder;
+use model::block::{Block, BlockOf, Matrix, MatrixValues, Trunk, read_layer};
+use model::{Activations, Device, Linear, Session, StepModel, TokenId, Transformer, ops, read_ends};
+use weights::{CalibrationStats, WeightSource, WeightsSpec, build_linear};
+
+use crate::calibrate::{calibrate_layer, run_layer};
+use crate::{Checkpoint, EngineError, EngineSpec, WorkCount};
+
+/// What building an engine needs beside its parts.
+pub struct BuildOptions<'a> {
+    /// Tokens one sequence may hold.
+    pub context_tokens: usize,
+    /// Token windows for calibration; may be empty when no part needs it.
+    pub calibration: &'a [Vec<TokenId>],
+    /// Called with (layers done, layers in all) as the target is made ready.
+    pub progress: &'a mut dyn FnMut(usize, usize),
+}
+
+/// A cell, ready to run.
+pub struct Engine {
+    /// Its parts.
+    pub spec: EngineSpec,
+    /// Where it computes.
+    pub device: Device,
+    /// The target model.
+    pub target: Arc<Transformer>,
+    /// The draft model, when decoding needs one.
+    pub draft: Option<Arc<Transformer>>,
+    context_tokens: usize,
+}
+
+impl Engine {
+    /// Builds the cell `spec` from `target` (and `draft`) on `device`.
+    pub fn build(spec: &EngineSpec, target: &Checkpoint, draft: Option<&Checkpoint>, device: &Device, mut options: BuildOptions<'_>) -> Result<Engine, EngineError> {
+        check_context(target, options.context_tokens)?;
+        let draft = match (spec.decoding.needs_draft(), draft) {
+            (false, _) => None,
+            (true, None) => return Err(EngineError::Mismatch(format!("decoding `{}` needs a draft checkpoint: set `draft` in [model]", spec.decoding.tag()))),
+            (true, Some(draft)) => {
+                check_pair(target, draft)?;
+                check_context(draft, options.context_tokens)?;
+                let spec = EngineSpec { weights: plain_format(&spec.weights), ..spec.clone() };
+                let quiet = &mut |_, _| {};
+                let options = BuildOptions { progress: quiet, calibration: &[], ..options };
+                Some(Arc::new(build_transformer(&spec, draft, device, options)?))
+            }
+        };
+        let reborrowed = BuildOptions { progress: &mut *options.progress, ..options };
+        let target = Arc::new(build_transformer(spec, target, device, reborrowed)?);
+        Ok(Engine { spec: spec.clone(), device: device.clone(), target, draft, context_tokens: options.context_tokens })
+    }
+
+    /// A fresh session of the target.
+    pub fn session(&self) -> Result<Session, EngineError> {
+        self.session_of(&self.target)
+    }
+
+    /// A fresh session of the draft, when there is one.
+    pub fn draft_session(&self) -> Result<Option<Session>, EngineError> {
+        self.draft.as_ref().map(|draft| self.session_of(draft)).transpose()
+    }
+
+    fn session_of(&self, transformer: &Arc<Transformer>) -> Result<Session, EngineError> {
+        let kv = self.spec.kv.build(transformer.kv_shape(), self.context_tokens, &self.device)?;
+        Ok(Session::new(transformer.clone(), kv))
+    }
+
+    /// A decoder over fresh sessions.
+    pub fn decoder(&self) -> Result<Box<dyn Decoder>, EngineError> {
+        let draft = self.draft_session()?.map(|s| Box::new(s) as Box<dyn StepModel>);
+        Ok(self.spec.decoding.build(Box::new(self.session()?), draft)?)
+    }
+
+    /// Bytes of the weights a pass streams, target and draft together.
+    pub fn weight_bytes(&self) -> u64 {
+        (self.target.weight_bytes() + self.draft.as_ref().map_or(0, |d| d.weight_bytes())) as u64
+    }
+
+    /// Least work of a target Step of `rows` tokens after `context`, with logits for `logit_rows`.
+    pub fn work(&self, session: &Session, rows: u64, context: u64, logit_rows: u64) -> WorkCount {
+        WorkCount::of_step(&self.target, &*session.kv, rows, context, logit_rows)
+    }
+
+    /// Kernels that run, e.g. `avx2: f16_panel16 + flash_q32_k64`.
+    pub fn kernel_path(&self) -> String {
+        let mut names: Vec<String> = vec![];
+        for name in self.target.linears().map(|l| l.kernel_name()).chain([self.target.trunk.attention.kernel_name()]) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        format!("{}: {}", self.device.cpu().isa().name(), names.join(" + "))
+    }
+}
+
+fn check_context(checkpoint: &Checkpoint, tokens: usize) -> Result<(), EngineError> {
+    let limit = checkpoint.architecture.max_positions;
+    if tokens <= limit {
+        return Ok(());
+    }
+    Err(EngineError::Mismatch(format!(
+        "{}: the workloads need a context of {tokens} tokens, config.json allows max_position_embeddings {limit}; shorten the workload's window, prompt or generation",
+        checkpoint.source
+    )))
+}
+
+fn check_pair(target: &Checkpoint, draft: &Checkpoint) -> Result<(), EngineError> {
+    let (t, d) = (target.architecture.vocab_size, draft.architecture.vocab_size);
+    if t != d {
+        return Err(EngineError::Mismatch(format!("draft {} has vocabulary {d}, target {} has {t}; speculation needs one shared tokenizer", draft.source, target.source)));
+    }
+    if let (Some(a), Some(b)) = (&target.tokenizer, &draft.tokenizer) {
+        let probe = "The tokenizers must agree, naïve café 1234.";
+        if a.encode(probe)? != b.encode(probe)? {
+            return Err(EngineError::Mismatch(format!("draft {} and target {} have different tokenizers; speculation needs one shared tokenizer", draft.source, target.source)));
+        }
+    }
+    Ok(())
+}
+
+/// The format of matrices that a quantizer leaves alone (head, draft): 16 bit, as the papers do.
+fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
+    match spec {
+        WeightsSpec::F32 => WeightsSpec::F32,
+        WeightsSpec::Bf16 => WeightsSpec::Bf16,
+        _ => WeightsSpec::F16,
+    }
+}
+
+fn source(matrix: &Matrix) -> WeightSource<'_> {
+    match &matrix.values {
+        MatrixValues::F32(values) => WeightSource::F32(values),
+        MatrixValues::F16(values) => WeightSource::F16(values),
+        MatrixValues::Bf16(values) => WeightSource::Bf16(values),
+    }
+}
+
+fn linear(spec: &WeightsSpec, device: &Device, slot: &str, matrix: &Matrix, stats: Option<&CalibrationStats>) -> Result<Box<dyn Linear>, EngineError> {
+    build_linear(spec, device, source(matrix), matrix.rows, matrix.cols, stats).map_err(|source| EngineError::Weights { slot: slot.into(), source })
+}
+
+/// Builds the transformer of one checkpoint, calibrating and quantizing layer by layer where the weights ask for it.
+pub fn build_transformer(spec: &EngineSpec, checkpoint: &Checkpoint, device: &Device, options: BuildOptions<'_>) -> Result<Transformer, EngineError> {
+    let (a, tensors) = (&checkpoint.architecture, &*checkpoint.tensors);
+    let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?);
+    let ends = read_ends(a, tensors)?;
+    let mut samples = vec![];
+    if spec.weights.needs_calibration() {
+        if options.calibration.is_empty() {
+            return Err(EngineError::Mismatch(format!("weights `{}` need a calibration text: set [calibration] in the scenario", spec.weights.tag())));
+        }
+        for window in options.calibration {
+            let mut x = Activations::default();
+            ops::embed(&ends.embedding, window, &mut x);
+            samples.push(x);
+        }
+    }
+    let mut blocks = vec![];
+    for layer in 0..a.n_layers {
+        (options.progress)(layer, a.n_layers);
+        let (vectors, matrices) = read_layer(a, tensors, layer)?;
+        let of = |spec: &WeightsSpec, stats: [Option<&CalibrationStats>; 4]| -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
+            let slot = |part: &str| format!("layer {layer}, {part}");
+            Ok(BlockOf {
+                qkv: linear(spec, device, &slot("q, k, v"), &matrices.qkv, stats[0])?,
+                out: linear(spec, device, &slot("attention output"), &matrices.out, stats[1])?,
+                gate_up: linear(spec, device, &slot("gate, up"), &matrices.gate_up, stats[2])?,
+                down: linear(spec, device, &slot("down"), &matrices.down, stats[3])?,
+            })
+        };
+        let block = if samples.is_empty() {
+            Block::new(vectors, of(&spec.weights, [None; 4])?)
+        } else {
+            let full = Block::new(vectors.clone(), of(&WeightsSpec::F32, [None; 4])?);
+            let h = calibrate_layer(&trunk, &full, &samples)?;
+            drop(full);
+            let block = Block::new(vectors, of(&spec.weights, [Some(&h.qkv), Some(&h.out), Some(&h.gate_up), Some(&h.down)])?);
+            for x in &mut samples {
+                run_layer(&trunk, &block, x, None)?;
+            }
+            block
+        };
+        blocks.push(block);
+    }
+    let head = linear(&plain_format(&spec.weights), device, "head", &ends.head, None)?;
+    (options.progress)(a.n_layers, a.n_layers);
+    Ok(Transformer { trunk, embedding: ends.embedding, blocks, final_norm: ends.final_norm, head })
+}

@@ -1,0 +1,208 @@
+//! Where a checkpoint comes from, and opening it.
+
+mod random;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use model::checkpoint::{Bytes, RandomTensors, SafeTensorsFile, Tensors, open_folder};
+use model::{Architecture, TokenId};
+
+pub use random::SHAPES;
+
+use crate::{EngineError, Tokenizer};
+
+/// A model a scenario can name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ModelSource {
+    /// Inside the binary.
+    Embedded(String),
+    /// A Hugging Face folder on disk.
+    Folder(PathBuf),
+    /// A repository of the Hugging Face hub.
+    Hub {
+        /// `org/name`.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: String,
+    },
+    /// Seeded random weights of a named shape, for speed only.
+    Random {
+        /// Name in [`SHAPES`].
+        shape: String,
+        /// Seed.
+        seed: u64,
+    },
+}
+
+impl FromStr for ModelSource {
+    type Err = EngineError;
+
+    fn from_str(given: &str) -> Result<ModelSource, EngineError> {
+        let wrong = |problem: String| EngineError::Source { given: given.into(), problem };
+        if given.trim().is_empty() {
+            return Err(wrong("it is empty".into()));
+        }
+        match given.split_once(':') {
+            Some(("embedded", name)) => Ok(ModelSource::Embedded(name.into())),
+            Some(("random", rest)) => {
+                let (shape, seed) = match rest.split_once("?seed=") {
+                    None => (rest, 0),
+                    Some((shape, seed)) => (shape, seed.parse().map_err(|_| wrong(format!("seed `{seed}` is not a whole number")))?),
+                };
+                random::shape(shape).ok_or_else(|| {
+                    let known = SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+                    wrong(format!("unknown shape `{shape}` (known: {known})"))
+                })?;
+                Ok(ModelSource::Random { shape: shape.into(), seed })
+            }
+            Some(("hf", rest)) => {
+                let (repo, revision) = rest.split_once('@').unwrap_or((rest, "main"));
+                let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && s != "." && s != "..";
+                let parts: Vec<&str> = repo.split('/').collect();
+                if !(1..=2).contains(&parts.len()) || !parts.iter().all(|p| plain(p)) || !revision.split('/').all(plain) {
+                    return Err(wrong(format!("`{rest}` is not org/name@revision")));
+                }
+                Ok(ModelSource::Hub { repo: repo.into(), revision: revision.into() })
+            }
+            _ => Ok(ModelSource::Folder(given.into())),
+        }
+    }
+}
+
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModelSource::Embedded(name) => write!(f, "embedded:{name}"),
+            ModelSource::Folder(path) => write!(f, "{}", path.display()),
+            ModelSource::Hub { repo, revision } => write!(f, "hf:{repo}@{revision}"),
+            ModelSource::Random { shape, seed: 0 } => write!(f, "random:{shape}"),
+            ModelSource::Random { shape, seed } => write!(f, "random:{shape}?seed={seed}"),
+        }
+    }
+}
+
+/// A checkpoint inside the binary.
+pub struct EmbeddedModel {
+    /// Name after `embedded:`.
+    pub name: &'static str,
+    /// Text of config.json.
+    pub config: &'static str,
+    /// Bytes of model.safetensors.
+    pub weights: &'static [u8],
+    /// Bytes of tokenizer.json.
+    pub tokenizer: &'static [u8],
+}
+
+/// What sources need to be resolved.
+#[derive(Clone, Copy)]
+pub struct Library<'a> {
+    /// Checkpoints inside the binary.
+    pub embedded: &'a [EmbeddedModel],
+    /// Brings a hub repository into a local folder.
+    pub hub: &'a dyn Hub,
+}
+
+/// Brings repositories of the hub to a local folder.
+pub trait Hub {
+    /// Folder holding config.json, tokenizer.json and the weights of `repo` at `revision`, downloaded when needed.
+    fn fetch(&self, repo: &str, revision: &str) -> Result<PathBuf, EngineError>;
+}
+
+/// A checkpoint opened, nothing computed yet.
+pub struct Checkpoint {
+    /// Where it came from.
+    pub source: ModelSource,
+    /// Sizes.
+    pub architecture: Architecture,
+    /// Tensors by name.
+    pub tensors: Box<dyn Tensors>,
+    /// Tokenizer; random weights have none.
+    pub tokenizer: Option<Tokenizer>,
+    files: Vec<PathBuf>,
+    embedded: Option<&'static [u8]>,
+}
+
+impl Checkpoint {
+    /// Opens `source`: reads its config, maps its weights, parses its tokenizer.
+    pub fn open(source: &ModelSource, library: &Library<'_>) -> Result<Checkpoint, EngineError> {
+        match source {
+            ModelSource::Embedded(name) => Checkpoint::embedded(source, name, library.embedded),
+            ModelSource::Folder(path) => Checkpoint::folder(source, path),
+            ModelSource::Hub { repo, revision } => Checkpoint::folder(source, &library.hub.fetch(repo, revision)?),
+            ModelSource::Random { shape, seed } => {
+                let architecture = random::shape(shape).ok_or_else(|| EngineError::Source { given: source.to_string(), problem: "unknown shape".into() })?;
+                let tensors = Box::new(RandomTensors::new(architecture.clone(), *seed));
+                Ok(Checkpoint { source: source.clone(), architecture, tensors, tokenizer: None, files: vec![], embedded: None })
+            }
+        }
+    }
+
+    fn embedded(source: &ModelSource, name: &str, models: &[EmbeddedModel]) -> Result<Checkpoint, EngineError> {
+        let found = models.iter().find(|m| m.name == name).ok_or_else(|| {
+            let known = models.iter().map(|m| format!("embedded:{}", m.name)).collect::<Vec<_>>().join(", ");
+            EngineError::Source { given: source.to_string(), problem: format!("no such embedded checkpoint (known: {known})") }
+        })?;
+        let file = |part: &str| PathBuf::from(format!("embedded:{name}/{part}"));
+        let architecture = Architecture::from_json(&file("config.json"), found.config).map_err(model::checkpoint::CheckpointError::from)?;
+        let tensors = Box::new(SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?);
+        let tokenizer = Tokenizer::from_bytes(&file("tokenizer.json"), found.tokenizer, architecture.vocab_size)?;
+        Ok(Checkpoint { source: source.clone(), architecture, tensors, tokenizer: Some(tokenizer), files: vec![], embedded: Some(found.weights) })
+    }
+
+    fn folder(source: &ModelSource, folder: &Path) -> Result<Checkpoint, EngineError> {
+        if !folder.is_dir() {
+            return Err(EngineError::Source { given: source.to_string(), problem: format!("`{}` is not a folder", folder.display()) });
+        }
+        let (architecture, tensors, files) = open_folder(folder)?;
+        let file = folder.join("tokenizer.json");
+        let tokenizer = match std::fs::read(&file) {
+            Ok(bytes) => Some(Tokenizer::from_bytes(&file, &bytes, architecture.vocab_size)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(EngineError::Io { file, source: e }),
+        };
+        Ok(Checkpoint { source: source.clone(), architecture, tensors, tokenizer, files, embedded: None })
+    }
+
+    /// Whether the weights are random numbers.
+    pub fn is_random(&self) -> bool {
+        matches!(self.source, ModelSource::Random { .. })
+    }
+
+    /// Tokens of `text`, or why this checkpoint cannot read text.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        match &self.tokenizer {
+            Some(tokenizer) => tokenizer.encode(text),
+            None => Err(EngineError::Mismatch(format!("{}: no tokenizer.json beside the weights, so it cannot read text", self.source))),
+        }
+    }
+
+    /// sha256 of each weight file, by name; reads them whole. Random weights have none: shape and seed say all.
+    pub fn hashes(&self) -> Result<Vec<(String, String)>, EngineError> {
+        if let Some(bytes) = self.embedded {
+            return Ok(vec![("model.safetensors".into(), sha256_of(&mut &*bytes).unwrap_or_default())]);
+        }
+        let hash = |file: &PathBuf| {
+            let io = |source| EngineError::Io { file: file.clone(), source };
+            let digest = sha256_of(&mut std::fs::File::open(file).map_err(io)?).map_err(io)?;
+            let name = file.file_name().map_or_else(|| file.display().to_string(), |n| n.to_string_lossy().into_owned());
+            Ok((name, digest))
+        };
+        self.files.iter().map(hash).collect()
+    }
+}
+
+/// Hex sha256 of everything `reader` gives.
+pub fn sha256_of(reader: &mut dyn std::io::Read) -> std::io::Result<String> {
+    use sha2::Digest;
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}

@@ -1,0 +1,66 @@
+//! `tokenizer.json` through the `tokenizers` crate.
+
+use std::path::Path;
+
+use model::TokenId;
+
+use crate::EngineError;
+
+/// A tokenizer whose ids all fit its model's vocabulary.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Parses the bytes of a tokenizer.json; `vocab_size` is the model's.
+    pub fn from_bytes(file: &Path, bytes: &[u8], vocab_size: usize) -> Result<Tokenizer, EngineError> {
+        let wrong = |problem: String| EngineError::Tokenizer { file: file.into(), problem };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| wrong(format!("not a tokenizer.json of the tokenizers library: {e}")))?;
+        // truncation or padding stored in the file would silently change what is scored
+        inner.with_truncation(None).map_err(|e| wrong(format!("cannot switch truncation off: {e}")))?;
+        inner.with_padding(None);
+        Ok(Tokenizer { inner, vocab_size })
+    }
+
+    /// Token ids of `text`, without special tokens.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        self.encode_as(text, false)
+    }
+
+    /// Token ids of `text` with what the tokenizer's template adds (a beginning-of-sequence token, mostly).
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        self.encode_as(text, true)
+    }
+
+    fn encode_as(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EngineError> {
+        let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
+        let encoding = self.inner.encode_fast(text, special).map_err(|e| wrong(format!("cannot encode the text: {e}")))?;
+        let ids = encoding.get_ids();
+        match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            Some(id) => Err(wrong(format!("gives token {id}, but config.json says vocab_size {}; the files do not belong together", self.vocab_size))),
+            None => Ok(ids.iter().map(|&id| TokenId(id)).collect()),
+        }
+    }
+
+    /// Text of `tokens`.
+    pub fn decode(&self, tokens: &[TokenId]) -> String {
+        let ids: Vec<u32> = tokens.iter().map(|t| t.0).collect();
+        self.inner.decode(&ids, false).unwrap_or_default()
+    }
+
+    /// Entries of the tokenizer, added tokens included.
+    pub fn len(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Id of a token by its text.
+    pub fn id_of(&self, token: &str) -> Option<TokenId> {
+        self.inner.token_to_id(token).map(TokenId)
+    }
+}

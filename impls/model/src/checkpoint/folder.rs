@@ -1,0 +1,67 @@
+//! A Hugging Face folder: `config.json` beside `model.safetensors` or a sharded set with its index.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Bytes, CheckpointError, SafeTensorsFile, SafeTensorsSet, Tensors};
+use crate::architecture::Architecture;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+/// Reads `config.json` and maps the weights of `folder`; also returns the weight files in name order.
+pub fn open_folder(folder: &Path) -> Result<(Architecture, Box<dyn Tensors>, Vec<PathBuf>), CheckpointError> {
+    let config = folder.join("config.json");
+    let text = std::fs::read_to_string(&config).map_err(|source| CheckpointError::Io { file: config.clone(), action: "cannot read", source })?;
+    let architecture = Architecture::from_json(&config, &text)?;
+    let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+    if single.exists() {
+        let file = SafeTensorsFile::new(&single, Bytes::map(&single)?)?;
+        return Ok((architecture, Box::new(file), vec![single]));
+    }
+    if !index.exists() {
+        return Err(CheckpointError::Malformed {
+            file: folder.into(),
+            problem: format!("holds neither {SINGLE} nor {INDEX}"),
+            advice: "point at a Hugging Face folder with safetensors weights (convert .bin files with transformers' save_pretrained)",
+        });
+    }
+    let (set, files) = open_sharded(folder, &index)?;
+    Ok((architecture, Box::new(set), files))
+}
+
+fn open_sharded(folder: &Path, index: &Path) -> Result<(SafeTensorsSet, Vec<PathBuf>), CheckpointError> {
+    let malformed = |problem: String| CheckpointError::Malformed { file: index.into(), problem, advice: "copy or download the checkpoint again" };
+    let text = std::fs::read_to_string(index).map_err(|source| CheckpointError::Io { file: index.into(), action: "cannot read", source })?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|e| malformed(format!("not a shard index: {e}")))?;
+    let mut names: Vec<&String> = parsed.weight_map.values().collect();
+    names.sort();
+    names.dedup();
+    let (mut files, mut paths) = (vec![], vec![]);
+    for name in &names {
+        // A shard name comes from an untrusted file: it must be a plain name inside the folder.
+        let plain = Path::new(name).components().collect::<Vec<_>>();
+        if !matches!(plain.as_slice(), [Component::Normal(_)]) {
+            return Err(malformed(format!("shard name `{name}` leaves the folder")));
+        }
+        let path = folder.join(name);
+        files.push(SafeTensorsFile::new(&path, Bytes::map(&path)?)?);
+        paths.push(path);
+    }
+    let mut place = HashMap::new();
+    for (tensor, shard) in &parsed.weight_map {
+        let at = names.binary_search(&shard).map_err(|_| malformed(format!("shard `{shard}` is unknown")))?;
+        if !files[at].contains(tensor) {
+            return Err(malformed(format!("tensor `{tensor}` is not in `{shard}` as the index says")));
+        }
+        place.insert(tensor.clone(), at);
+    }
+    Ok((SafeTensorsSet::new(index.into(), files, place), paths))
+}
