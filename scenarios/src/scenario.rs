@@ -1,0 +1,178 @@
+//! The scenario: what a TOML file may say. Only these types derive `Deserialize`; once parsed, they are trusted.
+
+mod claim;
+mod workload;
+
+use attention::AttentionSpec;
+use decoding::DecodingSpec;
+use engine::DeviceSpec;
+use kv_cache::KvSpec;
+use serde::Deserialize;
+use weights::WeightsSpec;
+
+pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Statistic};
+pub use workload::{Kernel, Protocol, Workload};
+
+/// One scenario file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Name; equals the file stem.
+    pub name: String,
+    /// The question that the report answers.
+    pub question: String,
+    /// What a reader should know before the numbers.
+    #[serde(default)]
+    pub analysis: String,
+    /// Seed of everything random.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Checkpoints; a scenario of kernels or identities alone needs none.
+    pub model: Option<ModelChoice>,
+    /// Calibration text of quantizers that need one.
+    pub calibration: Option<Calibration>,
+    /// Parts that all cells share; an axis left out takes its default.
+    #[serde(default)]
+    pub engine: Parts,
+    /// Lists of parts: their product is the cells.
+    #[serde(default)]
+    pub matrix: Matrix,
+    /// Parts of the reference cell; an axis left out takes the first of its list.
+    #[serde(default)]
+    pub reference: Parts,
+    /// How long and how often to measure.
+    #[serde(default)]
+    pub budget: Budget,
+    /// Correctness that must hold before anything is timed.
+    #[serde(default)]
+    pub expect: Expect,
+    /// What every cell does.
+    #[serde(default, rename = "workload")]
+    pub workloads: Vec<Workload>,
+    /// Claims of papers, judged from the observations.
+    #[serde(default, rename = "claim")]
+    pub claims: Vec<Claim>,
+}
+
+/// Checkpoints of a scenario.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelChoice {
+    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision` or a folder (relative to the scenario file).
+    pub source: String,
+    /// Draft for speculative decoding, same forms.
+    pub draft: Option<String>,
+}
+
+/// Token windows for calibration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// `embedded:NAME` or a text file (relative to the scenario file).
+    pub text: String,
+    /// Number of windows drawn (all disjoint windows when the text is shorter).
+    #[serde(default = "calibration_windows")]
+    pub windows: usize,
+    /// Tokens per window.
+    #[serde(default = "calibration_window_tokens")]
+    pub window_tokens: usize,
+}
+
+/// One part per axis, each optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
+    /// Attention variant.
+    #[serde(default, deserialize_with = "crate::part::optional")]
+    pub attention: Option<AttentionSpec>,
+    /// Weights.
+    #[serde(default, deserialize_with = "crate::part::optional")]
+    pub weights: Option<WeightsSpec>,
+    /// KV cache.
+    #[serde(default, deserialize_with = "crate::part::optional")]
+    pub kv: Option<KvSpec>,
+    /// Decoding.
+    #[serde(default, deserialize_with = "crate::part::optional")]
+    pub decoding: Option<DecodingSpec>,
+    /// Device.
+    #[serde(default, deserialize_with = "crate::part::optional")]
+    pub device: Option<DeviceSpec>,
+}
+
+/// Lists of parts; an empty list means the axis does not vary.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// Attention variants.
+    #[serde(default, deserialize_with = "crate::part::list")]
+    pub attention: Vec<AttentionSpec>,
+    /// Weights.
+    #[serde(default, deserialize_with = "crate::part::list")]
+    pub weights: Vec<WeightsSpec>,
+    /// KV caches.
+    #[serde(default, deserialize_with = "crate::part::list")]
+    pub kv: Vec<KvSpec>,
+    /// Decoding methods.
+    #[serde(default, deserialize_with = "crate::part::list")]
+    pub decoding: Vec<DecodingSpec>,
+    /// Devices.
+    #[serde(default, deserialize_with = "crate::part::list")]
+    pub device: Vec<DeviceSpec>,
+}
+
+/// How long and how often to measure.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    /// Worker threads; absent means the physical cores.
+    pub threads: Option<usize>,
+    /// Seconds of timed repetitions for the whole scenario; what is owed then is left out and said so.
+    pub seconds: f64,
+    /// Repetitions that every timed cell gets.
+    pub min_repetitions: u32,
+    /// Most repetitions.
+    pub max_repetitions: u32,
+    /// Stop when the 95 % interval of the median is within this share of it, for every timed metric.
+    pub precision: f64,
+    /// Add a second copy of the reference cell: its difference from the first is the noise floor.
+    pub aa_control: bool,
+    /// Measure the machine's roofs first.
+    pub measure_machine: bool,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { threads: None, seconds: 60.0, min_repetitions: 5, max_repetitions: 30, precision: 0.02, aa_control: true, measure_machine: true }
+    }
+}
+
+/// Correctness gates of every cell.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// Largest |Δlogit| against the oracle (same weights format, naive attention, scalar kernels), relative to the
+    /// largest |logit|.
+    pub logit_tolerance: f64,
+    /// Tokens of greedy generation that a lossless decoder must reproduce.
+    pub lossless_tokens: usize,
+    /// Prompt tokens of the check.
+    pub prompt_tokens: usize,
+}
+
+impl Default for Expect {
+    fn default() -> Expect {
+        Expect { logit_tolerance: 2e-4, lossless_tokens: 32, prompt_tokens: 48 }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn calibration_windows() -> usize {
+    32
+}
+
+fn calibration_window_tokens() -> usize {
+    256
+}

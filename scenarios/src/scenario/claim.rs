@@ -1,0 +1,166 @@
+//! A paper's claim, the number that stands for it here, and the rule that judges it.
+
+use results::claim::Tier;
+use serde::Deserialize;
+
+/// One `[[claim]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Claim id.
+    pub id: String,
+    /// Authors, short title, venue, arXiv id.
+    pub paper: String,
+    /// Section, table or equation.
+    pub source: String,
+    /// The claim in one sentence.
+    pub statement: String,
+    /// What kind of statement it is.
+    pub tier: Tier,
+    /// What the paper prints, with its conditions.
+    pub published: String,
+    /// What is measured here instead, and why it is the counterpart.
+    pub counterpart: String,
+    /// Printed instead of a verdict when the effect cannot exist at this scale; the number is still shown.
+    #[serde(default)]
+    pub not_applicable: Option<String>,
+    /// Numbers and rules; all must hold. The first one is the headline number.
+    #[serde(rename = "part")]
+    pub parts: Vec<ClaimPart>,
+}
+
+/// One number and its rule.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimPart {
+    /// What the number is, for the reader.
+    pub label: String,
+    /// How it comes out of the observations.
+    pub measure: Measure,
+    /// When it confirms the claim.
+    pub rule: Rule,
+}
+
+/// A number from the observations of this run.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Measure {
+    /// One metric of one cell.
+    Value {
+        /// Metric id.
+        metric: String,
+        /// Workload name; absent means any that has the metric.
+        workload: Option<String>,
+        /// Which cell.
+        #[serde(default)]
+        cell: Select,
+        /// Sweep coordinate.
+        x: Option<f64>,
+        /// How repetitions and items become one number.
+        #[serde(default)]
+        statistic: Statistic,
+    },
+    /// Metric of one cell over another's, paired by repetition.
+    Ratio {
+        /// Metric id.
+        metric: String,
+        /// Workload name.
+        workload: Option<String>,
+        /// Upper cell.
+        over: Select,
+        /// Lower cell.
+        under: Select,
+        /// Workload of the lower cell, when it differs.
+        under_workload: Option<String>,
+        /// Metric of the lower cell, when it differs.
+        under_metric: Option<String>,
+        /// Sweep coordinate; the largest when absent and there is a sweep.
+        x: Option<f64>,
+    },
+    /// `1 − Δnll(method)/Δnll(baseline)`, both against the reference, paired over windows.
+    Closure {
+        /// Workload name.
+        workload: Option<String>,
+        /// The method.
+        method: Select,
+        /// The baseline whose gap is closed.
+        baseline: Select,
+        /// Smallest `ppl(baseline)/ppl(reference)` that leaves a gap to close; below it the claim is not applicable.
+        #[serde(default = "smallest_gap")]
+        smallest_gap: f64,
+    },
+    /// Slope of log(metric) against log(x).
+    Slope {
+        /// Metric id.
+        metric: String,
+        /// Workload name.
+        workload: Option<String>,
+        /// Which cell.
+        #[serde(default)]
+        cell: Select,
+        /// Use x from here on.
+        #[serde(default)]
+        from: f64,
+    },
+    /// Share of the items of a metric that are at most `limit`.
+    Share {
+        /// Metric id.
+        metric: String,
+        /// Workload name.
+        workload: Option<String>,
+        /// Which cell.
+        #[serde(default)]
+        cell: Select,
+        /// Upper limit.
+        limit: f64,
+    },
+}
+
+/// How many values become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Statistic {
+    /// Median with a bootstrap interval.
+    #[default]
+    Median,
+    /// Largest.
+    Max,
+    /// Smallest.
+    Min,
+}
+
+/// Cells by the tags of their axes; the reference cell when empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Select {
+    /// Tag of the attention axis.
+    pub attention: Option<String>,
+    /// Tag of the weights axis.
+    pub weights: Option<String>,
+    /// Tag of the KV axis.
+    pub kv: Option<String>,
+    /// Tag of the decoding axis.
+    pub decoding: Option<String>,
+    /// Tag of the device axis.
+    pub device: Option<String>,
+}
+
+/// When a number confirms a claim. Bounds are compared with the interval, not with the point.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// Confirmed when the whole interval is at least this.
+    pub at_least: Option<f64>,
+    /// Confirmed when the whole interval is at most this.
+    pub at_most: Option<f64>,
+    /// The value of no effect: beyond it on the claimed side, short of the bound, is `direction-only`.
+    pub no_effect: Option<f64>,
+    /// Judge the point value: the number is exact (a count, an identity), or the published rule says so.
+    pub point: bool,
+    /// Report the number without judging it.
+    pub report_only: bool,
+}
+
+fn smallest_gap() -> f64 {
+    1.01
+}

@@ -1,0 +1,101 @@
+//! What a cell does.
+
+use serde::Deserialize;
+
+/// A workload; cells that cannot run it are skipped with a reason.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Workload {
+    /// Likelihood of a text, with KL divergence and agreement against the reference cell on identical tokens.
+    Perplexity {
+        /// `embedded:NAME` or a text file.
+        text: String,
+        /// Protocols; all come from as few passes as their windows allow.
+        protocols: Vec<Protocol>,
+        /// Read only this many tokens of the text.
+        max_tokens: Option<usize>,
+    },
+    /// Timed forward pass over synthetic tokens, like llama-bench `pp512`.
+    Prefill {
+        /// Prompt lengths; more than one makes a sweep.
+        tokens: Vec<usize>,
+    },
+    /// Timed generation without a prompt's prefill, like llama-bench `tg128`.
+    Decode {
+        /// Tokens generated.
+        tokens: usize,
+        /// Tokens in the cache before the first.
+        #[serde(default = "default_context")]
+        context: usize,
+    },
+    /// Requests from prompt to last token, one after the other: TTFT, TPOT, ITL.
+    Generate {
+        /// Where prompts are cut from.
+        text: String,
+        /// Number of prompts, spread evenly over the text.
+        #[serde(default = "default_prompts")]
+        prompts: usize,
+        /// Tokens per prompt.
+        prompt_tokens: usize,
+        /// Tokens generated per prompt.
+        new_tokens: usize,
+    },
+    /// Rungs of a kernel ladder, each checked against its scalar rung, then timed.
+    Kernels {
+        /// Which ladders and sizes.
+        kernels: Vec<Kernel>,
+    },
+    /// Attention alone over growing lengths, random q, k, v: time, scratch bytes, counted words and FLOPs.
+    AttentionSweep {
+        /// Sequence lengths.
+        lengths: Vec<usize>,
+        /// Query heads.
+        heads: usize,
+        /// KV heads.
+        kv_heads: usize,
+        /// Features per head.
+        head_dim: usize,
+        /// Full (non-causal) attention beside the causal one, by giving every row the last position.
+        #[serde(default)]
+        full: bool,
+    },
+    /// A named identity measured once: it emits values that a claim judges.
+    Identity {
+        /// Name in the identity registry.
+        check: String,
+    },
+}
+
+/// A way to cut a text into windows and choose which tokens count.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protocol {
+    /// `gptq`, `llamacpp` or `hf-stride`; the printed id adds the window, e.g. `gptq-512`.
+    pub rule: String,
+    /// Tokens per window.
+    pub window: usize,
+    /// Step between windows (`hf-stride` only).
+    pub stride: Option<usize>,
+}
+
+/// One ladder at one size.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Operation of `cpu_kernels::OPS`.
+    pub op: String,
+    /// Rows (tokens).
+    pub rows: usize,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+}
+
+fn default_context() -> usize {
+    16
+}
+
+fn default_prompts() -> usize {
+    8
+}
