@@ -3,7 +3,15 @@
 //! A worker emits a [`trace::Trace`] of raw events; a [`metric::Metric`] is a pure function of a trace; the values become
 //! [`observation::Observation`] rows, one per (cell, workload, repetition, metric), kept in a [`run::RunDirectory`].
 
+pub mod aggregate;
 pub mod claim;
+pub mod frame;
+pub mod latency;
+mod log;
+pub mod metric;
 pub mod observation;
+pub mod run;
+pub mod statistics;
+mod store;
 pub mod summary;
 pub mod trace;

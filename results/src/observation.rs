@@ -17,6 +17,22 @@ pub enum Direction {
     None,
 }
 
+impl Direction {
+    /// The word in the `direction` column.
+    pub fn word(self) -> &'static str {
+        match self {
+            Direction::Lower => "lower",
+            Direction::Higher => "higher",
+            Direction::None => "none",
+        }
+    }
+
+    /// The direction of a word.
+    pub fn from_word(word: &str) -> Option<Direction> {
+        [Direction::Lower, Direction::Higher, Direction::None].into_iter().find(|direction| direction.word() == word)
+    }
+}
+
 /// Whether a row may be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,6 +45,23 @@ pub enum Status {
     Failed,
     /// The combination makes no sense or is not available here; see `reason`.
     Skipped,
+}
+
+impl Status {
+    /// The word in the `status` column.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Wrong => "wrong",
+            Status::Failed => "failed",
+            Status::Skipped => "skipped",
+        }
+    }
+
+    /// The status of a word.
+    pub fn from_word(word: &str) -> Option<Status> {
+        [Status::Ok, Status::Wrong, Status::Failed, Status::Skipped].into_iter().find(|status| status.word() == word)
+    }
 }
 
 /// The place of a cell on each axis, as the scenario's tags print (`flash`, `gptq-4bit-g128`, …).

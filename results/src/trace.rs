@@ -76,6 +76,7 @@ pub enum Event {
         verify_ns: u64,
     },
     /// Likelihood of one scored window under the cell and under the reference cell, on identical tokens (natural logs, summed).
+    /// Without a reference, `reference_nll` is 0 and no comparison is derived.
     Score {
         protocol: String,
         window: u32,
@@ -93,7 +94,7 @@ pub enum Event {
     Memory { weights_bytes: u64, kv_logical_bytes: u64, kv_resident_bytes: u64, peak_rss_bytes: u64 },
     /// Time spent making the engine ready (load, calibrate, quantize).
     Load { duration_ns: u64 },
-    /// One timed batch of identical kernel calls.
+    /// One timed batch of identical kernel calls; `duration_ns` and `work` are totals of the batch.
     Kernel { op: String, rung: String, shape: String, calls: u64, duration_ns: u64, work: Work },
     /// A named number that a scenario asked for (a count, an error, a slope input); `x` orders a sweep.
     Value { name: String, x: f64, value: f64 },

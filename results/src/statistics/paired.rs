@@ -1,0 +1,73 @@
+//! Differences between two cells whose repetitions were interleaved, so that drift of the machine cancels inside each pair.
+
+use serde::{Deserialize, Serialize};
+
+use super::bootstrap::{Center, Interval, bootstrap_interval, median_interval};
+
+/// Ratio of a cell to its reference with a 95 % interval; computed on logarithms, so that ratio(a, b) = 1 / ratio(b, a).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// cell / reference.
+    pub ratio: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Pairs behind it.
+    pub n: usize,
+}
+
+/// Center of ln(cell / reference) over `(cell, reference)` pairs, exponentiated; `None` without pairs or with a value that is not positive.
+pub fn paired_ratio(pairs: &[(f64, f64)], center: Center, seed: u64) -> Option<Ratio> {
+    if pairs.iter().any(|(cell, reference)| *cell <= 0.0 || *reference <= 0.0) {
+        return None;
+    }
+    let logarithms: Vec<f64> = pairs.iter().map(|(cell, reference)| (cell / reference).ln()).collect();
+    let interval = interval(&logarithms, center, seed)?;
+    Some(Ratio { ratio: interval.estimate.exp(), low: interval.low.exp(), high: interval.high.exp(), n: interval.n })
+}
+
+/// Center of cell - reference over `(cell, reference)` pairs.
+pub fn paired_difference(pairs: &[(f64, f64)], center: Center, seed: u64) -> Option<Interval> {
+    let differences: Vec<f64> = pairs.iter().map(|(cell, reference)| cell - reference).collect();
+    interval(&differences, center, seed)
+}
+
+fn interval(values: &[f64], center: Center, seed: u64) -> Option<Interval> {
+    match center {
+        Center::Mean => bootstrap_interval(values, Center::Mean, seed),
+        Center::Median => median_interval(values, seed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratio_is_antisymmetric() {
+        let pairs = [(2.0, 1.0), (4.2, 2.0), (1.9, 1.0), (3.0, 1.5), (8.4, 4.0)];
+        let swapped: Vec<(f64, f64)> = pairs.iter().map(|&(a, b)| (b, a)).collect();
+        let forth = paired_ratio(&pairs, Center::Median, 3).expect("positive");
+        let back = paired_ratio(&swapped, Center::Median, 3).expect("positive");
+        assert!((forth.ratio - 2.0).abs() < 1e-12);
+        assert!((forth.ratio * back.ratio - 1.0).abs() < 1e-12);
+        assert!(forth.low <= forth.ratio && forth.ratio <= forth.high && forth.n == 5);
+    }
+
+    #[test]
+    fn pairing_cancels_common_drift() {
+        // the machine slows down threefold; the cell stays at 1.1 times the reference
+        let pairs: Vec<(f64, f64)> = (0..12).map(|i| 1.0 + f64::from(i) * 0.2).map(|drift| (1.1 * drift, drift)).collect();
+        let ratio = paired_ratio(&pairs, Center::Mean, 0).expect("positive");
+        assert!((ratio.low - 1.1).abs() < 1e-9 && (ratio.high - 1.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn ratio_needs_positive_values() {
+        assert_eq!(paired_ratio(&[(0.0, 1.0)], Center::Mean, 0), None);
+        assert_eq!(paired_ratio(&[], Center::Mean, 0), None);
+        let difference = paired_difference(&[(0.0, 1.0), (-2.0, 1.0)], Center::Mean, 0).expect("pairs");
+        assert_eq!(difference.estimate, -2.0);
+    }
+}
