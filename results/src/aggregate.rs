@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::metric::{Kind, metric};
 use crate::observation::{Axes, Direction, Observation, Status};
-use crate::statistics::{Center, Interval, Ratio, bootstrap_interval, cv, mean, median, median_interval, paired_difference, paired_ratio};
+use crate::statistics::{
+    Center, Interval, Ratio, bootstrap_interval, cv, mean, median, median_interval, paired_difference, paired_ratio,
+};
 
 /// Seed of every interval made here, so that a report of the same rows is the same report.
 const SEED: u64 = 0x1f_6d61_726b;
@@ -92,7 +94,8 @@ pub fn compare(rows: &[Observation], reference: &str) -> Vec<Comparison> {
 
 /// The A/A control against the reference: differences of this size are noise.
 pub fn noise_floor(rows: &[Observation], reference: &str, aa_cell: &str) -> Vec<Comparison> {
-    let both: Vec<Observation> = rows.iter().filter(|row| row.cell == reference || row.cell == aa_cell).cloned().collect();
+    let both: Vec<Observation> =
+        rows.iter().filter(|row| row.cell == reference || row.cell == aa_cell).cloned().collect();
     compare(&both, reference)
 }
 
@@ -328,11 +331,9 @@ fn window_comparison(key: &Key, own: &[Pair], groups: &Groups, reference: &str) 
             cell / base + (end - spread_of_windows.estimate) * per_window / base
         }
     };
-    let ratio = Ratio { ratio: cell / base, low: ratio_at(spread_of_windows.low), high: ratio_at(spread_of_windows.high), n };
+    let ratio =
+        Ratio { ratio: cell / base, low: ratio_at(spread_of_windows.low), high: ratio_at(spread_of_windows.high), n };
     let difference =
         Interval { estimate: cell - base, low: base * (ratio.low - 1.0), high: base * (ratio.high - 1.0), n };
     Some((ratio, difference))
 }
-
-#[cfg(test)]
-mod tests;

@@ -147,8 +147,30 @@ pub fn count_rows(path: &Path) -> Result<usize, StoreError> {
 pub fn export_csv(rows: &[Observation], destination: impl Write) -> Result<(), csv::Error> {
     let mut writer = csv::Writer::from_writer(destination);
     writer.write_record([
-        "run_id", "scenario", "cell", "model", "attention", "weights", "kv", "decoding", "device", "workload", "sitting", "repetition",
-        "item", "metric", "formula_id", "unit", "direction", "value", "x", "status", "reason", "threads", "kernel_path", "seed",
+        "run_id",
+        "scenario",
+        "cell",
+        "model",
+        "attention",
+        "weights",
+        "kv",
+        "decoding",
+        "device",
+        "workload",
+        "sitting",
+        "repetition",
+        "item",
+        "metric",
+        "formula_id",
+        "unit",
+        "direction",
+        "value",
+        "x",
+        "status",
+        "reason",
+        "threads",
+        "kernel_path",
+        "seed",
         VERSION_COLUMN,
     ])?;
     let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -199,7 +221,8 @@ struct Table<'a> {
 impl Table<'_> {
     fn open(path: &Path) -> Result<Table<'_>, StoreError> {
         let bytes = std::fs::read(path).map_err(|error| StoreError::io("read", path, error))?;
-        let frame = ParquetReader::new(Cursor::new(bytes)).finish().map_err(|error| StoreError::unreadable(path, error))?;
+        let frame =
+            ParquetReader::new(Cursor::new(bytes)).finish().map_err(|error| StoreError::unreadable(path, error))?;
         let table = Table { path, frame };
         match table.counts(VERSION_COLUMN)?.into_iter().max() {
             Some(version) if version > SCHEMA_VERSION => Err(StoreError::Newer { path: path.to_owned(), version }),
@@ -266,6 +289,3 @@ impl Table<'_> {
         Ok(series.f64().map_err(|error| StoreError::unreadable(self.path, error))?.iter().collect())
     }
 }
-
-#[cfg(test)]
-mod tests;

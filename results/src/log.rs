@@ -61,12 +61,22 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
     /// Opens `path` for appending, creates it when absent, and cuts off what follows its last whole batch.
     pub(crate) fn open(path: &Path) -> Result<(Log<T>, Contents<T>), StoreError> {
         let contents = read(path)?;
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| StoreError::io("open", path, error))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| StoreError::io("open", path, error))?;
         if contents.warning.is_some() {
             file.set_len(contents.whole_bytes).map_err(|error| StoreError::io("repair", path, error))?;
         }
         sync_folder(path);
-        let log = Log { path: path.to_owned(), file, bytes: contents.whole_bytes, rows: contents.rows.len(), kind: PhantomData };
+        let log = Log {
+            path: path.to_owned(),
+            file,
+            bytes: contents.whole_bytes,
+            rows: contents.rows.len(),
+            kind: PhantomData,
+        };
         Ok((log, contents))
     }
 
@@ -103,7 +113,8 @@ fn encode<T: Serialize>(path: &Path, rows: &[T]) -> Result<Vec<u8>, StoreError> 
     let mut bytes = Vec::with_capacity(rows.len() * 512);
     for (place, row) in rows.iter().enumerate() {
         let line = LineOut { v: SCHEMA_VERSION, end: place + 1 == rows.len(), row };
-        serde_json::to_writer(&mut bytes, &line).map_err(|error| StoreError::io("encode", path, io::Error::other(error)))?;
+        serde_json::to_writer(&mut bytes, &line)
+            .map_err(|error| StoreError::io("encode", path, io::Error::other(error)))?;
         bytes.push(b'\n');
     }
     Ok(bytes)
@@ -122,7 +133,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Contents<T>, Stor
         if line.last() != Some(&b'\n') {
             break;
         }
-        let LineIn { head, row } = serde_json::from_slice(line).map_err(|error| bad_line(path, index + 1, line, &error))?;
+        let LineIn { head, row } =
+            serde_json::from_slice(line).map_err(|error| bad_line(path, index + 1, line, &error))?;
         if head.v > SCHEMA_VERSION {
             return Err(StoreError::Newer { path: path.to_owned(), version: head.v });
         }

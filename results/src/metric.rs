@@ -238,6 +238,3 @@ fn row(metric: &dyn Metric, trace: &Trace, base: &Observation, value: Value, sev
     }
     row
 }
-
-#[cfg(test)]
-mod tests;

@@ -120,7 +120,9 @@ impl Run {
         let observations = load_rows(&path.join(LOG), &path.join(PARQUET), frame::read_observations, &mut warnings)?;
         let facts = load_rows(&path.join(FACT_LOG), &path.join(FACT_PARQUET), frame::read_facts, &mut warnings)?;
         let summary: Option<Summary> = read_json(&path.join(SUMMARY))?;
-        if let Some(version) = summary.as_ref().map(|summary| summary.schema_version).filter(|version| *version > SCHEMA_VERSION) {
+        if let Some(version) =
+            summary.as_ref().map(|summary| summary.schema_version).filter(|version| *version > SCHEMA_VERSION)
+        {
             return Err(StoreError::Newer { path: path.join(SUMMARY), version });
         }
         let claims = read_json(&path.join(CLAIMS))?.unwrap_or_default();
@@ -189,8 +191,8 @@ fn load_rows<T: DeserializeOwned>(
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|error| StoreError::io("encode", path, std::io::Error::other(error)))?;
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| StoreError::io("encode", path, std::io::Error::other(error)))?;
     bytes.push(b'\n');
     write_atomically(path, &bytes)
 }
@@ -229,7 +231,8 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path, error)),
             Ok(()) => {}
         }
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|error| StoreError::io("lock", &path, error))?;
         Ok(Lock { path, _file: file })
     }

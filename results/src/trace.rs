@@ -58,46 +58,127 @@ pub struct Chunk {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A timed forward pass over `n_tokens` prompt tokens with `context` tokens already in the cache.
-    Prefill { n_tokens: u32, context: u32, duration_ns: u64, work: Work },
-    /// Timed autoregressive decoding of `n_tokens` after a `context`-token prompt, prompt excluded.
-    Decode { n_tokens: u32, context: u32, duration_ns: u64, work: Work },
-    /// One request from prompt to last token; `chunks` are cumulative times since the request started.
-    Request { request: u32, prompt_tokens: u32, chunks: Vec<Chunk> },
-    /// Ledger of one speculative generation; index i of the two vectors is draft position i.
+    /// A timed forward pass over prompt tokens.
+    Prefill {
+        /// Prompt tokens of the pass.
+        n_tokens: u32,
+        /// Tokens already in the cache.
+        context: u32,
+        /// Time of the pass.
+        duration_ns: u64,
+        /// Least work of the pass.
+        work: Work,
+    },
+    /// Timed autoregressive decoding, prompt excluded.
+    Decode {
+        /// Generated tokens.
+        n_tokens: u32,
+        /// Prompt tokens in the cache before.
+        context: u32,
+        /// Time of all generated tokens together.
+        duration_ns: u64,
+        /// Least work of all generated tokens together.
+        work: Work,
+    },
+    /// One request from prompt to last token.
+    Request {
+        /// Index of the request.
+        request: u32,
+        /// Prompt length.
+        prompt_tokens: u32,
+        /// What became visible when, in order; times count from the start of the request.
+        chunks: Vec<Chunk>,
+    },
+    /// Ledger of one speculative generation.
     Speculation {
+        /// Tokens that the draft proposed.
         drafted: u64,
+        /// Proposed tokens that the target accepted.
         accepted: u64,
+        /// Verification passes of the target.
         target_runs: u64,
+        /// Tokens emitted by those passes: accepted ones, and one of the target's own per pass.
         emitted: u64,
+        /// Proposals by draft position.
         drafted_at: Vec<u64>,
+        /// Acceptances by draft position.
         accepted_at: Vec<u64>,
+        /// Time spent drafting.
         draft_ns: u64,
+        /// Time spent verifying.
         verify_ns: u64,
     },
     /// Likelihood of one scored window under the cell and under the reference cell, on identical tokens (natural logs, summed).
     /// Without a reference, `reference_nll` is 0 and no comparison is derived.
     Score {
+        /// Protocol id, e.g. `gptq-256`; ids that start with `gptq` weigh every window alike.
         protocol: String,
+        /// Index of the window.
         window: u32,
+        /// Scored tokens.
         n_tokens: u64,
+        /// Bytes of text that the scored tokens cover.
         n_bytes: u64,
+        /// Sum of -ln p(token) under the cell.
         nll: f64,
+        /// Sum of -ln p(token) under the reference cell.
         reference_nll: f64,
         /// Sum over tokens of KL(reference ‖ cell).
         kl: f64,
+        /// Largest KL(reference ‖ cell) of a token.
         kl_max: f64,
         /// Tokens whose most likely next token agrees with the reference.
         top1_agree: u64,
     },
-    /// Memory of the worker process after the workload.
-    Memory { weights_bytes: u64, kv_logical_bytes: u64, kv_resident_bytes: u64, peak_rss_bytes: u64 },
-    /// Time spent making the engine ready (load, calibrate, quantize).
-    Load { duration_ns: u64 },
+    /// Memory of the worker process after the workload; 0 where it was not measured.
+    Memory {
+        /// Weights in their format, scales included.
+        weights_bytes: u64,
+        /// Keys and values of live tokens.
+        kv_logical_bytes: u64,
+        /// Keys and values as allocated.
+        kv_resident_bytes: u64,
+        /// Largest resident set so far.
+        peak_rss_bytes: u64,
+    },
+    /// The engine became ready (load, calibrate, quantize).
+    Load {
+        /// Time it took.
+        duration_ns: u64,
+    },
     /// One timed batch of identical kernel calls; `duration_ns` and `work` are totals of the batch.
-    Kernel { op: String, rung: String, shape: String, calls: u64, duration_ns: u64, work: Work },
-    /// A named number that a scenario asked for (a count, an error, a slope input); `x` orders a sweep.
-    Value { name: String, x: f64, value: f64 },
-    /// A correctness check against an independent oracle; `passed` is `value <= limit`.
-    Check { name: String, value: f64, limit: f64, passed: bool },
+    Kernel {
+        /// Operation, e.g. `gemv_f16`.
+        op: String,
+        /// Rung of its ladder, e.g. `avx2_panel16`.
+        rung: String,
+        /// Shape in words, e.g. `4096x4096`.
+        shape: String,
+        /// Calls in the batch.
+        calls: u64,
+        /// Time of the batch.
+        duration_ns: u64,
+        /// Least work of the batch.
+        work: Work,
+    },
+    /// A named number that a scenario asked for (a count, an error, a slope input).
+    Value {
+        /// Becomes the metric id.
+        name: String,
+        /// Orders a sweep.
+        x: f64,
+        /// The number.
+        value: f64,
+    },
+    /// A correctness check against an independent oracle.
+    Check {
+        /// Becomes the metric id `check:<name>`.
+        name: String,
+        /// Distance from the oracle.
+        value: f64,
+        /// Largest distance allowed.
+        limit: f64,
+        /// Whether `value <= limit`.
+        passed: bool,
+    },
 }

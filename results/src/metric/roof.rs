@@ -74,7 +74,9 @@ pub const ROOF_EXCESS: Definition = Definition {
     kind: Kind::Timing,
     noise: NOISE,
     pooled: false,
-    derive: |trace| regions(trace, |bound| bound.binding().map(|fraction| f64::from(u8::from(fraction > EXCESS_LIMIT)))),
+    derive: |trace| {
+        regions(trace, |bound| bound.binding().map(|fraction| f64::from(u8::from(fraction > EXCESS_LIMIT))))
+    },
 };
 
 /// Fractions of each limit; absent without work of that sort or without a measured limit.

@@ -138,7 +138,9 @@ pub const TOP1_AGREEMENT: Definition = Definition {
     kind: Kind::Quality,
     noise: ROUNDING,
     pooled: false,
-    derive: |trace| per_protocol(trace, |windows| windows.referenced().map(|tokens| windows.total(|w| w.agree) / tokens)),
+    derive: |trace| {
+        per_protocol(trace, |windows| windows.referenced().map(|tokens| windows.total(|w| w.agree) / tokens))
+    },
 };
 
 struct Window<'a> {
@@ -185,17 +187,19 @@ impl Windows<'_> {
 
 fn windows(trace: &Trace) -> Vec<Window<'_>> {
     let scored = trace.events.iter().filter_map(|event| match event {
-        Event::Score { protocol, window, n_tokens, n_bytes, nll, reference_nll, kl, kl_max, top1_agree } => Some(Window {
-            protocol,
-            index: *window,
-            tokens: *n_tokens as f64,
-            bytes: *n_bytes as f64,
-            nll: *nll,
-            reference_nll: *reference_nll,
-            kl: *kl,
-            kl_max: *kl_max,
-            agree: *top1_agree as f64,
-        }),
+        Event::Score { protocol, window, n_tokens, n_bytes, nll, reference_nll, kl, kl_max, top1_agree } => {
+            Some(Window {
+                protocol,
+                index: *window,
+                tokens: *n_tokens as f64,
+                bytes: *n_bytes as f64,
+                nll: *nll,
+                reference_nll: *reference_nll,
+                kl: *kl,
+                kl_max: *kl_max,
+                agree: *top1_agree as f64,
+            })
+        }
         _ => None,
     });
     scored.filter(|window| window.tokens > 0.0).collect()

@@ -18,7 +18,9 @@ pub const VALUE: Definition = Definition {
     pooled: false,
     derive: |trace| {
         named(trace, |event| match event {
-            Event::Value { name, x, value } => Some(Value { x: Some(*x), name: Some(name.clone()), ..Value::new(0, *value) }),
+            Event::Value { name, x, value } => {
+                Some(Value { x: Some(*x), name: Some(name.clone()), ..Value::new(0, *value) })
+            }
             _ => None,
         })
     },

@@ -58,7 +58,8 @@ mod tests {
     #[test]
     fn pairing_cancels_common_drift() {
         // the machine slows down threefold; the cell stays at 1.1 times the reference
-        let pairs: Vec<(f64, f64)> = (0..12).map(|i| 1.0 + f64::from(i) * 0.2).map(|drift| (1.1 * drift, drift)).collect();
+        let pairs: Vec<(f64, f64)> =
+            (0..12).map(|i| 1.0 + f64::from(i) * 0.2).map(|drift| (1.1 * drift, drift)).collect();
         let ratio = paired_ratio(&pairs, Center::Mean, 0).expect("positive");
         assert!((ratio.low - 1.1).abs() < 1e-9 && (ratio.high - 1.1).abs() < 1e-9);
     }

@@ -64,9 +64,14 @@ mod tests {
     /// Oracle: critical values of the NIST/SEMATECH handbook table 1.3.6.7.4 (upper tail).
     #[test]
     fn chi_square_table() {
-        for (df, statistic, p) in
-            [(1, 3.841, 0.05), (1, 6.635, 0.01), (10, 18.307, 0.05), (10, 29.588, 0.001), (50, 67.505, 0.05), (100, 124.342, 0.05)]
-        {
+        for (df, statistic, p) in [
+            (1, 3.841, 0.05),
+            (1, 6.635, 0.01),
+            (10, 18.307, 0.05),
+            (10, 29.588, 0.001),
+            (50, 67.505, 0.05),
+            (100, 124.342, 0.05),
+        ] {
             let got = chi_square_p(statistic, df);
             assert!((got - p).abs() < 2e-4 * p.max(0.05) * 20.0, "df {df}: {got} != {p}");
         }

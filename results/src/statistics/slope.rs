@@ -34,7 +34,8 @@ fn least_squares(points: impl Iterator<Item = (f64, f64)> + Clone) -> Option<f64
     let n = points.clone().count() as f64;
     let (sum_x, sum_y) = points.clone().fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x, sy + y));
     let (mean_x, mean_y) = (sum_x / n, sum_y / n);
-    let (xx, xy) = points.fold((0.0, 0.0), |(xx, xy), (x, y)| (xx + (x - mean_x).powi(2), xy + (x - mean_x) * (y - mean_y)));
+    let (xx, xy) =
+        points.fold((0.0, 0.0), |(xx, xy), (x, y)| (xx + (x - mean_x).powi(2), xy + (x - mean_x) * (y - mean_y)));
     (xx > 1e-12).then(|| xy / xx)
 }
 
@@ -45,7 +46,8 @@ mod tests {
     #[test]
     fn power_laws_are_recovered() {
         for exponent in [0.0, 1.0, 2.0] {
-            let points: Vec<(f64, f64)> = [128.0, 256.0, 512.0, 1024.0].map(|x: f64| (x, 3.0 * x.powf(exponent))).to_vec();
+            let points: Vec<(f64, f64)> =
+                [128.0, 256.0, 512.0, 1024.0].map(|x: f64| (x, 3.0 * x.powf(exponent))).to_vec();
             let slope = log_log_slope(&points, 1).expect("points");
             assert!((slope.slope - exponent).abs() < 1e-12 && (slope.high - slope.low).abs() < 1e-9, "{slope:?}");
         }
