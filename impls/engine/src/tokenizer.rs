@@ -33,10 +33,24 @@ impl Tokenizer {
         self.encode_as(text, true)
     }
 
+    /// Token ids of `text` without special tokens, and the byte of `text` at which each token ends.
+    pub fn encode_with_ends(&self, text: &str) -> Result<(Vec<TokenId>, Vec<usize>), EngineError> {
+        let encoding = self.inner.encode(text, false).map_err(|e| EngineError::Tokenizer {
+            file: "tokenizer.json".into(),
+            problem: format!("cannot encode the text: {e}"),
+        })?;
+        let ids = self.checked(encoding.get_ids())?;
+        Ok((ids, encoding.get_offsets().iter().map(|&(_, end)| end).collect()))
+    }
+
     fn encode_as(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
         let encoding = self.inner.encode_fast(text, special).map_err(|e| wrong(format!("cannot encode the text: {e}")))?;
-        let ids = encoding.get_ids();
+        self.checked(encoding.get_ids())
+    }
+
+    fn checked(&self, ids: &[u32]) -> Result<Vec<TokenId>, EngineError> {
+        let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             Some(id) => Err(wrong(format!("gives token {id}, but config.json says vocab_size {}; the files do not belong together", self.vocab_size))),
             None => Ok(ids.iter().map(|&id| TokenId(id)).collect()),

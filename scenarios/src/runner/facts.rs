@@ -1,0 +1,90 @@
+//! Provenance: everything that a number depends on and no column says.
+
+use anyhow::Result;
+use results::observation::Fact;
+use results::summary::ModelCard;
+use results::trace::Roof;
+
+use crate::cell::ResolvedScenario;
+use crate::library;
+use crate::stopwatch::utc_now;
+use crate::text;
+use crate::worker::open_models;
+
+/// Name of a run: scenario, start, and a few digits of what was asked.
+pub fn run_id(scenario: &ResolvedScenario, started: &str) -> String {
+    let hash = blake3::hash(scenario.source_text.as_bytes()).to_hex();
+    format!("{}-{}-{}", scenario.scenario.name, started.replace([':', '-'], ""), &hash[..8])
+}
+
+/// Facts about the run as a whole.
+pub fn of_run(run_id: &str, scenario: &ResolvedScenario, command: &str, threads: usize) -> Result<Vec<Fact>> {
+    let s = &scenario.scenario;
+    let mut facts = vec![
+        ("command".to_string(), command.to_string()),
+        ("sitting_started".into(), utc_now()),
+        ("infermark_version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("git_commit".into(), env!("INFERMARK_COMMIT").into()),
+        ("rustc".into(), env!("INFERMARK_RUSTC").into()),
+        ("build".into(), env!("INFERMARK_BUILD").into()),
+        ("scenario_blake3".into(), blake3::hash(scenario.source_text.as_bytes()).to_hex().to_string()),
+        ("seed".into(), s.seed.to_string()),
+        ("random_generator".into(), "ChaCha8".into()),
+        ("threads".into(), threads.to_string()),
+    ];
+    for name in texts(scenario) {
+        let text = text::resolve(&name, scenario.file.as_deref())?;
+        facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
+        facts.push((format!("text_bytes {name}"), text.len().to_string()));
+    }
+    if let Some(models) = open_models(scenario)? {
+        for (role, checkpoint) in [("model", Some(&models.target)), ("draft", models.draft.as_ref())] {
+            let Some(checkpoint) = checkpoint else { continue };
+            facts.push((format!("{role}_source"), checkpoint.source.to_string()));
+            for (file, digest) in checkpoint.hashes()? {
+                facts.push((format!("{role}_sha256 {file}"), digest));
+            }
+        }
+    }
+    Ok(scoped(run_id, "run", facts))
+}
+
+/// Facts about the machine: its description and its roofs.
+pub fn of_machine(run_id: &str, roof: &Roof, facts: &[(String, String)]) -> Vec<Fact> {
+    let roofs = [
+        ("stream_bytes_s", roof.stream_bytes_s),
+        ("cache_bytes_s", roof.cache_bytes_s),
+        ("fma_flop_s", roof.fma_flop_s),
+        ("int8_op_s", roof.int8_op_s),
+    ];
+    let roofs = roofs.map(|(key, value)| (key.to_string(), format!("{value:.0}")));
+    scoped(run_id, "machine", facts.iter().cloned().chain(roofs).collect())
+}
+
+fn scoped(run_id: &str, scope: &str, facts: Vec<(String, String)>) -> Vec<Fact> {
+    facts.into_iter().map(|(key, value)| Fact { run_id: run_id.into(), scope: scope.into(), key, value }).collect()
+}
+
+/// Texts a scenario reads, each once.
+fn texts(scenario: &ResolvedScenario) -> Vec<String> {
+    use crate::scenario::Workload::{Generate, Perplexity};
+    let of_workloads = scenario.scenario.workloads.iter().filter_map(|w| match w {
+        Perplexity { text, .. } | Generate { text, .. } => Some(text.clone()),
+        _ => None,
+    });
+    let mut names: Vec<String> = of_workloads.chain(scenario.scenario.calibration.iter().map(|c| c.text.clone())).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Cards of the scenario's models; one that cannot be opened has failed its cells already.
+pub fn model_cards(scenario: &ResolvedScenario) -> Vec<ModelCard> {
+    match open_models(scenario) {
+        Ok(Some(models)) => {
+            let all = [Some(&models.target), models.draft.as_ref()];
+            all.into_iter().flatten().map(|c| library::model_card(&c.source, &c.architecture)).collect()
+        }
+        _ => vec![],
+    }
+}

@@ -1,0 +1,182 @@
+//! A cell held by a worker: its engine, and the workloads it can run.
+
+use anyhow::{Context, Result};
+use engine::{BuildOptions, Checkpoint, Engine, ModelSource};
+use model::{Device, TokenId};
+use results::trace::{Event, Roof, Trace};
+
+use super::{kernels, progress, score, sweep, timed};
+use crate::cell::{Cell, ResolvedScenario};
+use crate::library;
+use crate::machine;
+use crate::protocol::{Build, Reply};
+use crate::scenario::{Scenario, Workload};
+use crate::stopwatch::Stopwatch;
+use crate::text;
+
+/// Checkpoints of a scenario, opened.
+pub struct Models {
+    /// The target.
+    pub target: Checkpoint,
+    /// The draft.
+    pub draft: Option<Checkpoint>,
+}
+
+/// What a worker holds after `build`.
+pub struct Held {
+    /// The scenario.
+    pub resolved: ResolvedScenario,
+    /// Cells of the group; the first is built.
+    pub cells: Vec<Cell>,
+    /// Where it computes.
+    pub device: Device,
+    /// Opened checkpoints; none in a scenario without a model.
+    pub models: Option<Models>,
+    /// The engine; none in a scenario without a model.
+    pub engine: Option<Engine>,
+    /// The reference cell's engine, when this worker scores against it.
+    pub reference: Option<Engine>,
+    /// Worker threads.
+    pub threads: usize,
+    roof: Option<Roof>,
+}
+
+impl Held {
+    /// Builds what `build` asks for.
+    pub fn build(build: Build) -> Result<(Held, Reply)> {
+        let clock = Stopwatch::start();
+        let resolved = ResolvedScenario::parse(&build.scenario, build.file.as_deref())?;
+        let find = |id: &String| resolved.cells.iter().find(|c| c.id == *id).cloned().with_context(|| format!("the scenario has no cell `{id}`"));
+        let cells = build.cells.iter().map(find).collect::<Result<Vec<_>>>()?;
+        let first = cells.first().context("no cell to build")?.clone();
+        let device = first.spec.device.open(build.threads)?;
+        let models = open_models(&resolved)?;
+        let (mut engine, mut reference) = (None, None);
+        if let Some(models) = &models {
+            // any cell of the group may need the draft, so the engine is built for the one that does
+            let spec = cells.iter().map(|c| &c.spec).find(|s| s.decoding.needs_draft()).unwrap_or(&first.spec);
+            let mut built = build_engine(&resolved, models, spec, &device)?;
+            built.spec = first.spec.clone();
+            engine = Some(built);
+            let reference_cell = resolved.reference();
+            if build.with_reference && !same_forward(reference_cell, &first) {
+                let device = reference_cell.spec.device.open(build.threads)?;
+                reference = Some(build_engine(&resolved, models, &reference_cell.spec, &device)?);
+            }
+        }
+        let kernel_path = engine.as_ref().map_or_else(|| device.cpu().isa().name().to_string(), Engine::kernel_path);
+        let isa = device.cpu().isa().name().to_string();
+        let held = Held { resolved, cells, device, models, engine, reference, threads: build.threads, roof: build.roof };
+        let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }, held.memory(0, 0)]);
+        let facts = held.facts();
+        Ok((held, Reply::Built { kernel_path, isa, trace, facts }))
+    }
+
+    /// The scenario as written.
+    pub fn scenario(&self) -> &Scenario {
+        &self.resolved.scenario
+    }
+
+    /// A trace of the held cell.
+    pub fn trace(&self, workload: &str, repetition: u32, events: Vec<Event>) -> Trace {
+        Trace { cell: self.cells[0].id.clone(), workload: workload.into(), repetition, events, roof: self.roof }
+    }
+
+    /// Memory now, with what the caller saw of the KV cache.
+    pub fn memory(&self, kv_logical: usize, kv_resident: usize) -> Event {
+        Event::Memory {
+            weights_bytes: self.engine.as_ref().map_or(0, Engine::weight_bytes),
+            kv_logical_bytes: kv_logical as u64,
+            kv_resident_bytes: kv_resident as u64,
+            peak_rss_bytes: machine::peak_rss(),
+        }
+    }
+
+    /// One repetition of workload number `index`.
+    pub fn run(&mut self, index: usize, repetition: u32) -> Result<Reply> {
+        let workload = self.scenario().workloads.get(index).with_context(|| format!("the scenario has no workload number {index}"))?.clone();
+        let name = workload.name();
+        let events = match &workload {
+            Workload::Perplexity { text, protocols, max_tokens } => score::perplexity(self, text, protocols, *max_tokens)?,
+            Workload::Prefill { tokens } => timed::prefill(self, tokens)?,
+            Workload::Decode { tokens, context } => timed::decode(self, *tokens, *context, repetition)?,
+            Workload::Generate { text, prompts, prompt_tokens, new_tokens } => timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?,
+            Workload::Kernels { kernels } => kernels::ladders(self, kernels)?,
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full } => {
+                let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
+                sweep::attention(self, lengths, &shape, *full, repetition)?
+            }
+            Workload::Identity { check } => crate::claims::identity(check, self)?,
+        };
+        Ok(match events {
+            Outcome::Events(events) => Reply::Trace { trace: self.trace(&name, repetition, events) },
+            Outcome::Refused(reason) => Reply::Refused { reason },
+        })
+    }
+
+    /// Tokens of a text the scenario names.
+    pub fn tokens_of(&self, name: &str) -> Result<Vec<TokenId>> {
+        let models = self.models.as_ref().context("this workload reads text, so the scenario needs a [model]")?;
+        let text = text::resolve(name, self.resolved.file.as_deref())?;
+        Ok(models.target.encode(&text)?)
+    }
+
+    fn facts(&self) -> Vec<(String, String)> {
+        let mut facts = vec![];
+        if let Some(models) = &self.models {
+            facts.push(("model".into(), models.target.source.to_string()));
+            if let Some(draft) = &models.draft {
+                facts.push(("draft".into(), draft.source.to_string()));
+            }
+        }
+        facts
+    }
+}
+
+/// What a workload came to.
+pub enum Outcome {
+    /// It ran.
+    Events(Vec<Event>),
+    /// It makes no sense for this cell, for this reason.
+    Refused(String),
+}
+
+impl From<Vec<Event>> for Outcome {
+    fn from(events: Vec<Event>) -> Outcome {
+        Outcome::Events(events)
+    }
+}
+
+/// Whether two cells compute the same logits: they differ in decoding at most.
+pub fn same_forward(a: &Cell, b: &Cell) -> bool {
+    let (a, b) = (&a.spec, &b.spec);
+    (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
+}
+
+/// Opens the checkpoints a scenario names.
+pub fn open_models(resolved: &ResolvedScenario) -> Result<Option<Models>> {
+    let Some(choice) = &resolved.scenario.model else { return Ok(None) };
+    let open = |source: &String| -> Result<Checkpoint> {
+        let source: ModelSource = library::model_source(source, resolved.file.as_deref())?;
+        Ok(Checkpoint::open(&source, &library::models())?)
+    };
+    Ok(Some(Models { target: open(&choice.source)?, draft: choice.draft.as_ref().map(open).transpose()? }))
+}
+
+/// Builds the engine of `spec`, with progress.
+pub fn build_engine(resolved: &ResolvedScenario, models: &Models, spec: &engine::EngineSpec, device: &Device) -> Result<Engine> {
+    let calibration = if spec.weights.needs_calibration() { calibration_windows(resolved, models)? } else { vec![] };
+    let tag = spec.weights.tag();
+    let mut show = |done: usize, of: usize| progress(&format!("building {tag}"), done, of);
+    let options = BuildOptions { context_tokens: resolved.context_tokens(), calibration: &calibration, progress: &mut show };
+    Ok(Engine::build(spec, &models.target, models.draft.as_ref(), device, options)?)
+}
+
+/// Evenly spaced windows of the calibration text; all disjoint ones when there are fewer than asked for.
+fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
+    let Some(calibration) = &resolved.scenario.calibration else { return Ok(vec![]) };
+    let tokens = models.target.encode(&text::resolve(&calibration.text, resolved.file.as_deref())?)?;
+    let all: Vec<&[TokenId]> = tokens.chunks_exact(calibration.window_tokens).collect();
+    let n = calibration.windows.min(all.len());
+    Ok((0..n).map(|i| all[i * all.len() / n].to_vec()).collect())
+}

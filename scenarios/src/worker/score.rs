@@ -1,0 +1,211 @@
+//! Perplexity by named protocols, several from one pass, with KL divergence and agreement against the reference cell
+//! on identical tokens.
+//!
+//! Sources: `gptq` — Frantar et al. 2022, code (disjoint windows, remainder dropped, all but the first token scored);
+//! `llamacpp` — llama-perplexity (disjoint windows, second half scored); `hf-stride` — Hugging Face's guide
+//! (overlapping windows, only tokens new to the window scored).
+
+use std::ops::Range;
+
+use anyhow::{Context, Result, bail};
+use model::{SeqId, Session, Step, StepModel, TokenId};
+use results::trace::Event;
+
+use super::cell::{Held, Outcome};
+use super::progress;
+use crate::scenario::Protocol;
+use crate::text;
+
+/// Tokens fed at once, and who scores which of them: target `t` is predicted by row `t - 1`.
+#[derive(Debug, PartialEq)]
+pub struct Window {
+    /// Tokens of the text.
+    pub tokens: Range<usize>,
+    /// (protocol id, window number, targets inside the window).
+    pub scored: Vec<(String, u32, Range<usize>)>,
+}
+
+/// Printed id of a protocol: its rule and window.
+pub fn protocol_id(protocol: &Protocol) -> String {
+    match protocol.stride {
+        Some(stride) if protocol.rule == "hf-stride" => format!("{}-{}-{stride}", protocol.rule, protocol.window),
+        _ => format!("{}-{}", protocol.rule, protocol.window),
+    }
+}
+
+/// Windows of one protocol over `n` tokens: (tokens, targets).
+fn windows_of(protocol: &Protocol, n: usize) -> Result<Vec<(Range<usize>, Range<usize>)>> {
+    let w = protocol.window;
+    let disjoint = |targets: Range<usize>| (0..n / w).map(|i| (i * w..(i + 1) * w, targets.clone())).collect();
+    match protocol.rule.as_str() {
+        "gptq" => Ok(disjoint(1..w)),
+        // rows w/2 .. w-2 predict the tokens after them
+        "llamacpp" => Ok(disjoint(w / 2 + 1..w)),
+        "hf-stride" => {
+            let stride = protocol.stride.unwrap_or(w / 2).clamp(1, w);
+            let (mut windows, mut seen) = (vec![], 1);
+            for begin in (0..n).step_by(stride) {
+                let end = (begin + w).min(n);
+                windows.push((begin..end, seen.max(begin + 1) - begin..end - begin));
+                seen = end;
+                if end == n {
+                    break;
+                }
+            }
+            Ok(windows)
+        }
+        other => bail!("protocol `{other}`: expected gptq, llamacpp or hf-stride"),
+    }
+}
+
+/// Windows of all protocols; equal windows are fed once.
+pub fn plan(protocols: &[Protocol], n: usize) -> Result<Vec<Window>> {
+    let mut plan: Vec<Window> = vec![];
+    for protocol in protocols {
+        for (number, (tokens, targets)) in windows_of(protocol, n)?.into_iter().enumerate() {
+            let scored = (protocol_id(protocol), number as u32, targets);
+            match plan.iter_mut().find(|w| w.tokens == tokens) {
+                Some(window) => window.scored.push(scored),
+                None => plan.push(Window { tokens, scored: vec![scored] }),
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// Likelihood of one target under both models.
+#[derive(Debug, Clone, Copy, Default)]
+struct Point {
+    nll: f64,
+    reference_nll: f64,
+    kl: f64,
+    agree: bool,
+}
+
+/// Runs the workload.
+pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_tokens: Option<usize>) -> Result<Outcome> {
+    let models = held.models.as_ref().context("perplexity needs a [model]")?;
+    let Some(tokenizer) = &models.target.tokenizer else {
+        return Ok(Outcome::Refused("random weights have no tokenizer and no likelihood worth reading: this cell is for speed only".into()));
+    };
+    let (mut tokens, mut ends) = tokenizer.encode_with_ends(&text::resolve(name, held.resolved.file.as_deref())?)?;
+    let keep = max_tokens.unwrap_or(usize::MAX).min(tokens.len());
+    tokens.truncate(keep);
+    ends.truncate(keep);
+    let windows = plan(protocols, tokens.len())?;
+    if windows.is_empty() {
+        return Ok(Outcome::Refused(format!("{name} has {} tokens, fewer than one window", tokens.len())));
+    }
+    let engine = held.engine.as_ref().context("no engine is built")?;
+    let mut session = engine.session()?;
+    let mut reference = held.reference.as_ref().map(|r| r.session()).transpose()?;
+    let mut events = vec![];
+    for (number, window) in windows.iter().enumerate() {
+        progress("perplexity", number, windows.len());
+        let points = score_window(&mut session, reference.as_mut(), &tokens[window.tokens.clone()], held.threads)?;
+        for (protocol, index, targets) in &window.scored {
+            let at = |i: usize| window.tokens.start + i;
+            let bytes = ends[at(targets.end - 1)] - ends[at(targets.start - 1)];
+            events.push(score_event(protocol, *index, &points[targets.start - 1..targets.end - 1], bytes as u64));
+        }
+    }
+    Ok(events.into())
+}
+
+fn score_event(protocol: &str, window: u32, points: &[Point], n_bytes: u64) -> Event {
+    let sum = |f: fn(&Point) -> f64| points.iter().map(f).sum();
+    Event::Score {
+        protocol: protocol.into(),
+        window,
+        n_tokens: points.len() as u64,
+        n_bytes,
+        nll: sum(|p| p.nll),
+        reference_nll: sum(|p| p.reference_nll),
+        kl: sum(|p| p.kl),
+        kl_max: points.iter().map(|p| p.kl).fold(0.0, f64::max),
+        top1_agree: points.iter().filter(|p| p.agree).count() as u64,
+    }
+}
+
+/// Points for targets 1..tokens.len() of one window; without a reference the cell is its own.
+fn score_window(session: &mut Session, reference: Option<&mut Session>, tokens: &[TokenId], threads: usize) -> Result<Vec<Point>> {
+    let seq = SeqId(0);
+    let step = Step::extend(seq, 0, tokens).with_all_logits();
+    let logits = session.forward(&step)?;
+    let reference = reference.map(|r| r.forward(&step).map(|l| (l, ()))).transpose()?.map(|(l, ())| l);
+    let mut points = vec![Point::default(); tokens.len() - 1];
+    let chunk = points.len().div_ceil(threads.max(1)).max(1);
+    std::thread::scope(|scope| {
+        for (part, points) in points.chunks_mut(chunk).enumerate() {
+            scope.spawn(move || {
+                for (i, point) in points.iter_mut().enumerate() {
+                    let row = part * chunk + i;
+                    *point = score_row(logits.row(row), reference.map(|r| r.row(row)), tokens[row + 1]);
+                }
+            });
+        }
+    });
+    Ok(points)
+}
+
+fn score_row(logits: &[f32], reference: Option<&[f32]>, target: TokenId) -> Point {
+    let target = target.0 as usize;
+    let (total, best) = log_sum_exp(logits);
+    let nll = total - f64::from(logits[target]);
+    let Some(reference) = reference else { return Point { nll, reference_nll: nll, kl: 0.0, agree: true } };
+    let (reference_total, reference_best) = log_sum_exp(reference);
+    let kl = reference.iter().zip(logits).map(|(&r, &l)| {
+        let log_p = f64::from(r) - reference_total;
+        log_p.exp() * (log_p - (f64::from(l) - total))
+    });
+    // rounding can leave a sum that is zero in exact arithmetic slightly negative
+    let kl = kl.sum::<f64>().max(0.0);
+    Point { nll, reference_nll: reference_total - f64::from(reference[target]), kl, agree: best == reference_best }
+}
+
+/// log Σ exp and the index of the largest (the first on ties).
+fn log_sum_exp(row: &[f32]) -> (f64, usize) {
+    let best = row.iter().enumerate().fold(0, |best, (i, &v)| if v > row[best] { i } else { best });
+    let max = f64::from(row[best]);
+    (max + row.iter().map(|&v| (f64::from(v) - max).exp()).sum::<f64>().ln(), best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocol(rule: &str, window: usize, stride: Option<usize>) -> Protocol {
+        Protocol { rule: rule.into(), window, stride }
+    }
+
+    #[test]
+    fn equal_windows_are_fed_once() {
+        let plan = plan(&[protocol("gptq", 8, None), protocol("llamacpp", 8, None)], 20).unwrap();
+        assert_eq!(plan.len(), 2);
+        assert_eq!(plan[1].tokens, 8..16);
+        assert_eq!(plan[1].scored, vec![("gptq-8".into(), 1, 1..8), ("llamacpp-8".into(), 1, 5..8)]);
+    }
+
+    #[test]
+    fn stride_scores_every_token_but_the_first_once() {
+        let plan = plan(&[protocol("hf-stride", 8, Some(4))], 21).unwrap();
+        let mut seen: Vec<usize> = vec![];
+        for window in &plan {
+            for (_, _, targets) in &window.scored {
+                assert!(targets.start >= 1);
+                seen.extend(targets.clone().map(|t| t + window.tokens.start));
+            }
+        }
+        assert_eq!(seen, (1..21).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn kl_of_known_distributions() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL(p‖q) = ln 2 − ½ ln 3 − ... = ½ ln(4/3)
+        let (p, q) = ([0.0f32, 0.0], [0.25f32.ln(), 0.75f32.ln()]);
+        let point = score_row(&q, Some(&p), TokenId(1));
+        assert!((point.kl - 0.5 * (4.0f64 / 3.0).ln()).abs() < 1e-6);
+        assert!((point.nll + 0.75f64.ln()).abs() < 1e-6);
+        assert!((point.reference_nll - 2.0f64.ln()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,183 @@
+//! Correctness before anything is timed, and again after.
+//!
+//! The oracle of a cell is the same decoder with the cell's own weights, dequantised, on scalar kernels with naive
+//! attention and one thread; for f32 weights of small models also the f64 reference, which shares no code.
+
+use anyhow::{Context, Result};
+use attention::AttentionSpec;
+use cpu_kernels::{Cpu, Isa};
+use decoding::{DecodingSpec, Sequence};
+use engine::Engine;
+use kv_cache::KvSpec;
+use model::block::{Block, BlockOf, Trunk, read_layer};
+use model::{Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
+use results::trace::Event;
+use weights::{WeightSource, WeightsSpec, build_linear};
+
+use super::cell::{Held, Models};
+use super::progress;
+use crate::protocol::{CellChecks, Reply};
+
+/// Logits kept to compare with after timing.
+const SAMPLE: usize = 256;
+/// Largest model that the f64 reference is run on.
+const REFERENCE_PARAMETERS: u64 = 40_000_000;
+/// Tokens it is run on.
+const REFERENCE_TOKENS: usize = 24;
+/// int8 activations round: a difference in the last bit before rounding can move one code, so agreement is looser.
+const INT8_LOOSENESS: f64 = 50.0;
+
+const SEQ: SeqId = SeqId(0);
+
+/// Checks every cell of the group.
+pub fn verify(held: &mut Held) -> Result<Reply> {
+    let (Some(engine), Some(models)) = (&held.engine, &held.models) else {
+        let checks = held.cells.iter().map(|c| CellChecks { cell: c.id.clone(), trace: held.trace("verify", 0, vec![]) }).collect();
+        return Ok(Reply::Verified { checks, sample: vec![] });
+    };
+    let prompt = check_prompt(held, models)?;
+    progress("verifying", 0, 2);
+    let (mut shared, sample) = check_forward(held, engine, models, &prompt)?;
+    shared.push(check_cache(engine, &prompt)?);
+    progress("verifying", 1, 2);
+    let mut plain: Option<Vec<TokenId>> = None;
+    let mut checks = vec![];
+    for cell in &held.cells {
+        let mut events = shared.clone();
+        if let DecodingSpec::Speculative(spec) = &cell.spec.decoding
+            && spec.sampling.is_none()
+        {
+            let n = held.scenario().expect.lossless_tokens;
+            if plain.is_none() {
+                plain = Some(continuation(engine, &DecodingSpec::Greedy, &prompt, n)?);
+            }
+            let speculative = continuation(engine, &cell.spec.decoding, &prompt, n)?;
+            let differing = plain.iter().flatten().zip(&speculative).filter(|(a, b)| a != b).count();
+            let missing = n.abs_diff(speculative.len());
+            events.push(check("lossless_tokens_differing", (differing + missing) as f64, 0.0));
+        }
+        let mut trace = held.trace("verify", 0, events);
+        trace.cell = cell.id.clone();
+        checks.push(CellChecks { cell: cell.id.clone(), trace });
+    }
+    Ok(Reply::Verified { checks, sample })
+}
+
+/// The same prompt again: the sample must not have moved.
+pub fn verify_again(held: &Held, sample: &[f32]) -> Result<Reply> {
+    let mut events = vec![];
+    if let (Some(engine), Some(models)) = (&held.engine, &held.models) {
+        let prompt = check_prompt(held, models)?;
+        let again = sample_of(engine.session()?.forward(&Step::extend(SEQ, 0, &prompt))?.row(0));
+        let worst = sample.iter().zip(&again).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        let worst = if sample.len() == again.len() { worst } else { f64::INFINITY };
+        events.push(check("logits_after_timing", worst, 1e-6 * magnitude(&again)));
+    }
+    Ok(Reply::Trace { trace: held.trace("verify-again", 0, events) })
+}
+
+fn check(name: &str, value: f64, limit: f64) -> Event {
+    // a NaN must fail
+    Event::Check { name: name.into(), value, limit, passed: value <= limit }
+}
+
+/// Text where there is a tokenizer, a fixed pattern otherwise.
+fn check_prompt(held: &Held, models: &Models) -> Result<Vec<TokenId>> {
+    let n = held.scenario().expect.prompt_tokens.clamp(2, held.resolved.context_tokens());
+    if models.target.tokenizer.is_some() {
+        let tokens = held.tokens_of("embedded:calibration")?;
+        if tokens.len() >= n {
+            return Ok(tokens[..n].to_vec());
+        }
+    }
+    let vocab = models.target.architecture.vocab_size;
+    Ok((0..n).map(|i| TokenId((i * 7919 % vocab) as u32)).collect())
+}
+
+fn sample_of(row: &[f32]) -> Vec<f32> {
+    row.iter().step_by(row.len().div_ceil(SAMPLE).max(1)).copied().collect()
+}
+
+fn magnitude(values: &[f32]) -> f64 {
+    values.iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max)
+}
+
+/// All logits of the prompt against the oracle's.
+fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenId]) -> Result<(Vec<Event>, Vec<f32>)> {
+    let step = Step::extend(SEQ, 0, prompt).with_all_logits();
+    let mut session = engine.session()?;
+    let logits = session.forward(&step)?.clone();
+    let mut oracle = oracle(engine, models, prompt.len())?;
+    let expected = oracle.forward(&step)?;
+    let worst = max_difference(logits.as_slice(), expected.as_slice());
+    let loose = if engine.target.linears().any(|l| l.is_int8()) { INT8_LOOSENESS } else { 1.0 };
+    let limit = held.scenario().expect.logit_tolerance * loose * magnitude(expected.as_slice());
+    let mut events = vec![check("logits_vs_scalar_oracle", worst, limit)];
+    let architecture = engine.target.architecture();
+    if engine.spec.weights == WeightsSpec::F32 && architecture.parameters() <= REFERENCE_PARAMETERS {
+        let n = prompt.len().min(REFERENCE_TOKENS);
+        let exact = model::reference::logits(architecture, &*models.target.tensors, &prompt[..n])?;
+        let pairs = exact.iter().enumerate().flat_map(|(row, r)| r.iter().zip(logits.row(row)));
+        let worst = pairs.map(|(e, &l)| (e - f64::from(l)).abs()).fold(0.0, max_or_nan);
+        events.push(check("logits_vs_f64_reference", worst, 1e-4_f64.max(1e-5 * magnitude(logits.as_slice()))));
+    }
+    Ok((events, sample_of(logits.row(prompt.len() - 1))))
+}
+
+/// The prompt token by token against the prompt at once.
+fn check_cache(engine: &Engine, prompt: &[TokenId]) -> Result<Event> {
+    let whole = engine.session()?.forward(&Step::extend(SEQ, 0, prompt).with_all_logits())?.clone();
+    let mut session = engine.session()?;
+    let mut worst = 0.0;
+    for (i, token) in prompt.iter().enumerate() {
+        let logits = session.forward(&Step::extend(SEQ, i, &[*token]))?;
+        worst = max_or_nan(worst, max_difference(logits.row(0), whole.row(i)));
+    }
+    Ok(check("cached_decode_vs_full_pass", worst, 1e-4))
+}
+
+fn max_difference(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, max_or_nan)
+}
+
+/// `f64::max` drops NaN; a check must not.
+fn max_or_nan(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// `n` tokens after `prompt` by `decoding`.
+fn continuation(engine: &Engine, decoding: &DecodingSpec, prompt: &[TokenId], n: usize) -> Result<Vec<TokenId>> {
+    let draft = if decoding.needs_draft() { engine.draft_session()? } else { None };
+    let boxed = |s: Session| Box::new(s) as Box<dyn StepModel>;
+    let mut decoder = decoding.build(boxed(engine.session()?), draft.map(boxed))?;
+    let mut sequence = Sequence::new(SEQ, prompt.to_vec(), n, vec![], 0)?;
+    while sequence.finished().is_none() {
+        decoder.advance(std::slice::from_mut(&mut sequence))?;
+    }
+    Ok(sequence.generated().to_vec())
+}
+
+/// A session with the engine's weights, dequantised, on scalar kernels.
+fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
+    let device = Device::Cpu(std::sync::Arc::new(Cpu::new(Some(Isa::Scalar), 1)?));
+    let (a, tensors) = (engine.target.architecture(), &*models.target.tensors);
+    let trunk = Trunk::new(a.clone(), device.clone(), AttentionSpec::Naive.build(&device)?);
+    let plain = |linear: &dyn Linear| -> Result<Box<dyn Linear>> {
+        let (rows, cols) = (linear.out_features(), linear.in_features());
+        // int8 rounds its activations too: its oracle is the scalar int8 kernel on the same (exactly requantised) codes
+        let spec = if linear.is_int8() { WeightsSpec::Int8 } else { WeightsSpec::F32 };
+        Ok(build_linear(&spec, &device, WeightSource::F32(&linear.dequantised()), rows, cols, None)?)
+    };
+    let mut blocks = vec![];
+    for (layer, block) in engine.target.blocks.iter().enumerate() {
+        let (vectors, _) = read_layer(a, tensors, layer)?;
+        let l = &block.linears;
+        let linears = BlockOf { qkv: plain(&*l.qkv)?, out: plain(&*l.out)?, gate_up: plain(&*l.gate_up)?, down: plain(&*l.down)? };
+        blocks.push(Block::new(vectors, linears));
+    }
+    let ends = read_ends(a, tensors)?;
+    let head = plain(&*engine.target.head)?;
+    let transformer = Transformer { trunk, embedding: ends.embedding, blocks, final_norm: ends.final_norm, head };
+    let kv = KvSpec::default().build(transformer.kv_shape(), context, &device).context("oracle cache")?;
+    Ok(Session::new(std::sync::Arc::new(transformer), kv))
+}
