@@ -142,12 +142,12 @@ mod tests {
         assert!((got - expected).abs() <= relative * expected.abs(), "{got} != {expected}");
     }
 
-    /// Oracles: Γ(1/2) = √π, Γ(10) = 9!, Γ(1/4) = 3.6256099082219083 (Abramowitz and Stegun 6.1).
+    /// Oracles: Γ(1/2) = √π, Γ(10) = 9!, Γ(1/4) = 3.625609908221908 (Abramowitz and Stegun 6.1).
     #[test]
     fn gamma_function() {
         near(ln_gamma(0.5), std::f64::consts::PI.sqrt().ln(), 1e-13);
         near(ln_gamma(10.0), 362_880f64.ln(), 1e-13);
-        near(ln_gamma(0.25), 3.625_609_908_221_908_3f64.ln(), 1e-13);
+        near(ln_gamma(0.25), 3.625_609_908_221_908f64.ln(), 1e-13);
     }
 
     /// Oracle: Q(1, x) = e^-x and Q(3, x) = e^-x (1 + x + x²/2) exactly.
