@@ -1,1 +1,30 @@
-//! cpu-kernels
+//! SIMD and scalar primitives on slices: numbers in, numbers out; no model, no clock, no I/O.
+//!
+//! Every operation takes a [`Cpu`] first (instruction set and threads, decided at run time) and works on plain slices.
+//! Kernels are written once over a 16-lane vector and compiled for each level; see `simd`. This crate is the home of
+//! `unsafe`: intrinsics, the thread pool, and disjoint writes from tasks.
+
+mod cpu;
+mod isa;
+mod pool;
+mod rows;
+mod scratch;
+mod simd;
+
+pub mod activation;
+pub mod attention;
+pub mod exp;
+pub mod linear;
+pub mod norm;
+pub mod rope;
+pub mod vector;
+
+pub use activation::{gelu_tanh, gelu_tanh_mul, silu_mul};
+pub use attention::{online_softmax_update, scale_row, scores_tile, weighted_sum};
+pub use cpu::{Cpu, UnsupportedIsa};
+pub use exp::{exp, log_sum_exp, row_max, softmax_row};
+pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};
+pub use linear::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+pub use norm::{layer_norm, rms_norm};
+pub use rope::rope_half_split;
+pub use vector::{add_in_place, argmax, axpy, dot};

@@ -1,0 +1,3 @@
+//! Criterion benches of the linears on the shapes that matter.
+
+fn main() {}

@@ -1,0 +1,219 @@
+//! Primitives that attention variants are built from: score tiles, weighted sums, the online softmax step.
+//!
+//! What: Q·Kᵀ on a tile, P·V on a tile, and the (m, l) recurrence that joins tiles.
+//! Source: Milakov and Gimelshein 2018 (arXiv:1805.02867, alg. 3); Dao et al. 2022 (arXiv:2205.14135, alg. 1).
+//! Shapes: q \[n_q, d\], k and v \[n_k, d\], rows `*_stride` apart; scores and p \[n_q, n_k\].
+//! Method: keys are transposed 16 at a time into L1, then both products run the register tile of the linears.
+//! Exactness: a score is one FMA chain over d times scale; an output adds one FMA per key in order. Neither depends on
+//! n_q, so 1-row and k-row calls agree bit for bit. Same bits on AVX2 and AVX-512.
+//! Cost: 2·n_q·n_k·d FLOPs each; scores also move n_k·d values once through L1.
+//! Not handled: masks (write −∞ into scores), threads (callers run heads and query tiles in parallel).
+
+use crate::cpu::Cpu;
+use crate::exp::{exp_shifted, row_max};
+use crate::linear::tile::{F32Columns, RowMajor, Tile, max_panels, panels_step, run_tile, tile_rows};
+use crate::scratch;
+use crate::simd::{LANES, Simd, dispatch};
+
+pub use crate::exp::scale_row;
+
+dispatch! {
+    /// out\[i, j\] = (q_i · k_j)·scale for `n_q` queries and `n_k` keys of `d` values.
+    pub fn scores_tile(
+        q: &[f32],
+        q_stride: usize,
+        n_q: usize,
+        k: &[f32],
+        k_stride: usize,
+        n_k: usize,
+        d: usize,
+        scale: f32,
+        out: &mut [f32],
+        out_stride: usize,
+    ) = scores_generic
+}
+
+dispatch! {
+    /// out\[i, ..d\] += Σ_j p\[i, j\]·v_j for `n_q` rows of weights and `n_k` values.
+    pub fn weighted_sum(
+        p: &[f32],
+        p_stride: usize,
+        n_q: usize,
+        v: &[f32],
+        v_stride: usize,
+        n_k: usize,
+        d: usize,
+        out: &mut [f32],
+        out_stride: usize,
+    ) = weighted_sum_generic
+}
+
+/// One row's step of the online softmax: with m' = max(m, max(scores)), turns the scores into exp(s − m'), sets
+/// l ← l·f + Σ exp(s − m') and m ← m', and returns f = exp(m − m') by which earlier sums must be scaled.
+/// While everything seen is −∞, the row becomes zeros, m and l stay, and f is 1.
+pub fn online_softmax_update(cpu: &Cpu, scores: &mut [f32], m: &mut f32, l: &mut f32) -> f32 {
+    let tile_max = row_max(cpu, scores);
+    let m_new = if tile_max > *m { tile_max } else { *m };
+    if m_new == f32::NEG_INFINITY {
+        scores.fill(0.0);
+        return 1.0;
+    }
+    let factor = if m_new == *m { 1.0 } else { (*m - m_new).exp() };
+    let sum = exp_shifted(cpu, scores, m_new);
+    *l = *l * factor + sum;
+    *m = m_new;
+    factor
+}
+
+/// Whether `rows` rows of `cols` values, `stride` apart, lie in `len` values.
+fn fits(len: usize, rows: usize, stride: usize, cols: usize) -> bool {
+    rows == 0 || cols == 0 || (cols <= stride || rows == 1) && (rows - 1) * stride + cols <= len
+}
+
+#[inline(always)]
+fn scores_generic<S: Simd>(
+    s: S,
+    q: &[f32],
+    q_stride: usize,
+    n_q: usize,
+    k: &[f32],
+    k_stride: usize,
+    n_k: usize,
+    d: usize,
+    scale: f32,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(fits(q.len(), n_q, q_stride, d), "q must hold n_q rows of d");
+    assert!(fits(k.len(), n_k, k_stride, d), "k must hold n_k rows of d");
+    assert!(fits(out.len(), n_q, out_stride, n_k), "out must hold n_q rows of n_k");
+    if n_q == 0 || n_k == 0 {
+        return;
+    }
+    let most = max_panels(S::WIDE, tile_rows(S::WIDE, n_q));
+    let mut keys = scratch::take(most * d * LANES);
+    let mut key = 0;
+    while key < n_k {
+        let panels = panels_step((n_k - key).div_ceil(LANES), most);
+        for p in 0..panels {
+            let first = key + p * LANES;
+            // Slots beyond the last key repeat it: their scores are never stored.
+            let mut rows = [std::ptr::null(); LANES];
+            for lane in 0..LANES {
+                rows[lane] = k.as_ptr().wrapping_add((first + lane).min(n_k - 1) * k_stride);
+            }
+            // SAFETY: 16 key rows of d values (asserted) into this panel's d × 16 values.
+            unsafe { s.transpose(rows, d, keys.as_mut_ptr().add(p * d * LANES)) };
+        }
+        let n_cols = (n_k - key).min(panels * LANES);
+        let mut row = 0;
+        while row < n_q {
+            let mr = tile_rows(S::WIDE, n_q - row);
+            let tile = Tile {
+                kk: d,
+                a: q.as_ptr().wrapping_add(row * q_stride),
+                a_stride: q_stride,
+                columns: F32Columns::<LANES> { base: keys.as_ptr(), panel_stride: d * LANES },
+                c: out.as_mut_ptr().wrapping_add(row * out_stride + key),
+                c_stride: out_stride,
+                n_cols,
+                fresh: true,
+            };
+            // SAFETY: mr rows of q and out (asserted), `panels` transposed panels; `n_cols` cuts the last.
+            unsafe { run_tile::<S, _, false>(s, mr, panels, tile) };
+            row += mr;
+        }
+        for row in 0..n_q {
+            let row = &mut out[row * out_stride + key..][..n_cols];
+            for start in (0..n_cols).step_by(LANES) {
+                let v = s.mul(crate::exp::load_at(s, row, start, 0.0), s.splat(scale));
+                crate::exp::store_at(s, row, start, v);
+            }
+        }
+        key += panels * LANES;
+    }
+}
+
+#[inline(always)]
+fn weighted_sum_generic<S: Simd>(
+    s: S,
+    p: &[f32],
+    p_stride: usize,
+    n_q: usize,
+    v: &[f32],
+    v_stride: usize,
+    n_k: usize,
+    d: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(fits(p.len(), n_q, p_stride, n_k), "p must hold n_q rows of n_k");
+    assert!(fits(v.len(), n_k, v_stride, d), "v must hold n_k rows of d");
+    assert!(fits(out.len(), n_q, out_stride, d), "out must hold n_q rows of d");
+    let whole = d / LANES;
+    let mut row = 0;
+    while row < n_q {
+        let mr = tile_rows(S::WIDE, n_q - row);
+        let mut panel = 0;
+        while panel < whole {
+            let panels = panels_step(whole - panel, max_panels(S::WIDE, mr));
+            let columns = RowMajor { base: v.as_ptr().wrapping_add(panel * LANES), row_stride: v_stride };
+            let tile = Tile {
+                kk: n_k,
+                a: p.as_ptr().wrapping_add(row * p_stride),
+                a_stride: p_stride,
+                columns,
+                c: out.as_mut_ptr().wrapping_add(row * out_stride + panel * LANES),
+                c_stride: out_stride,
+                n_cols: panels * LANES,
+                fresh: false,
+            };
+            // SAFETY: asserted extents; only whole panels of 16 columns are read here.
+            unsafe { run_tile::<S, _, false>(s, mr, panels, tile) };
+            panel += panels;
+        }
+        row += mr;
+    }
+    if d > whole * LANES {
+        last_columns(s, p, p_stride, n_q, v, v_stride, n_k, d, out, out_stride);
+    }
+}
+
+/// The d mod 16 last columns of [`weighted_sum`], through a copy padded to 16.
+#[inline(always)]
+fn last_columns<S: Simd>(
+    s: S,
+    p: &[f32],
+    p_stride: usize,
+    n_q: usize,
+    v: &[f32],
+    v_stride: usize,
+    n_k: usize,
+    d: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    let (first, n_cols) = (d / LANES * LANES, d % LANES);
+    let mut padded = scratch::take(n_k * LANES);
+    for (j, slot) in padded.chunks_exact_mut(LANES).enumerate() {
+        slot[..n_cols].copy_from_slice(&v[j * v_stride + first..][..n_cols]);
+        slot[n_cols..].fill(0.0);
+    }
+    let mut row = 0;
+    while row < n_q {
+        let mr = tile_rows(S::WIDE, n_q - row);
+        let tile = Tile {
+            kk: n_k,
+            a: p.as_ptr().wrapping_add(row * p_stride),
+            a_stride: p_stride,
+            columns: F32Columns::<LANES> { base: padded.as_ptr(), panel_stride: 0 },
+            c: out.as_mut_ptr().wrapping_add(row * out_stride + first),
+            c_stride: out_stride,
+            n_cols,
+            fresh: false,
+        };
+        // SAFETY: extents asserted by the caller; `padded` holds 16 columns per key.
+        unsafe { run_tile::<S, _, false>(s, mr, 1, tile) };
+        row += mr;
+    }
+}

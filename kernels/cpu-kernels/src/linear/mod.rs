@@ -1,0 +1,28 @@
+//! Linears: y\[rows, n\] = x\[rows, k\] · W\[n, k\]ᵀ with weights packed at load time.
+//!
+//! | type | weight bits | activations | sum | method |
+//! |---|---|---|---|---|
+//! | [`PackedF32`] | 32 | f32 | f32 | panels of 16 outputs, one FMA chain over k per output |
+//! | [`PackedF16`], [`PackedBf16`] | 16 | f32 | f32 | the same, widened in registers |
+//! | [`PackedInt8`] | 8 | int8, per row | i32 | exact integer dot, scaled once |
+//! | [`PackedGroup`] | 2, 3, 4, 8 + scales | f32 | f32 | decoded in registers, one FMA chain over k |
+//!
+//! For one instruction set every output element has the same bits whatever the number of rows and threads; AVX2 and
+//! AVX-512 give the same bits as each other, and int8 gives the same bits everywhere.
+
+mod bf16;
+mod codes;
+mod f16;
+mod f32;
+mod gemm;
+mod group;
+mod int8;
+mod int8_dot;
+mod panels;
+pub(crate) mod tile;
+
+pub use bf16::PackedBf16;
+pub use f16::PackedF16;
+pub use f32::PackedF32;
+pub use group::{GroupCodes, PackedGroup};
+pub use int8::PackedInt8;

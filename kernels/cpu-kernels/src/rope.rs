@@ -1,0 +1,54 @@
+//! What: rotary position embedding in the half-split layout (Hugging Face's `rotate_half`).
+//! Source: Su et al. 2021 (arXiv:2104.09864, eq. 34), with pairs (i, i + rotary_dim/2).
+//! Shapes: x: rows `row_stride` apart, heads of `head_dim` one after the other; cos, sin \[rows, rotary_dim/2\].
+//! Method: (a, b) → (a·cos − b·sin, b·cos + a·sin); dimensions from rotary_dim on are left alone.
+//! Exactness: two products and one sum, each rounded: the same bits on every level.
+//! Cost: 6 operations per pair.
+//! Not handled: interleaved pairs; scaling of angles belongs to whoever fills cos and sin.
+
+use crate::exp::{load_at, store_at};
+use crate::simd::{LANES, Simd, dispatch};
+
+dispatch! {
+    /// Rotates `n_heads` heads of each row in place; `x` starts at the first head of the first row.
+    pub fn rope_half_split(
+        x: &mut [f32],
+        rows: usize,
+        row_stride: usize,
+        n_heads: usize,
+        head_dim: usize,
+        rotary_dim: usize,
+        cos: &[f32],
+        sin: &[f32],
+    ) = rope_generic
+}
+
+#[inline(always)]
+fn rope_generic<S: Simd>(
+    s: S,
+    x: &mut [f32],
+    rows: usize,
+    row_stride: usize,
+    n_heads: usize,
+    head_dim: usize,
+    rotary_dim: usize,
+    cos: &[f32],
+    sin: &[f32],
+) {
+    let half = rotary_dim / 2;
+    assert!(rotary_dim <= head_dim && rotary_dim % 2 == 0, "rotary_dim must be even and at most head_dim");
+    assert!(cos.len() == rows * half && sin.len() == rows * half, "cos and sin must be [rows, rotary_dim/2]");
+    for row in 0..rows {
+        let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+        for head in 0..n_heads {
+            let x = &mut x[row * row_stride + head * head_dim..][..rotary_dim];
+            let (low, high) = x.split_at_mut(half);
+            for start in (0..half).step_by(LANES) {
+                let (a, b) = (load_at(s, low, start, 0.0), load_at(s, high, start, 0.0));
+                let (c, d) = (load_at(s, cos, start, 0.0), load_at(s, sin, start, 0.0));
+                store_at(s, low, start, s.sub(s.mul(a, c), s.mul(b, d)));
+                store_at(s, high, start, s.add(s.mul(b, c), s.mul(a, d)));
+            }
+        }
+    }
+}

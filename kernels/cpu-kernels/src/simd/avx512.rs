@@ -1,0 +1,166 @@
+//! 16 lanes as one 512-bit register.
+
+use super::{Kernel, LANES, Simd};
+use crate::isa::Avx512;
+use std::arch::x86_64::*;
+
+/// One intrinsic call. SAFETY of every use: the token `self` proves AVX-512 F, BW, DQ and VL.
+macro_rules! one {
+    ($e:expr) => {
+        // SAFETY: the token `self` proves AVX-512 F, BW, DQ and VL; pointers are the caller's to vouch for.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    type I = __m512i;
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, k: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn inner<K: Kernel>(token: Avx512, k: K) -> K::Out {
+            k.run(token)
+        }
+        // SAFETY: the token proves the enabled features.
+        unsafe { inner(self, k) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        one!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        one!(_mm512_loadu_ps(p))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        one!(_mm512_storeu_ps(p, v))
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        one!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        one!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        one!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        one!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        one!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        one!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        one!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn select_lt(self, a: __m512, b: __m512, t: __m512, f: __m512) -> __m512 {
+        one!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), f, t))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> __m512 {
+        one!(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> __m512 {
+        one!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))))
+    }
+    #[inline(always)]
+    unsafe fn load_u32(self, p: *const u32) -> __m512i {
+        one!(_mm512_loadu_si512(p.cast()))
+    }
+    #[inline(always)]
+    fn splat_u32(self, x: u32) -> __m512i {
+        one!(_mm512_set1_epi32(x as i32))
+    }
+    #[inline(always)]
+    fn bits(self, v: __m512) -> __m512i {
+        one!(_mm512_castps_si512(v))
+    }
+    #[inline(always)]
+    fn from_bits(self, a: __m512i) -> __m512 {
+        one!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
+    fn add_u32(self, a: __m512i, b: __m512i) -> __m512i {
+        one!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        one!(_mm512_and_si512(a, b))
+    }
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        one!(_mm512_or_si512(a, b))
+    }
+    #[inline(always)]
+    fn shl(self, a: __m512i, n: u32) -> __m512i {
+        one!(_mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn shr(self, a: __m512i, n: u32) -> __m512i {
+        one!(_mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: __m512i) -> __m512 {
+        one!(_mm512_cvtepi32_ps(a))
+    }
+    /// One permutation does masking and conversion: it looks at four bits of each lane only.
+    #[inline(always)]
+    fn code2(self, a: __m512i) -> __m512 {
+        one!(_mm512_permutexvar_ps(a, _mm512_setr_ps(0., 1., 2., 3., 0., 1., 2., 3., 0., 1., 2., 3., 0., 1., 2., 3.)))
+    }
+    /// As [`Simd::code2`]: one permutation.
+    #[inline(always)]
+    fn code3(self, a: __m512i) -> __m512 {
+        one!(_mm512_permutexvar_ps(a, _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 0., 1., 2., 3., 4., 5., 6., 7.)))
+    }
+    /// As [`Simd::code2`]: one permutation.
+    #[inline(always)]
+    fn code4(self, a: __m512i) -> __m512 {
+        one!(_mm512_permutexvar_ps(
+            a,
+            _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.)
+        ))
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: [*const f32; LANES], d: usize, out: *mut f32) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { self.avx2().transpose(rows, d, out) };
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    fn maximum(self, v: __m512) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let v = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+}
+
+const _: () = assert!(LANES == 16, "one register of 16");
