@@ -36,7 +36,7 @@ impl Choice {
         }
     }
 
-    /// Row `first_row + i` of `logits` is the target's prediction where draft i stands, the row after the last draft its
+    /// Row `first_row + i` of `logits` is the target's prediction where draft i stands; the row after those is its
     /// prediction of what follows them all.
     pub(crate) fn judge(
         &self,

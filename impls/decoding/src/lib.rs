@@ -124,9 +124,7 @@ pub enum SpecError {
         expected: &'static str,
     },
     /// Speculation without a draft model.
-    #[error(
-        "decoding.kind = \"speculative\" needs a draft model: name a draft checkpoint that shares the target's tokenizer"
-    )]
+    #[error("decoding.kind = \"speculative\" needs a draft model: name a draft checkpoint with the target's tokenizer")]
     DraftMissing,
     /// A draft model where nothing drafts.
     #[error("decoding {tag} does not draft: remove the draft checkpoint or choose kind = \"speculative\"")]

@@ -78,9 +78,7 @@ impl SamplingSpec {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum UnusableLogits {
     /// A value is NaN or +inf.
-    #[error(
-        "the logit of token {token} is {value}: the checkpoint or a kernel produced a value that is no number to compare"
-    )]
+    #[error("the logit of token {token} is {value}: check the checkpoint for damaged weights")]
     NotANumber {
         /// The first such token.
         token: u32,

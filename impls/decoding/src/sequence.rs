@@ -46,7 +46,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence that will generate until a token of `stop` or `max_new_tokens`; with 0 of them it is already finished.
+    /// A sequence that generates until a token of `stop` or `max_new_tokens`; with 0 of these it is already finished.
     pub fn new(
         id: SeqId,
         prompt: Vec<TokenId>,

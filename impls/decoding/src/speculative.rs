@@ -156,7 +156,6 @@ impl Speculative {
         let mut emitted = Vec::with_capacity(rounds.len());
         for (round, verdict) in rounds.iter().zip(verdicts) {
             let sequence = &mut sequences[round.at];
-            let before = sequence.tokens().len();
             let mut chosen: Vec<TokenId> = round.drafts[..verdict.accepted].iter().map(|draft| draft.token).collect();
             chosen.push(verdict.next);
             let tokens = sequence.commit(&chosen).to_vec();
@@ -164,8 +163,7 @@ impl Speculative {
                 self.ledger.record(round.drafts.len(), verdict.accepted, tokens.len());
                 self.target.truncate(sequence.id(), sequence.cached());
             }
-            let valid = (before + verdict.accepted).min(sequence.cached());
-            self.truncate_draft(sequence.id(), valid);
+            self.truncate_draft(sequence.id(), sequence.cached());
             emitted.push(Emitted { seq: sequence.id(), tokens });
         }
         emitted

@@ -1,7 +1,7 @@
 //! Limits, stop tokens, failures, batches.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use decoding::identities::random_pair;
 use decoding::table::TableModel;
@@ -160,35 +160,85 @@ fn masked_logits_are_never_chosen() {
     }
 }
 
-/// Counts the forward passes of a table.
-struct Counted(TableModel, Arc<AtomicUsize>);
+/// A table that shows what happens to it.
+struct Watched(TableModel, Arc<Mutex<Seen>>);
 
-impl StepModel for Counted {
+#[derive(Default)]
+struct Seen {
+    n_steps: usize,
+    n_rows: usize,
+    /// Tokens in the cache.
+    cached: HashMap<SeqId, Vec<TokenId>>,
+}
+
+impl StepModel for Watched {
     fn vocab(&self) -> usize {
         self.0.vocab()
     }
     fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
-        self.1.fetch_add(1, Ordering::Relaxed);
+        let mut seen = self.1.lock().expect("unpoisoned");
+        seen.n_steps += 1;
+        seen.n_rows += step.rows();
+        for span in &step.spans {
+            seen.cached.entry(span.seq).or_default().extend(&step.tokens[span.rows.clone()]);
+        }
+        drop(seen);
         self.0.forward(step)
     }
     fn truncate(&mut self, seq: SeqId, len: usize) {
+        self.1.lock().expect("unpoisoned").cached.entry(seq).or_default().truncate(len);
         self.0.truncate(seq, len);
+    }
+}
+
+#[test]
+fn caches_hold_the_committed_tokens_and_the_draft_runs_none_twice() {
+    let (target, draft) = random_pair(VOCAB, 8);
+    let table = |rows: &[Vec<f64>]| TableModel::markov(rows).expect("rows of distributions");
+    for sampling in [None, Some(SamplingSpec::default())] {
+        for gamma in [1, 2, 5] {
+            let (of_target, of_draft) = (Arc::<Mutex<Seen>>::default(), Arc::<Mutex<Seen>>::default());
+            let spec = DecodingSpec::Speculative(SpeculativeSpec { gamma, sampling: sampling.clone() });
+            let watched_draft = Box::new(Watched(table(&draft), of_draft.clone()));
+            let watched_target = Box::new(Watched(table(&target), of_target.clone()));
+            let mut decoder = spec.build(watched_target, Some(watched_draft)).expect("one vocabulary");
+            let mut sequences: Vec<Sequence> = (0..9).map(|id| sequence(id, &[id, 1, 2], 60, &[])).collect();
+            let mut draft_rows = 0;
+            while !decoder.advance(&mut sequences).expect("tables fit").is_empty() {
+                let (target, draft) = (of_target.lock().expect("unpoisoned"), of_draft.lock().expect("unpoisoned"));
+                for sequence in &sequences {
+                    let tokens = sequence.tokens();
+                    assert_eq!(target.cached[&sequence.id()], tokens[..tokens.len() - 1]);
+                    let cached = &draft.cached[&sequence.id()];
+                    assert!(tokens.starts_with(cached), "γ {gamma}: the draft remembers a rejected token");
+                    let behind = tokens.len() - cached.len();
+                    assert!(behind <= 2 || sequence.finished().is_some(), "γ {gamma}: {behind} tokens to catch up");
+                }
+                draft_rows = draft.n_rows;
+            }
+            // rows that were taken back: of the drafts not accepted, each round's last was never run
+            let ledger = decoder.ledger().expect("it drafts");
+            let kept: usize = of_draft.lock().expect("unpoisoned").cached.values().map(Vec::len).sum();
+            let n_rejections = ledger.decided_at.iter().sum::<u64>() - ledger.accepted;
+            let taken_back = ledger.drafted - ledger.accepted - n_rejections;
+            assert_eq!(draft_rows, kept + taken_back as usize, "γ {gamma}");
+        }
     }
 }
 
 #[test]
 fn sequences_share_their_steps() {
     for spec in DecodingSpec::all() {
-        let (n_target, n_draft) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let draft = Box::new(Counted(counter(), n_draft.clone()));
+        let (of_target, of_draft) = (Arc::<Mutex<Seen>>::default(), Arc::<Mutex<Seen>>::default());
+        let draft = Box::new(Watched(counter(), of_draft.clone()));
         let draft = spec.needs_draft().then_some(draft as Box<dyn StepModel>);
-        let mut decoder = spec.build(Box::new(Counted(counter(), n_target.clone())), draft).expect("one vocabulary");
+        let mut decoder = spec.build(Box::new(Watched(counter(), of_target.clone())), draft).expect("one vocabulary");
         let prompts: [&[u32]; 3] = [&[1], &[2, 3, 4, 5], &[7, 8]];
         let mut sequences: Vec<Sequence> = (0..).zip(prompts).map(|(id, p)| sequence(id, p, 11, &[])).collect();
         run(decoder.as_mut(), &mut sequences);
         // greedy: a prompt pass and ten more; speculation accepts all, so 1 + 5 + 5 tokens in three passes
-        let expected = if spec.needs_draft() { (3, 1 + 4 + 4) } else { (11, 0) };
-        let counted = (n_target.load(Ordering::Relaxed), n_draft.load(Ordering::Relaxed));
+        let expected = if spec.needs_draft() { [3, 1 + 4 + 4] } else { [11, 0] };
+        let counted = [of_target, of_draft].map(|seen| seen.lock().expect("unpoisoned").n_steps);
         assert_eq!(counted, expected, "{}", spec.tag());
     }
 }
