@@ -1,1 +1,23 @@
-//! weights
+//! The weights axis: how codes are chosen (**quantizers**) and how a matrix is stored and multiplied (**formats**).
+//!
+//! [`build_linear`] is the only door: a [`WeightsSpec`] picks the quantizer, the quantizer's codes pick the format.
+//! RTN and GPTQ emit the same group codes, so any difference between them is the choice of codes alone.
+
+mod build;
+pub mod calibration;
+pub mod format;
+pub mod identities;
+mod output_error;
+pub mod quantizer;
+mod row_update;
+mod source;
+mod spec;
+
+pub use build::{WeightsError, build_linear};
+pub use calibration::CalibrationStats;
+pub use output_error::output_error;
+pub use quantizer::gptq::GptqSpec;
+pub use quantizer::round_to_nearest::GroupSpec;
+pub use quantizer::{QuantizeError, Quantized, Quantizer};
+pub use source::WeightSource;
+pub use spec::{SpecError, WeightsSpec};

@@ -1,0 +1,132 @@
+//! From a spec and a stored matrix to a [`Linear`].
+
+use cpu_kernels::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use model::{Device, Linear};
+use ndarray::ArrayView2;
+
+use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8Linear};
+use crate::quantizer::gptq::Gptq;
+use crate::quantizer::int8::RowAbsmax;
+use crate::quantizer::round_to_nearest::RoundToNearest;
+use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
+
+/// Why a matrix cannot be stored as asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WeightsError {
+    /// The spec itself is out of range.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Values and shape disagree.
+    #[error("a weight of {out_features} x {in_features} needs {} values and has {n_values}; the checkpoint does not fit its config", out_features.saturating_mul(*in_features))]
+    Shape {
+        /// Rows.
+        out_features: usize,
+        /// Columns.
+        in_features: usize,
+        /// Values given.
+        n_values: usize,
+    },
+    /// A value is NaN or infinite.
+    #[error("weight at row {row}, column {column} is not finite; the checkpoint is damaged, fetch or export it again")]
+    NonFinite {
+        /// Row.
+        row: usize,
+        /// Column.
+        column: usize,
+    },
+    /// A value is beyond what the format can hold.
+    #[error("weight {value} at row {row}, column {column} is beyond f16's ±65504; use f32 or bf16 for this checkpoint")]
+    BeyondF16 {
+        /// Row.
+        row: usize,
+        /// Column.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The row is too long for int32 sums of int8 products.
+    #[error(
+        "int8 sums rows of at most {MAX_INT8_COLUMNS} columns, this weight has {in_features}; use f16 or group codes"
+    )]
+    TooWideForInt8 {
+        /// Columns.
+        in_features: usize,
+    },
+    /// The quantizer could not choose codes.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
+}
+
+/// The most columns whose int8 products int32 can sum, whatever their codes.
+const MAX_INT8_COLUMNS: usize = 131_072;
+
+/// Stores `weight [out_features, in_features]` as `spec` says. `stats` are of the matrix's inputs, for specs that
+/// [need calibration](WeightsSpec::needs_calibration).
+pub fn build_linear(
+    spec: &WeightsSpec,
+    device: &Device,
+    weight: WeightSource<'_>,
+    out_features: usize,
+    in_features: usize,
+    stats: Option<&CalibrationStats>,
+) -> Result<Box<dyn Linear>, WeightsError> {
+    spec.validate()?;
+    let n_values = weight.len();
+    if n_values == 0 || Some(n_values) != out_features.checked_mul(in_features) {
+        return Err(WeightsError::Shape { out_features, in_features, n_values });
+    }
+    if let Some(at) = weight.first_non_finite() {
+        return Err(WeightsError::NonFinite { row: at / in_features, column: at % in_features });
+    }
+    let (n, k) = (out_features, in_features);
+    let cpu = device.cpu().clone();
+    Ok(match spec {
+        WeightsSpec::F32 => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
+        WeightsSpec::F16 => Box::new(F16Linear::new(cpu, pack_f16(weight, n, k)?)),
+        WeightsSpec::Bf16 => Box::new(Bf16Linear::new(cpu, pack_bf16(weight, n, k))),
+        WeightsSpec::Int8 if k > MAX_INT8_COLUMNS => return Err(WeightsError::TooWideForInt8 { in_features: k }),
+        WeightsSpec::Int8 => quantized(device, &RowAbsmax, weight, n, k, stats)?,
+        WeightsSpec::Rtn(spec) => quantized(device, &RoundToNearest::new(*spec), weight, n, k, stats)?,
+        WeightsSpec::Gptq(spec) => quantized(device, &Gptq::new(*spec, device), weight, n, k, stats)?,
+    })
+}
+
+/// Chooses codes, then the format that holds them.
+fn quantized(
+    device: &Device,
+    quantizer: &dyn Quantizer,
+    weight: WeightSource<'_>,
+    n: usize,
+    k: usize,
+    stats: Option<&CalibrationStats>,
+) -> Result<Box<dyn Linear>, WeightsError> {
+    let values = weight.to_f32();
+    let shape_error = WeightsError::Shape { out_features: n, in_features: k, n_values: values.len() };
+    let view = ArrayView2::from_shape((n, k), &values).map_err(|_| shape_error)?;
+    let cpu = device.cpu().clone();
+    Ok(match quantizer.quantize(view, stats)? {
+        Quantized::Int8 { codes, scales, n, k } => {
+            Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
+        }
+        Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+    })
+}
+
+fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {
+    if let WeightSource::F16(values) = weight {
+        return Ok(PackedF16::pack_f16(values, n, k));
+    }
+    let values = weight.to_f32();
+    // 65520 is the first value that rounds to infinity
+    match crate::source::first_bad(&values, |x: f32| x.abs() >= 65520.0) {
+        Some(at) => Err(WeightsError::BeyondF16 { row: at / k, column: at % k, value: values[at] }),
+        None => Ok(PackedF16::pack(&values, n, k)),
+    }
+}
+
+fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {
+    match weight {
+        WeightSource::Bf16(values) => PackedBf16::pack_bf16(values, n, k),
+        _ => PackedBf16::pack(&weight.to_f32(), n, k),
+    }
+}

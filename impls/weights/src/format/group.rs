@@ -1,0 +1,53 @@
+//! What: 2, 3, 4 or 8-bit codes with a scale and a zero per group of columns; activations stay f32.
+//! Source: the storage of GPTQ (arXiv 2210.17323) §4, shared by every quantizer that emits group codes.
+//! Shapes: x [rows, in] → y [rows, out]; codes [out, in], scales and zeros [out, ⌈in/group⌉] in f16; order [in] with act-order.
+//! Method: 1. with act-order, gather x into stored order. 2. decode w = scale·(code − zero) in registers, multiply-add in f32.
+//! Exactness: decoded weights equal `Quantized::dequantise` bit for bit; sums as in the f32 format.
+//! Cost: bits/8 bytes per weight and call, and 2 to 4 bytes per group.
+//! Not handled: mixed bit widths in one matrix, quantised activations.
+
+use std::sync::Arc;
+
+use cpu_kernels::{Cpu, PackedGroup};
+use model::{Activations, Linear};
+
+/// The format.
+#[derive(Debug)]
+pub struct GroupLinear {
+    cpu: Arc<Cpu>,
+    weight: PackedGroup,
+}
+
+impl GroupLinear {
+    /// Multiplies with `weight` on `cpu`.
+    pub fn new(cpu: Arc<Cpu>, weight: PackedGroup) -> GroupLinear {
+        GroupLinear { cpu, weight }
+    }
+}
+
+impl Linear for GroupLinear {
+    fn in_features(&self) -> usize {
+        self.weight.k()
+    }
+
+    fn out_features(&self) -> usize {
+        self.weight.n()
+    }
+
+    fn forward(&self, x: &Activations, y: &mut Activations) {
+        y.reshape(x.rows(), self.out_features());
+        self.weight.forward(&self.cpu, x.as_slice(), x.rows(), y.as_mut_slice());
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weight.bytes()
+    }
+
+    fn dequantised(&self) -> Vec<f32> {
+        self.weight.unpack()
+    }
+
+    fn kernel_name(&self) -> String {
+        self.weight.kernel_name(&self.cpu).to_string()
+    }
+}
