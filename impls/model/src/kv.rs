@@ -63,6 +63,20 @@ pub trait KvCache: Send + Sync {
     fn len(&self, layer: usize, seq: SeqId) -> usize;
     /// Calls `visit` with tiles of at most `tile_len` entries that cover `entries` of `seq` in order.
     fn tiles(&self, layer: usize, seq: SeqId, entries: Range<usize>, tile_len: usize, visit: &mut dyn FnMut(KvTile<'_>));
+    /// [`KvCache::tiles`] for a caller that reads KV head `head` alone: a cache that decodes need not decode the others,
+    /// and says so with a tile whose `head_stride` is 0.
+    fn head_tiles(
+        &self,
+        layer: usize,
+        seq: SeqId,
+        head: usize,
+        entries: Range<usize>,
+        tile_len: usize,
+        visit: &mut dyn FnMut(KvTile<'_>),
+    ) {
+        let _ = head;
+        self.tiles(layer, seq, entries, tile_len, visit);
+    }
     /// Forgets every entry of `seq` from `len` on, in all layers; `len` 0 frees the sequence's room.
     fn truncate(&mut self, seq: SeqId, len: usize);
     /// Memory in use.
