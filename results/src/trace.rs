@@ -93,6 +93,9 @@ pub enum Event {
     Speculation {
         /// Tokens that the draft proposed.
         drafted: u64,
+        /// Proposed tokens whose acceptance was decided: all before them in their run were accepted.
+        #[serde(default)]
+        decided: u64,
         /// Proposed tokens that the target accepted.
         accepted: u64,
         /// Verification passes of the target.

@@ -4,6 +4,7 @@ use super::{Definition, Kind, Value};
 use crate::observation::Direction;
 use crate::trace::{Event, Trace};
 
+const CLOCK: &str = "clock frequency and neighbours";
 const SEEDED: &str = "none between runs with equal seed; the text decides how predictable it is";
 
 /// Share of drafted tokens that the target accepted.
@@ -17,6 +18,19 @@ pub const ACCEPTANCE_RATE: Definition = Definition {
     noise: SEEDED,
     pooled: false,
     derive: |trace| per_ledger(trace, |ledger| share(ledger.accepted, ledger.drafted)),
+};
+
+/// Acceptance rate in the sense of the formula for expected tokens.
+pub const ACCEPTANCE_ALPHA: Definition = Definition {
+    id: "acceptance_alpha",
+    formula_id: "acceptance_alpha@1",
+    formula: "accepted / decided, decided = drafted tokens before which nothing was rejected: alpha of (1 - alpha^(gamma+1)) / (1 - alpha)",
+    unit: "1",
+    direction: Direction::Higher,
+    kind: Kind::Deterministic,
+    noise: SEEDED,
+    pooled: false,
+    derive: |trace| per_ledger(trace, |ledger| share(ledger.accepted, ledger.decided)),
 };
 
 /// Acceptance by draft position.
@@ -56,6 +70,32 @@ pub const DRAFT_SHARE: Definition = Definition {
     noise: "clock frequency and neighbours, partly cancelling",
     pooled: false,
     derive: |trace| per_ledger(trace, |ledger| share(ledger.draft_ns, ledger.draft_ns + ledger.verify_ns)),
+};
+
+/// Time of drafting per target run.
+pub const DRAFT_MS_PER_RUN: Definition = Definition {
+    id: "draft_ms_per_run",
+    formula_id: "draft_ms_per_run@1",
+    formula: "draft time / target_runs",
+    unit: "ms",
+    direction: Direction::Lower,
+    kind: Kind::Timing,
+    noise: CLOCK,
+    pooled: false,
+    derive: |trace| per_ledger(trace, |ledger| milliseconds(ledger.draft_ns, ledger.target_runs)),
+};
+
+/// Time of one verification.
+pub const VERIFY_MS_PER_RUN: Definition = Definition {
+    id: "verify_ms_per_run",
+    formula_id: "verify_ms_per_run@1",
+    formula: "verify time / target_runs; a last pass that verifies no draft is in the time and not in the runs",
+    unit: "ms",
+    direction: Direction::Lower,
+    kind: Kind::Timing,
+    noise: CLOCK,
+    pooled: false,
+    derive: |trace| per_ledger(trace, |ledger| milliseconds(ledger.verify_ns, ledger.target_runs)),
 };
 
 /// Drafted tokens.
@@ -99,6 +139,7 @@ pub const TARGET_RUNS: Definition = Definition {
 
 struct Ledger {
     drafted: u64,
+    decided: u64,
     accepted: u64,
     target_runs: u64,
     emitted: u64,
@@ -110,10 +151,14 @@ fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
+fn milliseconds(ns: u64, runs: u64) -> Option<f64> {
+    (runs > 0).then(|| ns as f64 / runs as f64 / 1e6)
+}
+
 fn per_ledger(trace: &Trace, figure: fn(&Ledger) -> Option<f64>) -> Vec<Value> {
     let ledgers = trace.events.iter().filter_map(|event| match *event {
-        Event::Speculation { drafted, accepted, target_runs, emitted, draft_ns, verify_ns, .. } => {
-            Some(Ledger { drafted, accepted, target_runs, emitted, draft_ns, verify_ns })
+        Event::Speculation { drafted, decided, accepted, target_runs, emitted, draft_ns, verify_ns, .. } => {
+            Some(Ledger { drafted, decided, accepted, target_runs, emitted, draft_ns, verify_ns })
         }
         _ => None,
     });

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Center, Interval, bootstrap_interval, median_interval};
+use super::bootstrap::{Center, Interval, bootstrap_interval, ends, median_interval, resample};
 
 /// Ratio of a cell to its reference with a 95 % interval; computed on logarithms, so that ratio(a, b) = 1 / ratio(b, a).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,22 @@ pub fn paired_ratio(pairs: &[(f64, f64)], center: Center, seed: u64) -> Option<R
 pub fn paired_difference(pairs: &[(f64, f64)], center: Center, seed: u64) -> Option<Interval> {
     let differences: Vec<f64> = pairs.iter().map(|(cell, reference)| cell - reference).collect();
     interval(&differences, center, seed)
+}
+
+/// 95 % bootstrap interval of any statistic of pairs, pairs drawn whole; `None` where the sample itself has no statistic.
+pub fn paired_statistic(
+    pairs: &[(f64, f64)],
+    seed: u64,
+    statistic: impl Fn(&[(f64, f64)]) -> Option<f64>,
+) -> Option<Interval> {
+    let estimate = statistic(pairs).filter(|value| value.is_finite())?;
+    let n = pairs.len();
+    let values = resample(n, seed, |indices| {
+        let drawn: Vec<(f64, f64)> = indices.iter().map(|&index| pairs[index]).collect();
+        statistic(&drawn)
+    });
+    let (low, high) = ends(&values, n).unwrap_or((estimate, estimate));
+    Some(Interval { estimate, low: low.min(estimate), high: high.max(estimate), n })
 }
 
 fn interval(values: &[f64], center: Center, seed: u64) -> Option<Interval> {
@@ -62,6 +78,22 @@ mod tests {
             (0..12).map(|i| 1.0 + f64::from(i) * 0.2).map(|drift| (1.1 * drift, drift)).collect();
         let ratio = paired_ratio(&pairs, Center::Mean, 0).expect("positive");
         assert!((ratio.low - 1.1).abs() < 1e-9 && (ratio.high - 1.1).abs() < 1e-9);
+    }
+
+    /// Oracle: the mean of differences is the same number as the difference of means, so both intervals are one.
+    #[test]
+    fn any_statistic_of_pairs() {
+        let pairs: Vec<(f64, f64)> = (0..9).map(|i| (f64::from(i * i % 7), f64::from(i % 4))).collect();
+        let mean_of = |pairs: &[(f64, f64)]| {
+            let sums = pairs.iter().fold((0.0, 0.0), |(a, b), pair| (a + pair.0, b + pair.1));
+            Some((sums.0 - sums.1) / pairs.len() as f64)
+        };
+        let found = paired_statistic(&pairs, 4, mean_of).expect("pairs");
+        let known = paired_difference(&pairs, Center::Mean, 4).expect("pairs");
+        for (a, b) in [(found.estimate, known.estimate), (found.low, known.low), (found.high, known.high)] {
+            assert!((a - b).abs() < 1e-12, "{found:?} {known:?}");
+        }
+        assert_eq!(paired_statistic(&pairs, 4, |_| None), None);
     }
 
     #[test]

@@ -177,18 +177,22 @@ fn speculation_ledger() {
     let rows = rows_of(
         vec![Event::Speculation {
             drafted: 40,
+            decided: 36,
             accepted: 30,
             target_runs: 10,
             emitted: 40,
             drafted_at: vec![10, 10, 0],
             accepted_at: vec![9, 6, 0],
-            draft_ns: 25,
-            verify_ns: 75,
+            draft_ns: 25_000_000,
+            verify_ns: 75_000_000,
         }],
         None,
     );
     near(&values(&rows, "acceptance_rate"), &[0.75]);
+    near(&values(&rows, "acceptance_alpha"), &[30.0 / 36.0]);
     near(&values(&rows, "tokens_per_run"), &[4.0]);
+    near(&values(&rows, "draft_ms_per_run"), &[2.5]);
+    near(&values(&rows, "verify_ms_per_run"), &[7.5]);
     near(&values(&rows, "draft_share"), &[0.25]);
     near(&values(&rows, "acceptance_at"), &[0.9, 0.6]);
     near(&values(&rows, "target_runs"), &[10.0]);

@@ -162,6 +162,7 @@ fn prompt(held: &Held, engine: &Engine, n: usize, repetition: u32) -> Result<Vec
 fn speculation(ledger: &Ledger, draft_ns: u64, verify_ns: u64) -> Event {
     Event::Speculation {
         drafted: ledger.drafted,
+        decided: ledger.decided_at.iter().sum(),
         accepted: ledger.accepted,
         target_runs: ledger.target_runs,
         emitted: ledger.emitted,
