@@ -200,7 +200,7 @@ pub fn min_p_frequencies(vocab: usize, base: f32, n: usize, seed: u64) -> Result
 }
 
 /// Softmax of standard-normal-like logits of spread 1.5: a few likely tokens, none impossible.
-pub fn random_distribution(rng: &mut ChaCha8Rng, vocab: usize) -> Vec<f64> {
+fn random_distribution(rng: &mut ChaCha8Rng, vocab: usize) -> Vec<f64> {
     // the sum of twelve uniforms less six has mean 0 and variance 1
     let mut normal = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
     let logits: Vec<f32> = (0..vocab).map(|_| (1.5 * normal()) as f32).collect();
