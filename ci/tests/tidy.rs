@@ -65,10 +65,11 @@ const DRAWERS: &[&str] =
 const UNSAFE_HOME: &str = "kernels/";
 const UNSAFE_ONE_FILE: &str = "impls/model/src/checkpoint/";
 
-/// Calls with one home: what is called, the folder, and how many files of it may.
+/// Calls with one home: what is called, and the folder of which one file may. The environment is read for a model hub's address
+/// and cache, which change where bytes come from and not what they are.
 const ONE_CALLER: &[(&[&str], &str)] = &[
     (&["Instant::now", "SystemTime::now", "UNIX_EPOCH"], "scenarios/src/"),
-    (&["env::var", "env::var_os", "env::vars"], "scenarios/src/"),
+    (&["env::var", "env::var_os", "env::vars"], "impls/engine/src/source/"),
 ];
 
 /// Attributes that hide what should be deleted.
@@ -97,7 +98,10 @@ const VARIANTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("impls/decoding/src/sampling", &["mod.rs"]),
-    ("kernels/cpu-kernels/src/*", &["mod.rs", "scalar.rs", "avx2.rs", "avx512.rs", "neon.rs", "panels.rs", "tile.rs"]),
+    (
+        "kernels/cpu-kernels/src/*",
+        &["mod.rs", "scalar.rs", "avx2.rs", "avx512.rs", "neon.rs", "panels.rs", "tile.rs", "int8_peak.rs"],
+    ),
 ];
 const HEADER_WORDS: &[&str] = &["What", "Source", "Shapes", "Exactness"];
 
@@ -115,6 +119,9 @@ const MACHINE_FOLDERS: &[&str] = &["work", "root", "home", "tmp", "Users", "mnt"
 /// One finding: the rule, and the place with what is wrong there.
 type Violation = (&'static str, String);
 
+/// What applies one rule to all files.
+type Rule = fn(&[File]) -> Vec<Violation>;
+
 /// A text file of the tree.
 struct File {
     /// Path from the root, with `/`.
@@ -131,7 +138,7 @@ impl File {
 
     fn is_test(&self) -> bool {
         let inside = |folder: &str| self.path.contains(&format!("/{folder}/"));
-        inside("tests") || inside("benches") || inside("fuzz") || self.path.ends_with("/tests.rs")
+        inside("tests") || inside("benches") || inside("examples") || inside("fuzz") || self.path.ends_with("/tests.rs")
     }
 
     fn folder(&self) -> &str {
@@ -148,7 +155,7 @@ fn the_tree_is_tidy() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("ci/ has a parent");
     let files = read_tree(root);
     let mut violations = arrows(root);
-    let rules: [fn(&[File]) -> Vec<Violation>; 10] =
+    let rules: [Rule; 10] =
         [budgets, drawers, unsafe_homes, callers, attributes, headers, scenarios, machine_paths, readmes, lock_sources];
     violations.extend(rules.iter().flat_map(|rule| rule(&files)));
     assert!(violations.is_empty(), "{}", listing(&violations));
@@ -213,7 +220,8 @@ fn arrows(root: &Path) -> Vec<Violation> {
             let target = dependency["name"].as_str().unwrap_or_default();
             let is_dev = dependency["kind"].as_str() == Some("dev");
             if allowed.contains_key(target) && dependency["path"].is_string() {
-                if !direct.contains(&target) && !(is_dev && reachable.contains(target)) {
+                let listed = direct.contains(&target) || (is_dev && reachable.contains(target));
+                if !listed {
                     let kind = if is_dev { " (dev)" } else { "" };
                     found.push(("arrows: allowed dependencies are in ARROWS", format!("{name} -> {target}{kind}")));
                 }
@@ -293,7 +301,7 @@ fn callers(files: &[File]) -> Vec<Violation> {
         for file in users {
             if !file.path.starts_with(home) || homes > 1 {
                 found.push((
-                    "one home: clocks and environment variables are each read in one file of scenarios/src/",
+                    "one home: the clock in one file of scenarios/src/, the environment in one of impls/engine/src/source/",
                     format!("{}: {}", file.path, calls[0]),
                 ));
             }
