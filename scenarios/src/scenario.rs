@@ -1,6 +1,8 @@
 //! The scenario: what a TOML file may say. Only these types derive `Deserialize`; once parsed, they are trusted.
 
 mod claim;
+mod parse;
+mod validate;
 mod workload;
 
 use attention::AttentionSpec;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use weights::WeightsSpec;
 
 pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Statistic};
+pub use parse::{parse, read};
 pub use workload::{Kernel, Protocol, Workload};
 
 /// One scenario file.

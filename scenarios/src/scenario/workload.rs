@@ -66,6 +66,53 @@ pub enum Workload {
     },
 }
 
+impl Workload {
+    /// Name in results, unique in a scenario: `pp512`, `tg128`, `ppl-evaluation`.
+    pub fn name(&self) -> String {
+        let join = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join("-");
+        match self {
+            Workload::Perplexity { text, .. } => format!("ppl-{}", stem(text)),
+            Workload::Prefill { tokens } => format!("pp{}", join(tokens)),
+            Workload::Decode { tokens, context } if *context == default_context() => format!("tg{tokens}"),
+            Workload::Decode { tokens, context } => format!("tg{tokens}@{context}"),
+            Workload::Generate { prompt_tokens, new_tokens, .. } => format!("generate-{prompt_tokens}-{new_tokens}"),
+            Workload::Kernels { kernels } => {
+                let mut ops: Vec<&str> = kernels.iter().map(|kernel| kernel.op.as_str()).collect();
+                ops.dedup();
+                format!("kernels-{}", ops.join("-"))
+            }
+            Workload::AttentionSweep { heads, kv_heads, head_dim, full, .. } => {
+                format!("attention-{heads}-{kv_heads}-{head_dim}{}", if *full { "-full" } else { "" })
+            }
+            Workload::Identity { check } => check.clone(),
+        }
+    }
+
+    /// Whether it runs a model's forward pass.
+    pub fn needs_model(&self) -> bool {
+        use Workload::*;
+        matches!(self, Perplexity { .. } | Prefill { .. } | Decode { .. } | Generate { .. })
+    }
+
+    /// Whether its result is a time, so that it is repeated and interleaved.
+    pub fn is_timed(&self) -> bool {
+        use Workload::*;
+        matches!(self, Prefill { .. } | Decode { .. } | Generate { .. } | Kernels { .. } | AttentionSweep { .. })
+    }
+
+    /// Tokens that one sequence of it holds at most.
+    pub fn context_tokens(&self) -> usize {
+        match self {
+            Workload::Perplexity { protocols, .. } => protocols.iter().map(|p| p.window).max().unwrap_or(0),
+            Workload::Prefill { tokens } => tokens.iter().copied().max().unwrap_or(0),
+            // one more: the prompt's pass gives a token that is not timed
+            Workload::Decode { tokens, context } => tokens.saturating_add(*context).saturating_add(1),
+            Workload::Generate { prompt_tokens, new_tokens, .. } => prompt_tokens.saturating_add(*new_tokens),
+            Workload::Kernels { .. } | Workload::AttentionSweep { .. } | Workload::Identity { .. } => 0,
+        }
+    }
+}
+
 /// A way to cut a text into windows and choose which tokens count.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +123,11 @@ pub struct Protocol {
     pub window: usize,
     /// Step between windows (`hf-stride` only).
     pub stride: Option<usize>,
+}
+
+impl Protocol {
+    /// Every rule there is.
+    pub const RULES: [&'static str; 3] = ["gptq", "llamacpp", "hf-stride"];
 }
 
 /// One ladder at one size.
@@ -90,6 +142,12 @@ pub struct Kernel {
     pub n: usize,
     /// Input features.
     pub k: usize,
+}
+
+/// `evaluation` of `embedded:evaluation` and of `texts/evaluation.txt`.
+fn stem(text: &str) -> &str {
+    let last = text.rsplit(['/', ':']).next().unwrap_or(text);
+    last.rsplit_once('.').map_or(last, |(stem, _)| stem)
 }
 
 fn default_context() -> usize {

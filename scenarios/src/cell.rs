@@ -1,0 +1,83 @@
+//! One combination of parts, and a scenario with all of its combinations.
+
+use std::path::{Path, PathBuf};
+
+use engine::EngineSpec;
+use results::observation::Axes;
+use results::summary::Role;
+
+use crate::diagnostic::Diagnostics;
+use crate::matrix::expand;
+use crate::scenario::{self, Scenario, Workload};
+
+/// What the id of the control cell ends with.
+pub const CONTROL_SUFFIX: &str = "#aa";
+
+/// A cell of the matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// Tags of the axes joined by `+`, e.g. `flash+int8+contiguous+greedy+cpu`; the control's ends with `#aa`.
+    pub id: String,
+    /// The tags that vary in this scenario.
+    pub label: String,
+    /// Its parts.
+    pub spec: EngineSpec,
+    /// Its place on the axes.
+    pub axes: Axes,
+    /// Its role in the comparison.
+    pub role: Role,
+    /// Why it cannot run here; it is then listed as skipped.
+    pub unsupported: Option<String>,
+}
+
+impl Cell {
+    /// A second copy of this cell: the difference between the two is the noise floor.
+    pub fn control(&self) -> Cell {
+        Cell {
+            id: format!("{}{CONTROL_SUFFIX}", self.id),
+            label: format!("{} (again)", self.label),
+            role: Role::AaControl,
+            ..self.clone()
+        }
+    }
+}
+
+/// A scenario with its cells.
+#[derive(Debug, Clone)]
+pub struct ResolvedScenario {
+    /// What the file says.
+    pub scenario: Scenario,
+    /// The file; absent when the scenario is inside the binary.
+    pub file: Option<PathBuf>,
+    /// The TOML.
+    pub source_text: String,
+    /// Cells, the reference first.
+    pub cells: Vec<Cell>,
+}
+
+impl ResolvedScenario {
+    /// Resolves the text of a scenario that lies at `file`, or inside the binary.
+    pub fn parse(text: &str, file: Option<&Path>) -> Result<ResolvedScenario, Diagnostics> {
+        let shown = file.map_or("scenario".to_string(), |f| f.display().to_string());
+        let scenario = scenario::parse(text, &shown, file)?;
+        let cells = expand(&scenario);
+        Ok(ResolvedScenario { scenario, file: file.map(Path::to_path_buf), source_text: text.into(), cells })
+    }
+
+    /// Reads and resolves the scenario file `file`.
+    pub fn read(file: &Path) -> Result<ResolvedScenario, Diagnostics> {
+        ResolvedScenario::parse(&scenario::read(file)?, Some(file))
+    }
+
+    /// The cell that everything is compared with.
+    pub fn reference(&self) -> &Cell {
+        &self.cells[0]
+    }
+
+    /// Tokens that one sequence of any workload or check holds at most.
+    pub fn context_tokens(&self) -> usize {
+        let expect = &self.scenario.expect;
+        let check = expect.prompt_tokens.saturating_add(expect.lossless_tokens);
+        self.scenario.workloads.iter().map(Workload::context_tokens).chain([check]).max().unwrap_or(check)
+    }
+}

@@ -1,0 +1,186 @@
+//! What the binary brings along: scenario definitions, texts, checkpoints; and how a scenario's names reach them.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use engine::source::sha256_of;
+use engine::{EmbeddedModel, EngineError, Library, ModelSource};
+use model::Architecture;
+use results::summary::ModelCard;
+use serde::Deserialize;
+
+/// A scenario inside the binary.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition {
+    /// File stem.
+    pub name: &'static str,
+    /// Path below `scenarios/`, e.g. `definitions/curated/attention.toml`.
+    pub path: &'static str,
+    /// The TOML.
+    pub text: &'static str,
+}
+
+impl Definition {
+    /// Folder below `definitions/`: `quickstart`, `curated`, `kernels`, `reproduction`.
+    pub fn group(&self) -> &'static str {
+        let mut folders = self.path.split('/').skip(1);
+        folders.next().filter(|_| folders.next().is_some()).unwrap_or("")
+    }
+}
+
+/// A text inside the binary, in parts.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddedText {
+    /// Name after `embedded:`.
+    pub name: &'static str,
+    parts: &'static [&'static str],
+}
+
+impl EmbeddedText {
+    /// The parts, one blank line between them, one newline at the end.
+    pub fn joined(&self) -> String {
+        let parts: Vec<&str> = self.parts.iter().map(|part| part.trim_end()).collect();
+        parts.join("\n\n") + "\n"
+    }
+}
+
+mod embedded {
+    use super::{Definition, EmbeddedText};
+    use engine::EmbeddedModel;
+    include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+}
+
+/// Every scenario inside the binary, sorted by path.
+pub fn definitions() -> &'static [Definition] {
+    embedded::DEFINITIONS
+}
+
+/// The scenario called `name`.
+pub fn definition(name: &str) -> Option<&'static Definition> {
+    definitions().iter().find(|d| d.name == name)
+}
+
+/// Every text inside the binary.
+pub fn texts() -> &'static [EmbeddedText] {
+    embedded::TEXTS
+}
+
+/// The text called `name`.
+pub fn text(name: &str) -> Option<&'static EmbeddedText> {
+    texts().iter().find(|t| t.name == name)
+}
+
+/// Every checkpoint inside the binary.
+pub fn checkpoints() -> &'static [EmbeddedModel] {
+    embedded::MODELS
+}
+
+/// Hex sha256 of an embedded checkpoint's weights.
+pub fn weights_sha256(model: &EmbeddedModel) -> String {
+    sha256_of(&mut &*model.weights).unwrap_or_default()
+}
+
+/// Everything [`engine::Checkpoint::open`] needs to resolve a source.
+pub fn models() -> Library<'static> {
+    static HUB: LazyLock<engine::HubClient> = LazyLock::new(engine::HubClient::from_environment);
+    Library { embedded: checkpoints(), hub: &*HUB }
+}
+
+/// The model source written as `given` in the scenario file `file`; a relative folder starts at the file's folder.
+pub fn model_source(given: &str, file: Option<&Path>) -> Result<ModelSource, EngineError> {
+    Ok(match given.parse()? {
+        ModelSource::Folder(path) => ModelSource::Folder(beside(file, &path)),
+        other => other,
+    })
+}
+
+/// `path`, read from the folder of `file` when it is relative.
+pub fn beside(file: Option<&Path>, path: &Path) -> std::path::PathBuf {
+    file.and_then(Path::parent).map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
+}
+
+/// Sizes of the model at `source` as far as they are known without reading weights or using the network.
+pub fn architecture(source: &ModelSource) -> Result<Option<Architecture>, EngineError> {
+    let parse = |file: &Path, text: &str| {
+        Architecture::from_json(file, text).map(Some).map_err(|e| EngineError::Checkpoint(e.into()))
+    };
+    match source {
+        ModelSource::Embedded(name) => match checkpoints().iter().find(|m| m.name == name) {
+            Some(found) => parse(Path::new(&format!("embedded:{name}/config.json")), found.config),
+            None => engine::Checkpoint::open(source, &models()).map(|c| Some(c.architecture)),
+        },
+        ModelSource::Folder(folder) => {
+            let file = folder.join("config.json");
+            match std::fs::read_to_string(&file) {
+                Ok(text) => parse(&file, &text),
+                Err(source) => Err(EngineError::Io { file, source }),
+            }
+        }
+        ModelSource::Random { .. } => engine::Checkpoint::open(source, &models()).map(|c| Some(c.architecture)),
+        ModelSource::Hub { .. } => Ok(None),
+    }
+}
+
+/// The part of `training.json` that a reader of results wants.
+#[derive(Deserialize)]
+struct Training {
+    tokens: u64,
+    held_out: HeldOut,
+    arguments: Arguments,
+}
+
+#[derive(Deserialize)]
+struct HeldOut {
+    text: String,
+    window: u64,
+    ppl: f64,
+    unigram_ppl: f64,
+    bigram_ppl: f64,
+}
+
+#[derive(Deserialize)]
+struct Arguments {
+    seed: u64,
+}
+
+/// What a reader should know about the model at `source`.
+pub fn model_card(source: &ModelSource, architecture: &Architecture) -> ModelCard {
+    let mut facts = vec![(
+        "shape".to_string(),
+        format!(
+            "{} layers, hidden {}, {} query and {} KV heads of {}, vocabulary {}",
+            architecture.n_layers,
+            architecture.hidden,
+            architecture.n_heads,
+            architecture.n_kv_heads,
+            architecture.head_dim,
+            architecture.vocab_size
+        ),
+    )];
+    match source {
+        ModelSource::Embedded(name) => facts.extend(training_facts(name)),
+        ModelSource::Random { seed, .. } => {
+            facts.push(("weights".into(), format!("random, seed {seed}: speed only, no quality")));
+        }
+        ModelSource::Folder(_) | ModelSource::Hub { .. } => {}
+    }
+    let parameters = architecture.parameters();
+    ModelCard { source: source.to_string(), parameters, f32_bytes: 4 * parameters, facts }
+}
+
+fn training_facts(name: &str) -> Vec<(String, String)> {
+    let Some((_, text)) = embedded::TRAINING.iter().find(|(of, _)| *of == name) else { return vec![] };
+    let Ok(training) = serde_json::from_str::<Training>(text) else { return vec![] };
+    let held_out = &training.held_out;
+    vec![
+        (
+            "held-out perplexity".into(),
+            format!(
+                "{:.1} on {} (window {}); a unigram model has {:.1}, a bigram model {:.1} on the same tokens",
+                held_out.ppl, held_out.text, held_out.window, held_out.unigram_ppl, held_out.bigram_ppl
+            ),
+        ),
+        ("training tokens".into(), training.tokens.to_string()),
+        ("training seed".into(), training.arguments.seed.to_string()),
+    ]
+}

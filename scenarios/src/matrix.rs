@@ -1,0 +1,142 @@
+//! From the lists of a scenario to its cells: the reference first, then every other combination, then the control.
+
+use attention::AttentionSpec;
+use decoding::DecodingSpec;
+use engine::{DeviceSpec, EngineSpec, PlanFacts};
+use kv_cache::KvSpec;
+use results::observation::Axes;
+use results::summary::Role;
+use weights::WeightsSpec;
+
+use crate::cell::Cell;
+use crate::scenario::{Scenario, Workload};
+
+/// The axes, in the order of ids and columns.
+pub const AXES: [&str; 5] = ["attention", "weights", "kv", "decoding", "device"];
+
+/// Most cells of one scenario.
+pub const MOST_CELLS: usize = 256;
+
+/// Tags of each axis's list; an axis that does not vary has the one part that all cells share.
+pub fn lists(scenario: &Scenario) -> [Vec<String>; 5] {
+    let parts = Lists::of(scenario);
+    [
+        parts.attention.iter().map(AttentionSpec::tag).collect(),
+        parts.weights.iter().map(WeightsSpec::tag).collect(),
+        parts.kv.iter().map(KvSpec::tag).collect(),
+        parts.decoding.iter().map(DecodingSpec::tag).collect(),
+        parts.device.iter().map(DeviceSpec::tag).collect(),
+    ]
+}
+
+/// Tags that `[reference]` names.
+pub fn reference_tags(scenario: &Scenario) -> [Option<String>; 5] {
+    let r = &scenario.reference;
+    [
+        r.attention.as_ref().map(AttentionSpec::tag),
+        r.weights.as_ref().map(WeightsSpec::tag),
+        r.kv.as_ref().map(KvSpec::tag),
+        r.decoding.as_ref().map(DecodingSpec::tag),
+        r.device.as_ref().map(DeviceSpec::tag),
+    ]
+}
+
+struct Lists {
+    attention: Vec<AttentionSpec>,
+    weights: Vec<WeightsSpec>,
+    kv: Vec<KvSpec>,
+    decoding: Vec<DecodingSpec>,
+    device: Vec<DeviceSpec>,
+}
+
+fn or_shared<T: Clone>(list: &[T], shared: &Option<T>, default: T) -> Vec<T> {
+    match (list, shared) {
+        ([], Some(part)) => vec![part.clone()],
+        ([], None) => vec![default],
+        (list, _) => list.to_vec(),
+    }
+}
+
+impl Lists {
+    fn of(scenario: &Scenario) -> Lists {
+        let (m, e) = (&scenario.matrix, &scenario.engine);
+        Lists {
+            attention: or_shared(&m.attention, &e.attention, AttentionSpec::default()),
+            weights: or_shared(&m.weights, &e.weights, WeightsSpec::F32),
+            kv: or_shared(&m.kv, &e.kv, KvSpec::default()),
+            decoding: or_shared(&m.decoding, &e.decoding, DecodingSpec::Greedy),
+            device: or_shared(&m.device, &e.device, DeviceSpec::default()),
+        }
+    }
+
+    fn product(&self) -> Vec<EngineSpec> {
+        let mut specs = vec![];
+        for device in &self.device {
+            for attention in &self.attention {
+                for weights in &self.weights {
+                    for kv in &self.kv {
+                        for decoding in &self.decoding {
+                            specs.push(EngineSpec {
+                                attention: attention.clone(),
+                                weights: *weights,
+                                kv: kv.clone(),
+                                decoding: decoding.clone(),
+                                device: device.clone(),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        specs
+    }
+}
+
+fn tags(spec: &EngineSpec) -> [String; 5] {
+    [spec.attention.tag(), spec.weights.tag(), spec.kv.tag(), spec.decoding.tag(), spec.device.tag()]
+}
+
+/// Every cell of `scenario`.
+pub fn expand(scenario: &Scenario) -> Vec<Cell> {
+    let lists = lists(scenario);
+    let wanted = reference_tags(scenario);
+    let reference: Vec<&str> =
+        lists.iter().zip(&wanted).map(|(list, tag)| tag.as_deref().unwrap_or_else(|| &list[0])).collect();
+    let facts = PlanFacts {
+        has_draft: scenario.model.as_ref().is_some_and(|m| m.draft.is_some()),
+        random_weights: scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:")),
+    };
+    let varies: Vec<bool> = lists.iter().map(|list| list.len() > 1).collect();
+    let model = scenario.model.as_ref().map_or("none", |m| m.source.as_str());
+    let cell = |spec: EngineSpec| {
+        let tags = tags(&spec);
+        let role = if tags.iter().eq(reference.iter()) { Role::Reference } else { Role::Candidate };
+        let label = label(&tags, &varies);
+        let id = tags.join("+");
+        let unsupported = spec.plan(facts).err().map(|refusal| refusal.to_string());
+        let [attention, weights, kv, decoding, device] = tags;
+        let axes = Axes { model: model.into(), attention, weights, kv, decoding, device };
+        Cell { id, label, spec, axes, role, unsupported }
+    };
+    let mut cells: Vec<Cell> = Lists::of(scenario).product().into_iter().map(cell).collect();
+    // stable: the other cells keep the order of the lists
+    cells.sort_by_key(|cell| cell.role != Role::Reference);
+    let timed = scenario.workloads.iter().any(Workload::is_timed);
+    match cells.first() {
+        Some(reference) if scenario.budget.aa_control && timed && reference.unsupported.is_none() => {
+            let control = reference.control();
+            cells.push(control);
+        }
+        _ => {}
+    }
+    cells
+}
+
+/// The tags of the axes that vary; when none does, those that say most.
+fn label(tags: &[String; 5], varies: &[bool]) -> String {
+    let varying: Vec<&str> = tags.iter().zip(varies).filter(|(_, varies)| **varies).map(|(tag, _)| tag.as_str()).collect();
+    match varying.is_empty() {
+        true => format!("{} · {}", tags[0], tags[1]),
+        false => varying.join(" · "),
+    }
+}
