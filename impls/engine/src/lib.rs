@@ -13,7 +13,7 @@ mod work;
 pub use calibrate::{LayerHessians, calibrate_layer};
 pub use engine::{BuildOptions, Engine, build_transformer};
 pub use error::EngineError;
-pub use source::{Checkpoint, EmbeddedModel, Hub, Library, ModelSource};
+pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource};
 pub use spec::{CpuSpec, DeviceSpec, EngineSpec, IsaName, PlanFacts};
 pub use tokenizer::Tokenizer;
 pub use work::WorkCount;

@@ -1,5 +1,6 @@
 //! Where a checkpoint comes from, and opening it.
 
+mod hub;
 mod random;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::str::FromStr;
 use model::checkpoint::{Bytes, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::{Architecture, TokenId};
 
+pub use hub::HubClient;
 pub use random::SHAPES;
 
 use crate::{EngineError, Tokenizer};
