@@ -274,7 +274,7 @@ impl Plan {
         let width = self.spec.block.min(k);
         for (i, w_row) in w.chunks_mut(k).enumerate() {
             let grid = &mut tile.grids[i * n_groups + place / self.group];
-            if !fixed && j % self.group == 0 {
+            if !fixed && j.is_multiple_of(self.group) {
                 *grid = self.fit(&w_row[j..(j + self.group).min(k)]);
             }
             let code = grid.code(w_row[j]);
