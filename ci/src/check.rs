@@ -201,17 +201,18 @@ fn finish(mut report: Report, head: &Side) -> Report {
         (Weight::Open, _) => CheckVerdict::Inconclusive,
         (Weight::None, given) => given,
     };
+    let judged = format!("{} gates and {} claims", report.gates.len(), report.claims.len());
     report.summary = match verdict {
         CheckVerdict::RunFailed if !head.summary.complete => "the run was not finished: `--resume` it".to_owned(),
         CheckVerdict::RunFailed => format!("{failures} of the head's cells or claims failed or are wrong"),
-        CheckVerdict::Regression => format!("{worse} got worse, {open} open, of {} gates", report.gates.len()),
+        CheckVerdict::Regression => format!("{worse} got worse, {open} open, of {judged}"),
         CheckVerdict::NotComparable => {
             let facts: Vec<String> = report.differences.iter().map(Difference::describe).collect();
             format!("base and head differ in what must agree: {}", facts.join("; "))
         }
         CheckVerdict::NoBaseline => "there is no baseline; name one with `--baseline DIR`".to_owned(),
-        CheckVerdict::Inconclusive => format!("{open} open, none worse, of {} gates", report.gates.len()),
-        CheckVerdict::Pass => format!("none worse of {} gates", report.gates.len()),
+        CheckVerdict::Inconclusive => format!("{open} open, none worse, of {judged}"),
+        CheckVerdict::Pass => format!("none worse, of {judged}"),
     };
     report.verdict = verdict;
     report

@@ -78,7 +78,7 @@ pub fn render(a: &Run, b: &Run, rows: &[Row], markdown: bool) -> String {
                 numbers::spread(&row.a, &row.unit),
                 numbers::spread(&row.b, &row.unit),
                 row.change.as_ref().map_or_else(|| "-".to_owned(), |change| numbers::change(change, &row.unit)),
-                row.p.map_or_else(|| "-".to_owned(), |p| format!("{p:.4}")),
+                row.p.map_or_else(|| "-".to_owned(), numbers::probability),
                 row.caveat.clone(),
             ]
         })

@@ -5,6 +5,7 @@ use results::observation::{Axes, Direction};
 use serde::Serialize;
 
 use crate::estimate::{Change, Estimate, Spread};
+use crate::numbers::{self, quantity};
 use crate::policy::Policy;
 use crate::series::SeriesKey;
 use crate::verdict::{Outcome, Weight};
@@ -163,8 +164,8 @@ fn exact(metric: &str, kind: Kind, direction: Direction, estimate: &Estimate, on
     let (best, worst) = worse_interval(change, direction);
     let moved = if worst > allowed || worst.abs() >= best.abs() { worst } else { best };
     let numbers = match direction {
-        Direction::None => format!("changed by {moved}, allowed {allowed}"),
-        _ => format!("worse by {moved}, allowed {allowed}"),
+        Direction::None => format!("changed by {}, allowed {}", quantity(moved, ""), quantity(allowed, "")),
+        _ => format!("{}, allowed {}", worse_or_better(moved, moved), quantity(allowed, "")),
     };
     if worst > allowed {
         Finding::new(Outcome::Regression, numbers)
@@ -185,17 +186,18 @@ fn quality(metric: &str, direction: Direction, estimate: &Estimate, on: &Circums
     };
     let enough = estimate.pairs >= on.policy.quality.min_pairs;
     let (low, high) = if enough { worse_interval(change, direction) } else { point(change, direction) };
-    let numbers = if enough {
-        format!("worse by {low:.6} to {high:.6} over {} pairs, allowed {allowed:.6}", estimate.pairs)
-    } else {
-        format!("worse by {low:.6} ({} pairs: no interval), allowed {allowed:.6}", estimate.pairs)
-    };
+    let moved = worse_or_better(low, high);
+    let pairs = estimate.pairs;
+    let basis = if enough { format!("over {pairs} pairs") } else { format!("{pairs} pairs, so no interval") };
+    let numbers = format!("{moved} ({basis}), allowed {}", quantity(allowed, ""));
     if low > allowed {
         Finding::new(Outcome::Regression, numbers)
     } else if high < -allowed {
         Finding::new(Outcome::Improvement, numbers)
     } else if high > allowed {
         Finding::new(Outcome::Inconclusive, numbers)
+    } else if (low, high) == (0.0, 0.0) {
+        Finding::new(Outcome::Pass, "identical".to_owned())
     } else {
         Finding::new(Outcome::Pass, numbers)
     }
@@ -220,11 +222,12 @@ fn timing(metric: &str, direction: Direction, estimate: &Estimate, on: &Circumst
     let p = on.adjusted_p.unwrap_or(1.0);
     let significant = p <= rule.alpha;
     let numbers = format!(
-        "{:+.1} % [{:+.1}, {:+.1}], threshold {:.1} %, corrected p {p:.4}, {} pairs",
+        "{:+.1} % [{:+.1}, {:+.1}], threshold {:.1} %, corrected p {}, {} pairs",
         percent(logs.value),
         percent(logs.low),
         percent(logs.high),
         percent(threshold),
+        numbers::probability(p),
         estimate.pairs
     );
     if direction == Direction::None {
@@ -238,6 +241,21 @@ fn timing(metric: &str, direction: Direction, estimate: &Estimate, on: &Circumst
         Finding::new(Outcome::Inconclusive, format!("cannot exclude a slow-down that matters: {numbers}"))
     } else {
         Finding::new(Outcome::Pass, numbers)
+    }
+}
+
+/// `worse by 2`, `worse by 1 to 2`, `better by 1 to 2`, `between better by 1 and worse by 2`.
+fn worse_or_better(low: f64, high: f64) -> String {
+    let span = |from: f64, to: f64| {
+        let (from, to) = (quantity(from, ""), quantity(to, ""));
+        if from == to { from } else { format!("{from} to {to}") }
+    };
+    if low >= 0.0 {
+        format!("worse by {}", span(low, high))
+    } else if high <= 0.0 {
+        format!("better by {}", span(-high, -low))
+    } else {
+        format!("between better by {} and worse by {}", quantity(-low, ""), quantity(high, ""))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Frames + `policy.toml` → verdicts: whether a run got worse, and whether it can be known.
 //!
 //! [`check::check`] groups rows into [`series`], estimates each change ([`estimate`]), judges it under the [`policy`]
-//! ([`gate`]) and sums up ([`verdict`]); [`format`] prints it. It measures nothing and knows no engine.
+//! ([`gate`]) and sums up ([`verdict`]); [`format`](mod@format) prints it. It measures nothing and knows no engine.
 
 pub mod annotations;
 pub mod check;

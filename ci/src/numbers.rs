@@ -13,21 +13,29 @@ pub fn quantity(value: f64, unit: &str) -> String {
 
 /// Median and 95 % interval; only the value when the interval has no width.
 pub fn spread(spread: &Spread, unit: &str) -> String {
-    let median = quantity(spread.median, unit);
-    let (low, high) = (quantity(spread.low, unit), quantity(spread.high, unit));
-    if low == high { median } else { format!("{median} [{low}, {high}]") }
+    let bound = |value: f64| if unit == "B" { bytes(value) } else { digits(value) };
+    interval(quantity(spread.median, unit), bound(spread.low), bound(spread.high))
 }
 
 /// A ratio as a percentage, a difference in its unit, both with their interval.
 pub fn change(change: &Change, unit: &str) -> String {
-    let one = |value: f64| match change.scale {
-        Scale::Ratio => format!("{:+.1} %", 100.0 * (value - 1.0)),
+    let plus = |text: String| if text.starts_with('-') { text } else { format!("+{text}") };
+    let percent = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0));
+    match change.scale {
+        Scale::Ratio => interval(format!("{} %", percent(change.value)), percent(change.low), percent(change.high)),
         Scale::Difference => {
-            let sign = if value >= 0.0 { "+" } else { "" };
-            format!("{sign}{}", quantity(value, unit))
+            let bound = |value: f64| plus(if unit == "B" { bytes(value) } else { digits(value) });
+            interval(plus(quantity(change.value, unit)), bound(change.low), bound(change.high))
         }
-    };
-    let (value, low, high) = (one(change.value), one(change.low), one(change.high));
+    }
+}
+
+/// A p-value with four decimals.
+pub fn probability(p: f64) -> String {
+    if p < 1e-4 { "< 0.0001".to_owned() } else { format!("{p:.4}") }
+}
+
+fn interval(value: String, low: String, high: String) -> String {
     if low == high { value } else { format!("{value} [{low}, {high}]") }
 }
 
@@ -78,8 +86,11 @@ mod tests {
     #[test]
     fn changes() {
         let ratio = Change { scale: Scale::Ratio, value: 1.032, low: 1.01, high: 1.055 };
-        assert_eq!(change(&ratio, "ms"), "+3.2 % [+1.0 %, +5.5 %]");
+        assert_eq!(change(&ratio, "ms"), "+3.2 % [+1.0, +5.5]");
         let difference = Change { scale: Scale::Difference, value: -0.5, low: -0.5, high: -0.5 };
         assert_eq!(change(&difference, "nat"), "-0.5000 nat");
+        let wide = Change { scale: Scale::Difference, value: 0.0, low: -0.25, high: 2048.0 };
+        assert_eq!(change(&wide, "ms"), "+0 ms [-0.2500, +2048]");
+        assert_eq!((probability(0.00001), probability(0.25)), ("< 0.0001".to_owned(), "0.2500".to_owned()));
     }
 }
