@@ -1,7 +1,7 @@
 //! What: GPTQ, codes chosen column by column, each error spread over the columns that are still free.
 //! Source: arXiv 2210.17323, Algorithm 1 (lazy batches §3.3 step 2, Cholesky step 3); act-order, static groups and the
 //!   treatment of dead columns from the authors' code.
-//! Shapes: weight [n, k], H [k, k] → codes [n, k], scales and zeros [n, ⌈k/group⌉], order [k] with act-order.
+//! Shapes: weight `[n, k]`, H `[k, k]` → codes `[n, k]`, scales and zeros `[n, ⌈k/group⌉]`, order `[k]` with act-order.
 //! Method: 1. a dead column (H_jj = 0) gets weight 0. 2. act-order: columns by H_jj descending. 3. λ = damping · mean H_jj
 //!   over live columns is added to the diagonal; R = upper Cholesky factor of H⁻¹, damping ×10 up to 3 times if that fails.
 //!   4. per column j: at a group's start fit the grid to the weights as they are now; q = quant(w_j), e = (w_j − q)/R_jj,

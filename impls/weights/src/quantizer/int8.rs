@@ -1,6 +1,6 @@
 //! What: 8-bit absmax quantization of weights, one scale per output channel.
 //! Source: LLM.int8() (arXiv 2208.07339) §2, "vector-wise" absmax: c_w is the column absmax of Wᵀ, Q = round(127·w/c_w).
-//! Shapes: weight [n, k] → codes [n, k] in −127 … 127, scales [n] = absmax/127.
+//! Shapes: weight `[n, k]` → codes `[n, k]` in −127 … 127, scales `[n]` = absmax/127.
 //! Method: 1. absmax of each row. 2. code = round(w · 127/absmax); −128 is never used.
 //! Exactness: |w − ŵ| ≤ scale/2 for every weight.
 //! Cost: two passes over the weights; no calibration.

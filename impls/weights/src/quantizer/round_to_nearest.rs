@@ -1,6 +1,6 @@
 //! What: round to nearest (RTN), the baseline of every quantization paper.
 //! Source: GPTQ (arXiv 2210.17323) §5, "RTN"; the same per-row or per-group min-max grids as GPTQ.
-//! Shapes: weight [n, k] → codes [n, k], scales and zeros [n, ⌈k/group⌉].
+//! Shapes: weight `[n, k]` → codes `[n, k]`, scales and zeros `[n, ⌈k/group⌉]`.
 //! Method: 1. per row and group, fit the min-max grid that contains 0 (scale rounded to f16).
 //!   2. each weight takes the code of its nearest grid point.
 //! Exactness: |w − ŵ| ≤ scale/2 inside the grid (asymmetric); codes equal GPTQ's where H = I.
