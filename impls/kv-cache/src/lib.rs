@@ -1,1 +1,69 @@
-//! kv-cache
+//! The KV-cache axis: where keys and values are placed and how they are encoded, one file per variant of each.
+//!
+//! A scenario names a cache as a [`KvSpec`]; [`KvSpec::build`] is the table variant × device.
+
+mod encoding;
+mod placement;
+
+pub use encoding::EncodingName;
+pub use placement::contiguous::ContiguousSpec;
+
+use encoding::{F16, F32};
+use model::{Device, KvCache, KvShape, Unsupported};
+use placement::contiguous::Contiguous;
+use serde::{Deserialize, Serialize};
+
+/// A KV cache; in TOML a table with the tag `kind`: `{ kind = "contiguous", encoding = "f16" }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum KvSpec {
+    /// One buffer per sequence and layer.
+    Contiguous(ContiguousSpec),
+}
+
+impl Default for KvSpec {
+    fn default() -> KvSpec {
+        KvSpec::Contiguous(ContiguousSpec::default())
+    }
+}
+
+impl KvSpec {
+    /// Short name in frames, unique among specs: `contiguous`, `contiguous-f16`.
+    pub fn tag(&self) -> String {
+        match self {
+            KvSpec::Contiguous(spec) => spec.tag(),
+        }
+    }
+
+    /// Every placement with every encoding: what conformance loops over.
+    pub fn all() -> Vec<KvSpec> {
+        EncodingName::ALL.map(|encoding| KvSpec::Contiguous(ContiguousSpec { encoding })).to_vec()
+    }
+
+    /// Largest |stored − given| / |given| of a value in this cache's encoding, 0 for f32.
+    pub fn relative_error(&self) -> f32 {
+        match self {
+            KvSpec::Contiguous(spec) => spec.encoding.relative_error(),
+        }
+    }
+
+    /// An empty cache with room for `capacity_tokens` entries in each sequence.
+    pub fn build(
+        &self,
+        shape: KvShape,
+        capacity_tokens: usize,
+        device: &Device,
+    ) -> Result<Box<dyn KvCache>, Unsupported> {
+        match (self, device) {
+            (KvSpec::Contiguous(spec), Device::Cpu(_)) => Ok(match spec.encoding {
+                EncodingName::F32 => Box::new(Contiguous::<F32>::new(shape, capacity_tokens)),
+                EncodingName::F16 => Box::new(Contiguous::<F16>::new(shape, capacity_tokens)),
+            }),
+            (spec, device) => Err(Unsupported {
+                axis: "kv",
+                variant: spec.tag(),
+                reason: format!("no such cache on {}; use a cpu device", device.name()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The FlashAttention-1 order: keys outside, queries inside; kept to count and time what the second order saves.
+//!
+//! For every key tile, for every query tile that sees it: m' = max(m, rowmax S), l' = e^(m−m')·l + Σ e^(S−m'),
+//! o ← (e^(m−m')·l·o + e^(S−m')·V) / l'. o is normalised after each step, as the algorithm stores it in memory, and is
+//! read and written once per key tile. A sequence's KV heads run in parallel; nothing else can.
+
+use cpu_kernels::Cpu;
+use cpu_kernels::attention::scale_row;
+use model::HeadShape;
+
+use super::online::Partial;
+use super::tiles::QueryTile;
+use super::{Call, Flash, FlashSpec};
+use crate::mask::visible;
+
+pub(super) fn forward(flash: &Flash, call: &Call<'_>) {
+    let len = |span: usize| call.kv.len(call.layer, call.step.spans[span].seq);
+    let tiles = flash.spec.query_tiles(call.shape, call.step, len);
+    let heads: Vec<&[QueryTile]> = tiles.chunk_by(|a, b| (a.span, a.kv_head) == (b.span, b.kv_head)).collect();
+    flash.cpu.parallel(heads.len(), &|i| head(flash, call, heads[i]));
+}
+
+/// Values of all buffers that a pass over one sequence uses at a time.
+pub(super) fn scratch_len(spec: &FlashSpec, shape: &HeadShape, threads: usize, rows: usize) -> usize {
+    threads.min(shape.n_kv_heads) * head_len(spec, shape, rows)
+}
+
+fn head_len(spec: &FlashSpec, shape: &HeadShape, rows: usize) -> usize {
+    let n = rows.min(spec.tile_rows(shape)) * shape.group();
+    n * (shape.head_dim + spec.key_tile) + Partial::len(rows * shape.group(), shape.head_dim)
+}
+
+/// The query tiles of one sequence and KV head.
+fn head(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile]) {
+    let (Some(first), Some(last)) = (tiles.first(), tiles.last()) else { return };
+    let (group, d) = (call.shape.group(), call.shape.head_dim);
+    let rows = first.rows.start..last.rows.end;
+    let mut buffer = flash.work.take(head_len(&flash.spec, call.shape, rows.len()));
+    let (tile_buffer, rest) = buffer.split_at_mut(first.rows.len() * group * (d + flash.spec.key_tile));
+    let (q, scores) = tile_buffer.split_at_mut(first.rows.len() * group * d);
+    let mut all = Partial::new(rest, rows.len() * group);
+    all.clear();
+    let (seq, start) = (call.step.spans[first.span].seq, rows.start);
+    let end = tiles.iter().map(|tile| tile.keys.end).max().unwrap_or(0);
+    for keys in flash.spec.key_tiles(0..end) {
+        let visiting = |tile: &&QueryTile| tile.keys.start <= keys.start && keys.start < tile.keys.end;
+        if !tiles.iter().any(|tile| visiting(&tile)) {
+            continue;
+        }
+        call.kv.head_tiles(call.layer, seq, first.kv_head, keys.clone(), flash.spec.key_tile, &mut |part| {
+            for tile in tiles.iter().filter(visiting) {
+                let stacked = (tile.rows.start - start) * group..(tile.rows.end - start) * group;
+                let q = &mut q[..stacked.len() * d];
+                let mut sums = all.rows(stacked, d);
+                flash.pack_queries(call, tile, q);
+                flash.score(call, tile, &part, (q, scores), &mut sums, denormalise);
+                flash.add_values(call, tile, &part, scores, sums.o);
+                normalise(flash, call, tile, part.positions, &mut sums);
+            }
+        });
+    }
+    for tile in tiles {
+        flash.write(call, tile, all.rows((tile.rows.start - start) * group..(tile.rows.end - start) * group, d).o);
+    }
+}
+
+/// e^(m−m')·l·o: the sum that the normalised o stood for, at the new m.
+fn denormalise(cpu: &Cpu, o: &mut [f32], f: f32, l_before: f32) {
+    scale_row(cpu, o, f * l_before);
+}
+
+/// o ← o / l', in the rows that saw some of the keys at `positions`; the others keep their bits.
+fn normalise(flash: &Flash, call: &Call<'_>, tile: &QueryTile, positions: &[u32], sums: &mut Partial<'_>) {
+    let width = call.shape.group() * call.shape.head_dim;
+    for (i, row) in tile.rows.clone().enumerate() {
+        if visible(&call.step.visibility, call.shape.window, call.step.positions[row], positions).is_empty() {
+            continue;
+        }
+        let heads = sums.o[i * width..(i + 1) * width].chunks_exact_mut(call.shape.head_dim);
+        heads.zip(&sums.l[i * call.shape.group()..]).for_each(|(o, &l)| scale_row(&flash.cpu, o, 1.0 / l));
+    }
+}
