@@ -1,5 +1,7 @@
 //! What every attention variant must satisfy: the formula, and the same bits for a row whatever it shares a Step with.
 
+use std::ops::Range;
+
 use super::plain_cache::PlainCache;
 use super::value;
 use crate::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Span, Step, TokenId, Visibility};
@@ -18,6 +20,8 @@ pub struct Case {
     pub spans: Vec<(usize, usize)>,
     /// The cache shows at most this many entries at a time, ending at its multiples.
     pub piece: usize,
+    /// Past positions that the cache no longer holds, as after eviction.
+    pub gap: Range<usize>,
 }
 
 /// The layer used, not 0, so that a variant that reads the wrong one fails.
@@ -25,7 +29,7 @@ const LAYER: usize = 1;
 
 impl Case {
     fn new(name: &str, shape: HeadShape, spans: &[(usize, usize)]) -> Case {
-        Case { name: name.into(), shape, spans: spans.to_vec(), piece: usize::MAX }
+        Case { name: name.into(), shape, spans: spans.to_vec(), piece: usize::MAX, gap: 0..0 }
     }
 
     fn kv_shape(&self) -> KvShape {
@@ -38,19 +42,34 @@ impl Case {
     }
 
     /// Query, key or value rows of positions `positions` of sequence `seq`; every element depends on its place alone.
-    fn values(&self, kind: u64, seq: usize, positions: std::ops::Range<usize>, n_heads: usize) -> Activations {
+    fn values(&self, kind: u64, seq: usize, positions: &[usize], n_heads: usize) -> Activations {
         let cols = n_heads * self.shape.head_dim;
         let place = |p: usize, c: usize| value(kind << 56 | (seq as u64) << 40 | (p as u64) << 16 | c as u64);
-        let rows = positions.len();
-        let values = positions.flat_map(|p| (0..cols).map(move |c| (p, c))).map(|(p, c)| place(p, c)).collect();
-        Activations::from_vec(rows, cols, values)
+        let values = positions.iter().flat_map(|&p| (0..cols).map(move |c| (p, c))).map(|(p, c)| place(p, c)).collect();
+        Activations::from_vec(positions.len(), cols, values)
     }
 
-    fn append(&self, kv: &mut dyn KvCache, seq: usize, positions: std::ops::Range<usize>) {
-        let step = steps(seq, positions.clone());
-        let heads = self.shape.n_kv_heads;
-        let (k, v) = (self.values(1, seq, positions.clone(), heads), self.values(2, seq, positions, heads));
-        kv.append(LAYER, &step, &k, &v);
+    /// Queries of a sequence.
+    fn queries(&self, seq: usize, positions: Range<usize>) -> Activations {
+        self.values(0, seq, &positions.collect::<Vec<_>>(), self.shape.n_heads)
+    }
+
+    /// Positions that the cache holds, the keys and the values there.
+    fn keys(&self, seq: usize, positions: Range<usize>) -> (Vec<usize>, Activations, Activations) {
+        let held: Vec<usize> = positions.filter(|p| !self.gap.contains(p)).collect();
+        let of = |kind| self.values(kind, seq, &held, self.shape.n_kv_heads);
+        let (k, v) = (of(1), of(2));
+        (held, k, v)
+    }
+
+    fn append(&self, kv: &mut dyn KvCache, seq: usize, positions: Range<usize>) {
+        let (held, k, v) = self.keys(seq, positions.clone());
+        kv.append(LAYER, &step_at(seq, &held, positions.end - self.gap.len().min(positions.end)), &k, &v);
+    }
+
+    /// The Step of `seq` at `positions`, which lie behind the gap.
+    fn step(&self, seq: usize, positions: Range<usize>) -> Step {
+        step_at(seq, &positions.clone().collect::<Vec<_>>(), positions.end - self.gap.len())
     }
 
     /// A cache holding everything up to the Step's last rows, the Step and its queries.
@@ -60,8 +79,8 @@ impl Case {
         let mut q = vec![];
         for (seq, &(past, rows)) in self.spans.iter().enumerate() {
             self.append(&mut kv, seq, 0..past + rows);
-            parts.push(steps(seq, past..past + rows));
-            q.extend_from_slice(self.values(0, seq, past..past + rows, self.shape.n_heads).as_slice());
+            parts.push(self.step(seq, past..past + rows));
+            q.extend_from_slice(self.queries(seq, past..past + rows).as_slice());
         }
         let q = Activations::from_vec(self.rows(), self.shape.n_heads * self.shape.head_dim, q);
         (kv, Step::batch(&parts), q)
@@ -77,12 +96,12 @@ impl Case {
     }
 }
 
-fn steps(seq: usize, positions: std::ops::Range<usize>) -> Step {
+fn step_at(seq: usize, positions: &[usize], kv_len: usize) -> Step {
     let rows = positions.len();
     Step {
         tokens: vec![TokenId(0); rows],
-        positions: positions.clone().map(|p| p as u32).collect(),
-        spans: vec![Span { seq: SeqId(seq as u32), rows: 0..rows, kv_len: positions.end }],
+        positions: positions.iter().map(|&p| p as u32).collect(),
+        spans: vec![Span { seq: SeqId(seq as u32), rows: 0..rows, kv_len }],
         logit_rows: vec![],
         visibility: Visibility::Causal,
     }
@@ -107,7 +126,11 @@ pub fn cases() -> Vec<Case> {
     for head_dim in [16, 20, 32, 64, 128] {
         for n_kv_heads in [1, 2, 4] {
             let shape = heads(4, n_kv_heads, head_dim);
-            cases.push(Case::new(&format!("4 heads on {n_kv_heads} of {head_dim}"), shape, &[(0, 33), (31, 2), (40, 1)]));
+            cases.push(Case::new(
+                &format!("4 heads on {n_kv_heads} of {head_dim}"),
+                shape,
+                &[(0, 33), (31, 2), (40, 1)],
+            ));
         }
     }
     for rows in [2, 15, 16, 17, 31, 32, 63, 64, 65] {
@@ -118,6 +141,13 @@ pub fn cases() -> Vec<Case> {
         .map(|piece| Case { piece, ..Case::new(&format!("pieces of {piece}"), heads(4, 2, 32), &[(0, 70), (130, 3)]) })
         .collect();
     cases.extend(pieces);
+    for window in [None, Some(20), Some(120)] {
+        let shape = HeadShape { window, ..heads(4, 2, 32) };
+        cases.push(Case {
+            gap: 4..90,
+            ..Case::new(&format!("a gap, window {window:?}"), shape, &[(100, 1), (150, 40), (95, 3)])
+        });
+    }
     cases
 }
 
@@ -140,12 +170,12 @@ pub fn matches_oracle(attention: &dyn Attention, case: &Case) -> Result<(), Stri
     }
     let mut expected = vec![];
     for span in &step.spans {
-        let n_kv_heads = case.shape.n_kv_heads;
         let seq = span.seq.0 as usize;
-        let (k, v) = (case.values(1, seq, 0..span.kv_len, n_kv_heads), case.values(2, seq, 0..span.kv_len, n_kv_heads));
+        let last = step.positions[span.rows.end - 1] as usize;
+        let keys = case.keys(seq, 0..last + 1);
         for row in span.rows.clone() {
             for head in 0..case.shape.n_heads {
-                expected.extend(oracle(&case.shape, head, step.positions[row] as usize, q.row(row), &k, &v));
+                expected.extend(oracle(&case.shape, head, step.positions[row] as usize, q.row(row), &keys));
             }
         }
     }
@@ -154,27 +184,38 @@ pub fn matches_oracle(attention: &dyn Attention, case: &Case) -> Result<(), Stri
         let error = (f64::from(found) - expected).abs();
         if error.is_nan() || error > TOLERANCE * largest {
             let (row, col) = (i / out.cols(), i % out.cols());
-            return Err(format!("{about}: out[{row}, {col}] = {found}, the f64 oracle gives {expected} (largest {largest})"));
+            return Err(format!(
+                "{about}: out[{row}, {col}] = {found}, the f64 oracle gives {expected} (largest {largest})"
+            ));
         }
     }
     Ok(())
 }
 
 /// One row of one head in f64, key by key.
-fn oracle(shape: &HeadShape, head: usize, position: usize, q: &[f32], k: &Activations, v: &Activations) -> Vec<f64> {
-    let d = shape.head_dim;
+fn oracle(
+    shape: &HeadShape,
+    head: usize,
+    position: usize,
+    q: &[f32],
+    keys: &(Vec<usize>, Activations, Activations),
+) -> Vec<f64> {
+    let (d, (positions, k, v)) = (shape.head_dim, keys);
     let (of_q, of_kv) = (head * d, head / shape.group() * d);
-    let first = shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
-    let mut scores = vec![];
-    for key in first..=position {
+    let seen = |p: usize| p <= position && shape.window.is_none_or(|window| position - p < window);
+    let seen: Vec<usize> = (0..positions.len()).filter(|&key| seen(positions[key])).collect();
+    let score = |&key: &usize| {
         let dot: f64 = (0..d).map(|i| f64::from(q[of_q + i]) * f64::from(k.row(key)[of_kv + i])).sum();
         let score = dot * f64::from(shape.scale);
-        scores.push(shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()));
-    }
+        shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+    };
+    let scores: Vec<f64> = seen.iter().map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let total: f64 = weights.iter().sum();
-    (0..d).map(|i| weights.iter().zip(first..).map(|(w, key)| w * f64::from(v.row(key)[of_kv + i])).sum::<f64>() / total).collect()
+    let feature =
+        |i: usize| weights.iter().zip(&seen).map(|(w, &key)| w * f64::from(v.row(key)[of_kv + i])).sum::<f64>();
+    (0..d).map(|i| feature(i) / total).collect()
 }
 
 /// Each row alone, and each sequence in two Steps, gives the bits that the whole Step gave.
@@ -189,8 +230,8 @@ pub fn ignores_company(attention: &dyn Attention, case: &Case) -> Result<(), Str
             for start in (0..rows).step_by(split) {
                 let positions = past + start..past + (start + split).min(rows);
                 case.append(&mut kv, seq, positions.clone());
-                let q = case.values(0, seq, positions.clone(), case.shape.n_heads);
-                attention.forward(&steps(seq, positions), LAYER, &case.shape, &q, &kv, &mut out);
+                let q = case.queries(seq, positions.clone());
+                attention.forward(&case.step(seq, positions), LAYER, &case.shape, &q, &kv, &mut out);
                 for row in 0..out.rows() {
                     let (alone, together) = (out.row(row), whole.row(base + start + row));
                     if !same_bits(alone, together) {
@@ -223,16 +264,18 @@ pub fn groups_agree(attention: &dyn Attention) -> Result<(), String> {
         let (mut expected, mut found) = (Activations::default(), Activations::default());
         attention.forward(&step, LAYER, &grouped.shape, &q, &kv, &mut expected);
         let full = HeadShape::new(n_heads, n_heads, head_dim);
-        let mut replicated = PlainCache::new(KvShape { n_layers: LAYER + 1, n_kv_heads: n_heads, head_dim }, usize::MAX);
+        let mut replicated =
+            PlainCache::new(KvShape { n_layers: LAYER + 1, n_kv_heads: n_heads, head_dim }, usize::MAX);
         let copy = |x: Activations| {
             let values = (0..rows).flat_map(|r| (0..n_heads).map(move |h| (r, h / (n_heads / n_kv_heads))));
             let values = values.flat_map(|(r, h)| x.row(r)[h * head_dim..(h + 1) * head_dim].to_vec()).collect();
             Activations::from_vec(rows, n_heads * head_dim, values)
         };
-        let (k, v) = (grouped.values(1, 0, 0..rows, n_kv_heads), grouped.values(2, 0, 0..rows, n_kv_heads));
+        let (_, k, v) = grouped.keys(0, 0..rows);
         replicated.append(LAYER, &step, &copy(k), &copy(v));
         attention.forward(&step, LAYER, &full, &q, &replicated, &mut found);
-        let difference = expected.as_slice().iter().zip(found.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let difference =
+            expected.as_slice().iter().zip(found.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         if difference.is_nan() || difference > 1e-5 {
             let name = attention.kernel_name();
             return Err(format!("{name}: {n_kv_heads} KV heads and their {n_heads} replicas differ by {difference}"));

@@ -36,7 +36,14 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 
 /// Element of K (`kind` 0) or V (1) that version `version` of a sequence has at a place.
 fn element(kind: u64, version: u64, layer: usize, seq: SeqId, position: usize, col: usize) -> f32 {
-    value(kind << 60 | version << 52 | (layer as u64) << 44 | u64::from(seq.0) << 36 | (position as u64) << 12 | col as u64)
+    value(
+        kind << 60
+            | version << 52
+            | (layer as u64) << 44
+            | u64::from(seq.0) << 36
+            | (position as u64) << 12
+            | col as u64,
+    )
 }
 
 /// Rows of `seq` at `positions` as one Step.
@@ -70,9 +77,18 @@ fn extend(kv: &mut dyn KvCache, shape: KvShape, version: u64, parts: &[(SeqId, R
 }
 
 /// Entry t of `seq` must be position t with the values of `version(t)`, for several tile lengths and ranges.
-fn holds(kv: &dyn KvCache, shape: KvShape, seq: SeqId, len: usize, version: &dyn Fn(usize) -> u64, relative_error: f32) -> Result<(), String> {
+fn holds(
+    kv: &dyn KvCache,
+    shape: KvShape,
+    seq: SeqId,
+    len: usize,
+    version: &dyn Fn(usize) -> u64,
+    relative_error: f32,
+) -> Result<(), String> {
     for layer in 0..shape.n_layers {
-        ensure(kv.len(layer, seq) == len, || format!("layer {layer}, {seq:?}: {} entries instead of {len}", kv.len(layer, seq)))?;
+        ensure(kv.len(layer, seq) == len, || {
+            format!("layer {layer}, {seq:?}: {} entries instead of {len}", kv.len(layer, seq))
+        })?;
         for tile_len in [1, 5, 16, 64, usize::MAX / 2] {
             for entries in [0..len, len / 3..len, 1.min(len)..len / 2 + 1.min(len)] {
                 let mut next = entries.start;
@@ -167,7 +183,9 @@ pub fn frees_a_truncated_sequence(make: Make<'_>, shape: KvShape) -> Result<(), 
     kv.truncate(SeqId(4), 0);
     kv.truncate(SeqId(9), 0);
     ensure(kv.bytes().logical == 0, || "an empty cache holds entries".into())?;
-    ensure(kv.bytes().resident <= empty.resident.max(1), || format!("{} bytes stay resident after freeing all", kv.bytes().resident))?;
+    ensure(kv.bytes().resident <= empty.resident.max(1), || {
+        format!("{} bytes stay resident after freeing all", kv.bytes().resident)
+    })?;
     extend(&mut *kv, shape, 5, &[(SeqId(3), 0..9)])?;
     ensure(kv.len(shape.n_layers - 1, SeqId(3)) == 9, || "a freed sequence cannot be used again".into())
 }

@@ -51,7 +51,14 @@ impl KvCache for PlainCache {
         self.rows.get(&(layer, seq)).map_or(0, |rows| rows.positions.len())
     }
 
-    fn tiles(&self, layer: usize, seq: SeqId, entries: Range<usize>, tile_len: usize, visit: &mut dyn FnMut(KvTile<'_>)) {
+    fn tiles(
+        &self,
+        layer: usize,
+        seq: SeqId,
+        entries: Range<usize>,
+        tile_len: usize,
+        visit: &mut dyn FnMut(KvTile<'_>),
+    ) {
         let (rows, width) = (&self.rows[&(layer, seq)], self.width());
         let mut start = entries.start;
         while start < entries.end {
