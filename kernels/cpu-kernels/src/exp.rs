@@ -8,7 +8,41 @@
 //! Cost: about 16 operations per 16 values.
 //! Not handled: subnormal results (0), results above 2.3e38 (held there); NaN stays NaN.
 
+use crate::cpu::Cpu;
+use crate::isa::Isa;
+use crate::ladder::{Form, Problem, Rung};
 use crate::simd::{LANES, Simd, dispatch};
+
+/// Softmax over the rows of x.
+pub(crate) const LADDER: &[Rung] = &[
+    rung("v0_scalar_libm", Isa::Scalar, ladder_libm),
+    rung("v1_scalar_polynomial", Isa::Scalar, ladder_softmax),
+    rung("v2_avx2", Isa::Avx2, ladder_softmax),
+    rung("v3_avx512", Isa::Avx512, ladder_softmax),
+];
+
+const fn rung(name: &'static str, needs: Isa, run: fn(&Cpu, &Problem, &mut [f32])) -> Rung {
+    Rung { name, needs, tolerance: 1e-5, form: Form::Softmax, weight_bytes: |_| 0, run }
+}
+
+fn ladder_softmax(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    for (x, out) in p.x.chunks_exact(p.k).zip(out.chunks_exact_mut(p.k)) {
+        out.copy_from_slice(x);
+        softmax_row(cpu, out);
+    }
+}
+
+fn ladder_libm(_: &Cpu, p: &Problem, out: &mut [f32]) {
+    for (x, out) in p.x.chunks_exact(p.k).zip(out.chunks_exact_mut(p.k)) {
+        let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0;
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = (x - top).exp();
+            sum += *out;
+        }
+        out.iter_mut().for_each(|v| *v /= sum);
+    }
+}
 
 dispatch! {
     /// Replaces every value by its exponential; at most 2 ULP off on \[−87, 0\].

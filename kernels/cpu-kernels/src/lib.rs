@@ -14,8 +14,10 @@ mod simd;
 pub mod activation;
 pub mod attention;
 pub mod exp;
+pub mod ladder;
 pub mod linear;
 pub mod norm;
+pub mod roofline;
 pub mod rope;
 pub mod vector;
 
@@ -24,6 +26,7 @@ pub use attention::{online_softmax_update, scale_row, scores_tile, weighted_sum}
 pub use cpu::{Cpu, UnsupportedIsa};
 pub use exp::{exp, log_sum_exp, row_max, softmax_row};
 pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};
+pub use ladder::{OPS, Problem, Rung, ladder};
 pub use linear::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::rope_half_split;

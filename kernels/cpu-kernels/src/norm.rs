@@ -8,9 +8,40 @@
 
 use crate::cpu::Cpu;
 use crate::exp::{load_at, store_at};
+use crate::isa::Isa;
+use crate::ladder::{Form, Problem, Rung};
 use crate::rows::for_rows;
 use crate::simd::{LANES, Simd, dispatch};
 use crate::vector::dot;
+
+/// RMSNorm over the rows of x with the first k weights as gain.
+pub(crate) const LADDER: &[Rung] = &[
+    rung("v0_scalar", Isa::Scalar, ladder_scalar),
+    rung("v1_scalar_lanes", Isa::Scalar, ladder_lanes),
+    rung("v2_avx2", Isa::Avx2, ladder_lanes),
+    rung("v3_avx512", Isa::Avx512, ladder_lanes),
+];
+
+/// The eps of the ladder's problems.
+pub(crate) const LADDER_EPS: f32 = 1e-5;
+
+const fn rung(name: &'static str, needs: Isa, run: fn(&Cpu, &Problem, &mut [f32])) -> Rung {
+    Rung { name, needs, tolerance: 1e-5, form: Form::RmsNorm, weight_bytes: |p| 4 * p.k, run }
+}
+
+fn ladder_scalar(_: &Cpu, p: &Problem, out: &mut [f32]) {
+    for (x, out) in p.x.chunks_exact(p.k).zip(out.chunks_exact_mut(p.k)) {
+        let mean_square = x.iter().fold(0.0, |sum, v| sum + v * v) / p.k as f32;
+        let inverse = 1.0 / (mean_square + LADDER_EPS).sqrt();
+        for ((out, x), gain) in out.iter_mut().zip(x).zip(&p.w) {
+            *out = x * inverse * gain;
+        }
+    }
+}
+
+fn ladder_lanes(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    rms_norm(cpu, &p.x, p.rows, p.k, &p.w[..p.k], LADDER_EPS, out);
+}
 
 /// y\[rows, cols\] = RMSNorm(x)·gain with the sum of squares in 32 f32 lanes.
 pub fn rms_norm(cpu: &Cpu, x: &[f32], rows: usize, cols: usize, gain: &[f32], eps: f32, y: &mut [f32]) {

@@ -17,8 +17,9 @@ mod f32;
 mod gemm;
 mod group;
 mod int8;
-mod int8_dot;
+pub(crate) mod int8_dot;
 mod panels;
+pub(crate) mod rungs;
 pub(crate) mod tile;
 
 pub use bf16::PackedBf16;

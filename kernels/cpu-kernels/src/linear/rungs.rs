@@ -1,0 +1,180 @@
+//! The ladders of the linears, and their slow rungs on row-major weights.
+//!
+//! `v0` is the definition as loops; each later rung adds the idea in its name. Panel rungs are the packed types of
+//! this module with the instruction set pinned.
+
+use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use crate::cpu::Cpu;
+use crate::isa::Isa;
+use crate::ladder::{Form, Problem, Rung};
+use crate::vector::dot;
+
+/// Worst relative error of f32 sums over any k in use.
+const F32: f64 = 1e-5;
+
+const fn rung(
+    name: &'static str,
+    needs: Isa,
+    tolerance: f64,
+    weight_bytes: fn(&Problem) -> usize,
+    run: fn(&Cpu, &Problem, &mut [f32]),
+) -> Rung {
+    Rung { name, needs, tolerance, form: Form::Linear, weight_bytes, run }
+}
+
+/// One row (or few): streaming the weights is everything.
+pub(crate) const GEMV: &[Rung] = &[
+    rung("v0_scalar", Isa::Scalar, F32, row_major_bytes, scalar),
+    rung("v1_scalar_panel", Isa::Scalar, F32, row_major_bytes, f32_panel),
+    rung("v2_avx2_dot", Isa::Avx2, F32, row_major_bytes, dots),
+    rung("v3_avx2_panel", Isa::Avx2, F32, row_major_bytes, f32_panel),
+    rung("v4_avx512_panel", Isa::Avx512, F32, row_major_bytes, f32_panel),
+];
+
+/// Many rows: arithmetic is everything.
+pub(crate) const GEMM: &[Rung] = &[
+    rung("v0_scalar", Isa::Scalar, F32, row_major_bytes, scalar),
+    rung("v1_blocked", Isa::Scalar, F32, row_major_bytes, blocked),
+    rung("v2_scalar_panel", Isa::Scalar, F32, row_major_bytes, f32_panel),
+    rung("v3_avx2_dot", Isa::Avx2, F32, row_major_bytes, dots),
+    rung("v4_avx2_panel", Isa::Avx2, F32, row_major_bytes, f32_panel),
+    rung("v5_avx512_panel", Isa::Avx512, F32, row_major_bytes, f32_panel),
+];
+
+/// f16 weights; the error includes their rounding.
+pub(crate) const F16: &[Rung] = &[
+    rung("v0_scalar_panel", Isa::Scalar, 1e-3, f16_bytes, f16_panel),
+    rung("v1_avx2_panel", Isa::Avx2, 1e-3, f16_bytes, f16_panel),
+    rung("v2_avx512_panel", Isa::Avx512, 1e-3, f16_bytes, f16_panel),
+];
+
+/// bfloat16 weights; the error includes their rounding.
+pub(crate) const BF16: &[Rung] = &[
+    rung("v0_scalar_panel", Isa::Scalar, 5e-3, bf16_bytes, bf16_panel),
+    rung("v1_avx2_panel", Isa::Avx2, 5e-3, bf16_bytes, bf16_panel),
+    rung("v2_avx512_panel", Isa::Avx512, 5e-3, bf16_bytes, bf16_panel),
+];
+
+/// int8 weights and activations; the error includes both quantisations.
+pub(crate) const INT8: &[Rung] = &[
+    rung("v0_scalar_panel", Isa::Scalar, 5e-2, int8_bytes, int8_panel),
+    rung("v1_avx2_sign", Isa::Avx2, 5e-2, int8_bytes, int8_panel),
+    rung("v2_avx512_vnni", Isa::Avx512, 5e-2, int8_bytes, int8_panel),
+];
+
+/// 4-bit codes in groups of 128 by round-to-nearest; the error includes the quantisation.
+pub(crate) const GROUP4: &[Rung] = &[
+    rung("v0_scalar_unpack", Isa::Scalar, 0.3, group4_bytes, group4_unpacked),
+    rung("v1_scalar_panel", Isa::Scalar, 0.3, group4_bytes, group4_panel),
+    rung("v2_avx2_panel", Isa::Avx2, 0.3, group4_bytes, group4_panel),
+    rung("v3_avx512_panel", Isa::Avx512, 0.3, group4_bytes, group4_panel),
+];
+
+fn row_major_bytes(p: &Problem) -> usize {
+    size_of_val(&p.w[..])
+}
+
+/// The definition: one accumulator per output.
+fn scalar(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    cpu.parallel_chunks_mut(out, p.n, &|row, out| {
+        let x = &p.x[row * p.k..][..p.k];
+        for (out, w) in out.iter_mut().zip(p.w.chunks_exact(p.k)) {
+            *out = x.iter().zip(w).fold(0.0, |sum, (x, w)| sum + x * w);
+        }
+    });
+}
+
+/// Cache blocking only: 64 outputs × 256 columns of W stay in L1/L2 while all rows pass.
+fn blocked(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    const OUTPUTS: usize = 64;
+    const COLUMNS: usize = 256;
+    let rows_per_task = p.rows.div_ceil(cpu.threads()).max(1);
+    cpu.parallel_chunks_mut(out, rows_per_task * p.n, &|task, out| {
+        out.fill(0.0);
+        for j in (0..p.k).step_by(COLUMNS) {
+            let columns = j..(j + COLUMNS).min(p.k);
+            for i in (0..p.n).step_by(OUTPUTS) {
+                for (row, out) in out.chunks_exact_mut(p.n).enumerate() {
+                    let x = &p.x[(task * rows_per_task + row) * p.k..][columns.clone()];
+                    for i in i..(i + OUTPUTS).min(p.n) {
+                        let w = &p.w[i * p.k..][columns.clone()];
+                        out[i] += x.iter().zip(w).fold(0.0, |sum, (x, w)| sum + x * w);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Vector lanes along k on row-major weights: one horizontal sum per output.
+fn dots(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    let outputs_per_task = p.n.div_ceil(4 * cpu.threads());
+    for (x, out) in p.x.chunks_exact(p.k).zip(out.chunks_exact_mut(p.n)) {
+        cpu.parallel_chunks_mut(out, outputs_per_task, &|task, out| {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = dot(cpu, x, &p.w[(task * outputs_per_task + i) * p.k..][..p.k]);
+            }
+        });
+    }
+}
+
+macro_rules! packed_rung {
+    ($run:ident, $bytes:ident, $field:ident, $pack:expr) => {
+        fn $run(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+            p.$field.get_or_init(|| $pack(p)).forward(cpu, &p.x, p.rows, out);
+        }
+
+        fn $bytes(p: &Problem) -> usize {
+            p.$field.get_or_init(|| $pack(p)).bytes()
+        }
+    };
+}
+
+packed_rung!(f16_panel, f16_bytes, f16, |p: &Problem| PackedF16::pack(&p.w, p.n, p.k));
+packed_rung!(bf16_panel, bf16_bytes, bf16, |p: &Problem| PackedBf16::pack(&p.w, p.n, p.k));
+packed_rung!(int8_panel, int8_bytes, int8, quantize_int8);
+packed_rung!(group4_panel, group4_bytes, group4, quantize_group4);
+
+fn f32_panel(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    p.f32.get_or_init(|| PackedF32::pack(&p.w, p.n, p.k)).forward(cpu, &p.x, p.rows, out);
+}
+
+/// Decodes every weight one by one, then multiplies: what the fused decoding saves.
+fn group4_unpacked(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    let w = p.group4.get_or_init(|| quantize_group4(p)).unpack();
+    cpu.parallel_chunks_mut(out, p.n, &|row, out| {
+        let x = &p.x[row * p.k..][..p.k];
+        for (out, w) in out.iter_mut().zip(w.chunks_exact(p.k)) {
+            *out = x.iter().zip(w).fold(0.0, |sum, (x, w)| sum + x * w);
+        }
+    });
+}
+
+/// Round-to-nearest int8 with one scale per output: enough to feed a ladder; quantisers live elsewhere.
+fn quantize_int8(p: &Problem) -> PackedInt8 {
+    let mut codes = Vec::with_capacity(p.w.len());
+    let mut scales = Vec::with_capacity(p.n);
+    for row in p.w.chunks_exact(p.k) {
+        let absmax = row.iter().fold(1e-30f32, |m, v| m.max(v.abs()));
+        scales.push(absmax / 127.0);
+        codes.extend(row.iter().map(|v| (v * 127.0 / absmax).round_ties_even() as i8));
+    }
+    PackedInt8::from_codes(&codes, &scales, p.n, p.k)
+}
+
+/// Round-to-nearest 4 bit, symmetric about code 8, groups of 128 columns.
+fn quantize_group4(p: &Problem) -> PackedGroup {
+    const GROUP: usize = 128;
+    let mut codes = Vec::with_capacity(p.w.len());
+    let mut scales = Vec::new();
+    for row in p.w.chunks_exact(p.k) {
+        for group in row.chunks(GROUP) {
+            let absmax = group.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
+            let scale = half::f16::from_f32(absmax / 7.0).to_f32();
+            scales.push(scale);
+            codes.extend(group.iter().map(|v| (v / scale + 8.0).round().clamp(0.0, 15.0) as u8));
+        }
+    }
+    let zeros = vec![8.0; scales.len()];
+    PackedGroup::from_codes(GroupCodes { n: p.n, k: p.k, bits: 4, group: GROUP, codes, scales, zeros, order: None })
+}
