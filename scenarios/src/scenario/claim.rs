@@ -85,9 +85,33 @@ pub enum Measure {
         method: Select,
         /// The baseline whose gap is closed.
         baseline: Select,
+        /// Protocol id, e.g. `gptq-512`; the workload's first when absent.
+        protocol: Option<String>,
         /// Smallest `ppl(baseline)/ppl(reference)` that leaves a gap to close; below it the claim is not applicable.
         #[serde(default = "smallest_gap")]
         smallest_gap: f64,
+    },
+    /// The largest of several ratios to one cell: what the best member of a family reaches.
+    BestRatio {
+        /// Metric id; larger is better.
+        metric: String,
+        /// Workload name.
+        workload: Option<String>,
+        /// Upper cells.
+        over: Vec<Select>,
+        /// Lower cell.
+        under: Select,
+    },
+    /// Speed-up of speculative over plain decoding, divided by what Leviathan et al. predict for it,
+    /// `(1 − α^{γ+1})/(1 − α) / (γc + v)`: α, the draft's cost c and the verification's cost v (both in plain steps) as
+    /// measured in the same repetition.
+    SpeedupOverModel {
+        /// Workload name.
+        workload: Option<String>,
+        /// The speculative cell; γ is read from its decoding part.
+        speculative: Select,
+        /// The plain cell.
+        plain: Select,
     },
     /// Slope of log(metric) against log(x).
     Slope {

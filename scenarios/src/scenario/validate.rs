@@ -164,11 +164,11 @@ fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: 
             }
         }
         Workload::Kernels { kernels } => {
-            faults.need(!kernels.is_empty(), &field("kernels"), "no kernel", "e.g. kernels = [{ op = \"gemm_f32\", rows = 512, n = 512, k = 512 }]");
+            faults.need(!kernels.is_empty(), &field("kernels"), "no kernel", "e.g. kernels = [{ op = \"gemm\", rows = 512, n = 512, k = 512 }]");
             for (i, kernel) in kernels.iter().enumerate() {
-                let known = kernel_ops();
+                let known = cpu_kernels::OPS;
                 if !known.contains(&kernel.op.as_str()) {
-                    let help = meant(&kernel.op, &known, "operations");
+                    let help = meant(&kernel.op, known, "operations");
                     faults.add(format!("{path}.kernels[{i}].op"), format!("unknown operation `{}`", kernel.op), help);
                 }
                 for (name, n) in [("rows", kernel.rows), ("n", kernel.n), ("k", kernel.k)] {
@@ -181,17 +181,17 @@ fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: 
             faults.need(*heads >= 1 && *kv_heads >= 1 && heads.is_multiple_of((*kv_heads).max(1)), &field("kv_heads"), "must divide `heads`", "every KV head serves the same number of query heads");
             faults.need(*head_dim >= 1, &field("head_dim"), "must be at least 1", "64 is usual");
         }
-        Workload::Identity { .. } => {}
+        Workload::Identity { check } => {
+            let known: Vec<&str> = crate::claims::identities().collect();
+            if !known.contains(&check.as_str()) {
+                faults.add(field("check"), format!("unknown identity `{check}`"), meant(check, &known, "identities"));
+            }
+        }
     }
     let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
     if random && matches!(workload, Workload::Perplexity { .. } | Workload::Generate { .. }) {
         faults.add(path, "random weights cannot read text", "use prefill and decode for speed, or a trained checkpoint");
     }
-}
-
-/// Names that `op` may have.
-fn kernel_ops() -> Vec<&'static str> {
-    cpu_kernels::OPS.iter().map(|op| op.name).collect()
 }
 
 fn check_protocol(path: &str, protocol: &Protocol, faults: &mut Faults<'_>) {
@@ -279,6 +279,8 @@ impl Measure {
             Measure::Value { cell, .. } | Measure::Slope { cell, .. } | Measure::Share { cell, .. } => vec![("cell", cell)],
             Measure::Ratio { over, under, .. } => vec![("over", over), ("under", under)],
             Measure::Closure { method, baseline, .. } => vec![("method", method), ("baseline", baseline)],
+            Measure::BestRatio { over, under, .. } => over.iter().map(|o| ("over", o)).chain([("under", under)]).collect(),
+            Measure::SpeedupOverModel { speculative, plain, .. } => vec![("speculative", speculative), ("plain", plain)],
         }
     }
 }

@@ -1,0 +1,128 @@
+//! Papers' claims: identities measured on purpose, and verdicts over the observations of a run.
+//!
+//! [`identity`] measures; [`judge`] only reads rows, so that a verdict can be given again from a record alone.
+
+mod evidence;
+mod identity;
+mod measure;
+mod speedup;
+mod verdict;
+
+pub use identity::{identities, identity};
+
+use anyhow::Result;
+use results::claim::{ClaimResult, Tier, Verdict};
+use results::run::Run;
+
+use crate::cell::ResolvedScenario;
+use crate::scenario::{Claim, ClaimPart};
+use evidence::Evidence;
+use measure::{Finding, Measured, measure};
+use verdict::{combine, of_part};
+
+/// One part of a claim with its number.
+struct Judged<'a> {
+    part: &'a ClaimPart,
+    finding: Finding,
+    verdict: Verdict,
+}
+
+impl<'a> Judged<'a> {
+    fn new(part: &'a ClaimPart, tier: Tier, evidence: &Evidence<'_>) -> Judged<'a> {
+        let finding = measure(&part.measure, evidence);
+        let verdict = of_part(tier, &part.rule, &finding);
+        Judged { part, finding, verdict }
+    }
+}
+
+/// Judges every claim of `scenario` from the rows of `run`; `command` is what measures them again.
+pub fn judge(scenario: &ResolvedScenario, run: &Run, command: &str) -> Result<Vec<ClaimResult>> {
+    let evidence = Evidence::new(scenario, run);
+    Ok(scenario.scenario.claims.iter().map(|claim| judge_one(claim, &evidence, command)).collect())
+}
+
+fn judge_one(claim: &Claim, evidence: &Evidence<'_>, command: &str) -> ClaimResult {
+    let parts: Vec<Judged<'_>> = claim.parts.iter().map(|part| Judged::new(part, claim.tier, evidence)).collect();
+    let judged = combine(claim.tier, parts.iter().map(|p| (&p.part.rule, p.verdict)));
+    let verdict = match (&claim.not_applicable, claim.tier) {
+        (Some(_), _) => Verdict::NotApplicableAtScale,
+        (None, Tier::Absolute) if judged != Verdict::Failed => Verdict::Reported,
+        _ => judged,
+    };
+    let headline = parts.first().and_then(|p| p.finding.measured());
+    ClaimResult {
+        id: claim.id.clone(),
+        paper: claim.paper.clone(),
+        source: claim.source.clone(),
+        statement: claim.statement.clone(),
+        tier: claim.tier,
+        published: claim.published.clone(),
+        counterpart: claim.counterpart.clone(),
+        rule: parts
+            .iter()
+            .map(|p| format!("{}: {}", p.part.label, verdict::in_words(&p.part.rule)))
+            .collect::<Vec<_>>()
+            .join("; "),
+        measured: headline.map(|m| m.value),
+        interval: headline.and_then(|m| m.interval),
+        unit: headline.map(|m| m.unit.clone()).unwrap_or_default(),
+        verdict,
+        reason: reason(claim, &parts),
+        command: command.into(),
+    }
+}
+
+/// Every part with its number, interval, rule and word.
+fn reason(claim: &Claim, parts: &[Judged<'_>]) -> String {
+    let sentence = |p: &Judged<'_>| {
+        let (label, word) = (&p.part.label, p.verdict.word());
+        let rule = verdict::in_words(&p.part.rule);
+        match &p.finding {
+            Finding::Number(m) => format!("{label}: {} ({rule}): {word}", number(m)),
+            Finding::NoEffectHere { why, measured } => {
+                let shown = measured.as_ref().map_or(String::new(), |m| format!("{}; ", number(m)));
+                format!("{label}: {shown}{word}: {why}")
+            }
+            Finding::Missing(why) => format!("{label}: {word}: {why}"),
+        }
+    };
+    let mut text =
+        claim.not_applicable.as_ref().map_or(String::new(), |why| format!("{}. ", why.trim().trim_end_matches('.')));
+    text += &parts.iter().map(sentence).collect::<Vec<_>>().join("; ");
+    text
+}
+
+fn number(m: &Measured) -> String {
+    let unit = match m.unit.as_str() {
+        "" | "1" => String::new(),
+        "×" => "×".into(),
+        unit => format!(" {unit}"),
+    };
+    let mut text = format!("{}{unit}", show(m.value));
+    if let Some((low, high)) = m.interval {
+        text += &format!(" [{}, {}]", show(low), show(high));
+    }
+    if m.n > 1 {
+        text += &format!(", n = {}", m.n);
+    }
+    if !m.note.is_empty() {
+        text += &format!(", {}", m.note);
+    }
+    text
+}
+
+/// Four significant digits; exponents only where a reader would count zeros.
+fn show(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.2e}"),
+        _ if value.fract() == 0.0 => format!("{value}"),
+        size => {
+            let digits = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
+            format!("{value:.digits$}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Rows that may be believed, found by the tags of their cell.
+
+use results::observation::{Axes, Observation, Status};
+use results::run::Run;
+use results::summary::Role;
+
+use crate::cell::{Cell, ResolvedScenario};
+use crate::scenario::Select;
+
+/// Where the rows of a run against another build have their cells.
+const HEAD: &str = "head/";
+
+/// The rows of one run.
+pub struct Evidence<'a> {
+    scenario: &'a ResolvedScenario,
+    run: &'a Run,
+}
+
+impl<'a> Evidence<'a> {
+    /// Evidence for the claims of `scenario`.
+    pub fn new(scenario: &'a ResolvedScenario, run: &'a Run) -> Evidence<'a> {
+        Evidence { scenario, run }
+    }
+
+    /// The cell that `select` names. Axes it leaves open are the reference's.
+    pub fn cell(&self, select: &Select) -> Result<&'a Cell, String> {
+        let reference = &self.scenario.reference().axes;
+        let wanted = [
+            select.attention.as_ref().unwrap_or(&reference.attention),
+            select.weights.as_ref().unwrap_or(&reference.weights),
+            select.kv.as_ref().unwrap_or(&reference.kv),
+            select.decoding.as_ref().unwrap_or(&reference.decoding),
+            select.device.as_ref().unwrap_or(&reference.device),
+        ];
+        let tags = |axes: &'a Axes| [&axes.attention, &axes.weights, &axes.kv, &axes.decoding, &axes.device];
+        let mut cells = self.scenario.cells.iter().filter(|c| c.role != Role::AaControl);
+        cells.find(|c| tags(&c.axes) == wanted).ok_or_else(|| {
+            let tags: Vec<&str> = wanted.iter().map(|tag| tag.as_str()).collect();
+            format!("the scenario has no cell {}", tags.join("+"))
+        })
+    }
+
+    /// Believable rows of `cell`: measured, in a sitting that did not end with the cell wrong or failed.
+    pub fn rows(&self, cell: &Cell) -> Vec<Observation> {
+        let of_cell = || self.run.observations.iter().filter(|row| is_of(row, cell));
+        let is_cell_status =
+            |row: &&Observation| row.workload.is_empty() && matches!(row.status, Status::Wrong | Status::Failed);
+        let bad: Vec<u32> = of_cell().filter(is_cell_status).map(|row| row.sitting).collect();
+        let good = |row: &&Observation| row.status == Status::Ok && row.value.is_some() && !bad.contains(&row.sitting);
+        of_cell().filter(good).cloned().collect()
+    }
+
+    /// Rows of one metric of `cell` under one workload; where none is named, the first that has the metric.
+    pub fn metric(&self, cell: &Cell, workload: Option<&str>, metric: &str) -> Result<Vec<Observation>, String> {
+        let mut rows = self.rows(cell);
+        rows.retain(|row| row.metric == metric && workload.is_none_or(|name| row.workload == name));
+        match rows.first().map(|row| row.workload.clone()) {
+            Some(first) => {
+                rows.retain(|row| row.workload == first);
+                Ok(rows)
+            }
+            None => Err(self.why_missing(cell, workload, metric)),
+        }
+    }
+
+    /// Why `cell` has no row of `metric`.
+    pub fn why_missing(&self, cell: &Cell, workload: Option<&str>, metric: &str) -> String {
+        let label = &cell.label;
+        if let Some(reason) = &cell.unsupported {
+            return format!("the cell {label} was skipped: {reason}");
+        }
+        // the last word counts: a cell that failed in one sitting may have run in the next
+        let concerns = |row: &&Observation| row.workload.is_empty() || workload.is_none_or(|name| row.workload == name);
+        let bad = self
+            .run
+            .observations
+            .iter()
+            .rev()
+            .filter(|row| is_of(row, cell) && row.status != Status::Ok)
+            .find(concerns);
+        match bad {
+            Some(row) => format!("the cell {label} was {}: {}", word(row.status), row.reason),
+            None => format!(
+                "the cell {label} has no `{metric}`{}",
+                workload.map_or(String::new(), |w| format!(" under {w}"))
+            ),
+        }
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "measured",
+        Status::Wrong => "wrong",
+        Status::Failed => "stopped by a failure",
+        Status::Skipped => "skipped",
+    }
+}
+
+fn is_of(row: &Observation, cell: &Cell) -> bool {
+    row.cell.strip_prefix(HEAD).unwrap_or(&row.cell) == cell.id
+}

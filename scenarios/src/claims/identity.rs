@@ -1,0 +1,147 @@
+//! Identities: statements of papers that hold exactly or not at all, each measured once through the crates' own doors.
+//!
+//! They emit numbers ([`Event::Value`]); whether a number is small enough is the claim's rule in the scenario file, so a
+//! broken identity reads as a violated claim and not as a crashed cell.
+
+mod attention;
+mod quantization;
+mod sampling;
+mod speculation;
+mod transformer;
+
+use std::sync::LazyLock;
+
+use anyhow::{Result, bail};
+use engine::Engine;
+use model::{SeqId, Session, TokenId};
+use results::trace::Event;
+
+use crate::diagnostic::nearest;
+use crate::worker::{Held, Outcome};
+
+const SEQ: SeqId = SeqId(0);
+
+/// One entry of the registry.
+struct Identity {
+    name: &'static str,
+    about: &'static str,
+    measure: fn(&Held) -> Result<Outcome>,
+}
+
+const REGISTRY: &[Identity] = &[
+    Identity {
+        name: "transformer-forward-exact",
+        about: "logits of whole prompts against the f64 reference, by prompt length",
+        measure: transformer::forward_exact,
+    },
+    Identity {
+        name: "transformer-cache-exact",
+        about: "logits through the KV cache, in chunks and beside another sequence, against one full pass",
+        measure: transformer::cache_exact,
+    },
+    Identity {
+        name: "flash-exact",
+        about: "the cell's attention against softmax(QKᵀ)V in f64: causal, full, ragged batch, one-row decode",
+        measure: attention::exact,
+    },
+    Identity {
+        name: "gqa-degenerate",
+        about: "grouped-query attention against one attention per head: as many groups as heads, one group, and between",
+        measure: attention::grouped_queries,
+    },
+    Identity {
+        name: "flash2-unnormalised",
+        about: "output writes and divisions of the FlashAttention-1 and -2 loops, counted",
+        measure: attention::unnormalised,
+    },
+    Identity {
+        name: "gptq-identity-hessian",
+        about: "codes of GPTQ with H = I that differ from round-to-nearest",
+        measure: quantization::identity_hessian,
+    },
+    Identity {
+        name: "gptq-lazy-batch-exact",
+        about: "GPTQ with lazy blocks of 1 and of 128 columns, and against brute-force OBS",
+        measure: quantization::lazy_batch,
+    },
+    Identity {
+        name: "gptq-layer-error",
+        about: "layer error of GPTQ over round-to-nearest, each linear layer of the model on its calibration text",
+        measure: quantization::layer_error,
+    },
+    Identity {
+        name: "spec-lossless-greedy",
+        about: "prompts whose greedy tokens change when a draft proposes them, by γ",
+        measure: speculation::lossless_greedy,
+    },
+    Identity {
+        name: "spec-lossless-sampling",
+        about: "χ² of speculatively sampled tokens against the target's exact distribution, by γ",
+        measure: speculation::lossless_sampling,
+    },
+    Identity {
+        name: "spec-expected-tokens",
+        about: "tokens per target run against (1 − α^{γ+1})/(1 − α), on i.i.d. tables and on the model pair",
+        measure: speculation::expected_tokens,
+    },
+    Identity {
+        name: "minp-definition",
+        about: "the set that min-p keeps against its definition, and sampled frequencies against that set",
+        measure: sampling::min_p_definition,
+    },
+];
+
+/// Name and one line about each identity.
+pub fn identities() -> &'static [(&'static str, &'static str)] {
+    static NAMES: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| REGISTRY.iter().map(|i| (i.name, i.about)).collect());
+    &NAMES
+}
+
+/// Measures the identity called `name` on the held cell.
+pub fn identity(name: &str, held: &Held) -> Result<Outcome> {
+    match REGISTRY.iter().find(|i| i.name == name) {
+        Some(identity) => (identity.measure)(held),
+        None => match nearest(name, REGISTRY.iter().map(|i| i.name)) {
+            Some(meant) => bail!("no identity is called `{name}`; did you mean `{meant}`?"),
+            None => bail!("no identity is called `{name}`; `infermark list identities` names them"),
+        },
+    }
+}
+
+/// A named number at `x`.
+fn value(name: &str, x: impl Into<f64>, value: f64) -> Event {
+    Event::Value { name: name.into(), x: x.into(), value }
+}
+
+/// A count as the coordinate of a sweep.
+fn at(n: usize) -> f64 {
+    n as f64
+}
+
+/// The cell's engine, or why this identity cannot be measured without one.
+fn engine(held: &Held) -> std::result::Result<&Engine, Outcome> {
+    held.engine
+        .as_ref()
+        .ok_or_else(|| Outcome::Refused("this identity is one of a model: add a [model] to the scenario".into()))
+}
+
+/// A session of the target with room for `context` tokens, whatever the scenario's other workloads need.
+fn session(engine: &Engine, context: usize) -> Result<Session> {
+    let kv = engine.spec.kv.build(engine.target.kv_shape(), context, &engine.device)?;
+    Ok(Session::new(engine.target.clone(), kv))
+}
+
+/// `n` token runs of `len` tokens spread evenly over the evaluation text.
+fn prompts(held: &Held, n: usize, len: usize) -> Result<Vec<Vec<TokenId>>> {
+    let tokens = held.tokens_of("embedded:evaluation")?;
+    let Some(last) = tokens.len().checked_sub(len) else {
+        bail!("the evaluation text has {} tokens, fewer than one prompt of {len}", tokens.len());
+    };
+    Ok((0..n).map(|i| i * last / n.max(1)).map(|start| tokens[start..start + len].to_vec()).collect())
+}
+
+/// Largest |a − b|; NaN when any value is.
+fn largest_difference(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let worse = |worst: f64, gap: f64| if worst.is_nan() || gap.is_nan() { f64::NAN } else { worst.max(gap) };
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, worse)
+}

@@ -1,0 +1,99 @@
+//! Rules and the words of verdicts.
+
+use results::claim::{Tier, Verdict};
+
+use super::measure::{Finding, Measured};
+use super::show;
+use crate::scenario::Rule;
+
+/// The verdict of one part.
+pub fn of_part(tier: Tier, rule: &Rule, finding: &Finding) -> Verdict {
+    let measured = match finding {
+        Finding::Missing(_) => return Verdict::Failed,
+        Finding::NoEffectHere { .. } => return Verdict::NotApplicableAtScale,
+        Finding::Number(measured) => measured,
+    };
+    if rule.report_only || tier == Tier::Absolute {
+        return Verdict::Reported;
+    }
+    if measured.value.is_nan() {
+        return if tier == Tier::Identity { Verdict::Violated } else { Verdict::Failed };
+    }
+    let (low, high) = ends(rule, measured);
+    let confirmed = rule.at_least.is_none_or(|bound| low >= bound) && rule.at_most.is_none_or(|bound| high <= bound);
+    match tier {
+        Tier::Identity if confirmed => Verdict::Holds,
+        Tier::Identity => Verdict::Violated,
+        _ if confirmed => Verdict::Reproduced,
+        _ => short_of_the_bound(rule, low, high),
+    }
+}
+
+/// What the rule looks at: the point or the interval.
+fn ends(rule: &Rule, measured: &Measured) -> (f64, f64) {
+    match measured.interval {
+        Some(interval) if !rule.point => interval,
+        _ => (measured.value, measured.value),
+    }
+}
+
+fn short_of_the_bound(rule: &Rule, low: f64, high: f64) -> Verdict {
+    let word = |claimed: bool, refuted: bool| match (claimed, refuted) {
+        (true, _) => Verdict::DirectionOnly,
+        (_, true) => Verdict::NotReproduced,
+        _ => Verdict::Inconclusive,
+    };
+    match (rule.no_effect, rule.at_least, rule.at_most) {
+        // with both bounds the lower one says which way the effect goes
+        (Some(none), Some(_), _) => word(low > none, high < none || high == none && low == high),
+        (Some(none), None, Some(_)) => word(high < none, low > none || low == none && low == high),
+        _ => {
+            let below = rule.at_least.is_some_and(|bound| high < bound);
+            let above = rule.at_most.is_some_and(|bound| low > bound);
+            word(false, below || above)
+        }
+    }
+}
+
+/// The verdict of a claim: that of its worst part; parts that are only reported do not count.
+pub fn combine<'a>(tier: Tier, parts: impl Iterator<Item = (&'a Rule, Verdict)>) -> Verdict {
+    const WORST_FIRST: [Verdict; 7] = [
+        Verdict::Failed,
+        Verdict::Violated,
+        Verdict::NotReproduced,
+        Verdict::NotApplicableAtScale,
+        Verdict::Inconclusive,
+        Verdict::DirectionOnly,
+        Verdict::Reported,
+    ];
+    // a part that is only reported and could not be measured is still a failure to report
+    let counted =
+        |(rule, verdict): &(&Rule, Verdict)| !rule.report_only || *verdict == Verdict::Failed || tier == Tier::Absolute;
+    let verdicts: Vec<Verdict> = parts.filter(counted).map(|(_, verdict)| verdict).collect();
+    if verdicts.is_empty() {
+        return Verdict::Reported;
+    }
+    let worst = WORST_FIRST.into_iter().find(|word| verdicts.contains(word));
+    worst.unwrap_or(if tier == Tier::Identity { Verdict::Holds } else { Verdict::Reproduced })
+}
+
+/// The rule as a reader would say it.
+pub fn in_words(rule: &Rule) -> String {
+    if rule.report_only {
+        return "reported, not judged".into();
+    }
+    let mut words = match (rule.at_least, rule.at_most) {
+        (Some(low), Some(high)) if low == high => format!("exactly {}", show(low)),
+        (Some(low), Some(high)) => format!("between {} and {}", show(low), show(high)),
+        (Some(low), None) => format!("at least {}", show(low)),
+        (None, Some(high)) => format!("at most {}", show(high)),
+        (None, None) => "no bound".into(),
+    };
+    if !rule.point {
+        words = format!("whole 95 % interval {words}");
+    }
+    match rule.no_effect {
+        Some(none) => format!("{words}; no effect is {}", show(none)),
+        None => words,
+    }
+}
