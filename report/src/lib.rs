@@ -1,1 +1,70 @@
-//! report
+//! Frames to one offline HTML file: the answer in words, then the pictures, then everything needed to doubt them.
+//!
+//! [`render`] digests a run once ([`digest::Digest`]), asks every entry of [`section::SECTIONS`] for its HTML and puts the parts on one
+//! page. All charts are SVG made here; the scripts in `templates/script/` only add hover, sorting, filtering and metric pickers.
+
+mod chart;
+mod claim_rule;
+mod digest;
+mod mark;
+mod page;
+mod quantity;
+mod reading;
+mod scale;
+mod section;
+mod svg;
+mod wording;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use results::run::{Run, StoreError};
+
+/// Name of the file that [`write`] leaves in a run directory.
+pub const FILE_NAME: &str = "report.html";
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The run directory could not be read.
+    #[error(transparent)]
+    Run(#[from] StoreError),
+    /// A template is broken or misses a value; a defect of this crate, never of a run.
+    #[error("report template: {0}")]
+    Template(#[from] tera::Error),
+    /// The file could not be written.
+    #[error("cannot write {}: {source}; free some space or pass another folder", path.display())]
+    Write {
+        /// File that was to be written.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The report of a run as one HTML document that needs no other file and no network.
+pub fn render(run: &Run) -> Result<String, ReportError> {
+    let digest = digest::Digest::new(run);
+    Ok(page::page(&digest)?)
+}
+
+/// Renders the run in `run_dir` and replaces its `report.html`: a reader sees the old file or the new one, never a part.
+pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
+    let html = render(&Run::load(run_dir)?)?;
+    let path = run_dir.join(FILE_NAME);
+    let unfinished = run_dir.join(format!(".{FILE_NAME}.{}", std::process::id()));
+    let written = save(&unfinished, html.as_bytes()).and_then(|()| fs::rename(&unfinished, &path));
+    written.map_err(|source| {
+        // the old report stays; the unfinished one is of no use to anyone
+        let _ = fs::remove_file(&unfinished);
+        ReportError::Write { path: path.clone(), source }
+    })?;
+    Ok(path)
+}
+
+fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

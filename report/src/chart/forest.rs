@@ -1,0 +1,81 @@
+//! Small inline bars: a ratio with its interval around 1, a measured value against a threshold, a share of a whole.
+
+use std::fmt::Display;
+
+use crate::claim_rule::Threshold;
+use crate::scale::Scale;
+use crate::svg::{Svg, px};
+
+const WIDTH: f64 = 150.0;
+const HEIGHT: f64 = 22.0;
+
+fn finish(inside: Svg, width: f64, label: &str) -> String {
+    let mut out = Svg::new();
+    let view = format!("0 0 {} {}", px(width), px(HEIGHT));
+    let attributes: [(&str, &dyn Display); 6] = [
+        ("class", &"inline"),
+        ("viewBox", &view),
+        ("width", &px(width)),
+        ("height", &px(HEIGHT)),
+        ("role", &"img"),
+        ("aria-label", &label),
+    ];
+    out.group("svg", &attributes, |out| out.append(inside));
+    out.into_text()
+}
+
+/// The common scale of a column of ratios: logarithmic, symmetric enough to always include 1.
+pub fn ratio_scale(ratios: impl Iterator<Item = (f64, f64)>) -> Scale {
+    let (mut low, mut high) = (0.95f64, 1.0f64 / 0.95);
+    for (from, to) in ratios.filter(|(from, to)| *from > 0.0 && from.is_finite() && to.is_finite()) {
+        (low, high) = (low.min(from), high.max(to));
+    }
+    let margin = (high / low).powf(0.06);
+    Scale::logarithmic(low / margin, high * margin, (4.0, WIDTH - 4.0))
+}
+
+/// A dot and whiskers on `scale`, a line at 1 and the noise band `1/e^floor ..= e^floor`.
+pub fn ratio(scale: &Scale, (estimate, low, high): (f64, f64, f64), floor: f64, tone: &str, label: &str) -> String {
+    let mut svg = Svg::new();
+    let (from, to) = (scale.at((-floor).exp()), scale.at(floor.exp()));
+    if floor > 0.0 {
+        svg.leaf("rect", &[("class", &"noise"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)]);
+    }
+    svg.line("one", (scale.at(1.0), 0.0), (scale.at(1.0), HEIGHT));
+    let middle = HEIGHT / 2.0;
+    svg.line(&format!("whisker {tone}"), (scale.at(low), middle), (scale.at(high), middle));
+    svg.leaf("circle", &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(estimate))), ("cy", &middle), ("r", &4)]);
+    finish(svg, WIDTH, label)
+}
+
+/// A measured value with its interval against a threshold; the side that confirms the claim is shaded.
+pub fn against(threshold: Threshold, measured: f64, interval: Option<(f64, f64)>, tone: &str, label: &str) -> String {
+    let (low, high) = interval.unwrap_or((measured, measured));
+    let width = 190.0;
+    let span = [threshold.value, measured, low, high];
+    let scale = Scale::fit_with(span, (6.0, width - 6.0), 50.0);
+    let mut svg = Svg::new();
+    let at = scale.at(threshold.value);
+    let (from, to) = if threshold.at_most { (0.0, at) } else { (at, width) };
+    svg.leaf("rect", &[("class", &"claimed"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)]);
+    svg.line("threshold", (at, 0.0), (at, HEIGHT));
+    let middle = HEIGHT / 2.0;
+    svg.line(&format!("whisker {tone}"), (scale.at(low), middle), (scale.at(high), middle));
+    svg.leaf("circle", &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(measured))), ("cy", &middle), ("r", &4)]);
+    finish(svg, width, label)
+}
+
+/// A bar of `share` of the full width, whiskers at its interval; what exceeds 1 is drawn hatched beyond the line at 1.
+pub fn share(share: f64, interval: Option<(f64, f64)>, largest: f64, class: &str, label: &str) -> String {
+    let width = 240.0;
+    let scale = Scale::linear(0.0, largest.max(1.0), (0.0, width - 2.0));
+    let mut svg = Svg::new();
+    svg.leaf("rect", &[("class", &"track"), ("x", &0), ("y", &4), ("width", &px(scale.at(1.0))), ("height", &14)]);
+    let bar = format!("bar {class}");
+    svg.leaf("rect", &[("class", &bar), ("x", &0), ("y", &4), ("width", &px(scale.at(share))), ("height", &14)]);
+    if let Some((low, high)) = interval.filter(|(low, high)| low < high) {
+        svg.line("whisker ink", (scale.at(low), HEIGHT / 2.0), (scale.at(high), HEIGHT / 2.0));
+    }
+    svg.line("one", (scale.at(1.0), 0.0), (scale.at(1.0), HEIGHT));
+    finish(svg, width, label)
+}

@@ -1,0 +1,203 @@
+//! A run, read once for all sections: cells with their looks, aggregates, comparisons with the reference, and the noise floor.
+
+use std::collections::HashMap;
+
+use results::aggregate::{Aggregate, Comparison, aggregate, compare, noise_floor};
+use results::observation::{Axes, Observation, Status};
+use results::run::Run;
+use results::summary::{Role, Summary};
+
+use crate::mark::{Channel, Mark, channels};
+use crate::wording;
+
+/// A cell as the report shows it.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Stable id.
+    pub id: String,
+    /// Short label.
+    pub label: String,
+    /// Value on each axis of [`Digest::axes`].
+    pub places: Vec<String>,
+    /// Role in the comparison.
+    pub role: Role,
+    /// How it ended.
+    pub status: Status,
+    /// Why, when not ok.
+    pub reason: String,
+    /// Its look.
+    pub mark: Mark,
+}
+
+/// An axis on which the cells differ.
+#[derive(Debug, Clone)]
+pub struct VaryingAxis {
+    /// Its name, e.g. `weights`.
+    pub name: &'static str,
+    /// Its values in order of appearance.
+    pub values: Vec<String>,
+    /// How plots show it.
+    pub channel: Channel,
+}
+
+/// What identifies an aggregate: cell, workload, metric and the bits of its sweep coordinate.
+type Place = (String, String, String, Option<u64>);
+
+/// Everything the sections need.
+#[derive(Debug)]
+pub struct Digest<'a> {
+    /// The run itself.
+    pub run: &'a Run,
+    /// Every cell, in the order of the scenario.
+    pub cells: Vec<Cell>,
+    /// The axes that vary.
+    pub axes: Vec<VaryingAxis>,
+    /// One entry per cell, workload, metric and sweep coordinate, `cell_status` rows left out.
+    pub aggregates: Vec<Aggregate>,
+    /// Workloads in order of appearance.
+    pub workloads: Vec<String>,
+    cell_index: HashMap<String, usize>,
+    comparisons: HashMap<Place, Comparison>,
+    floors: HashMap<(String, String, Option<u64>), f64>,
+}
+
+impl<'a> Digest<'a> {
+    /// Reads `run`.
+    pub fn new(run: &'a Run) -> Digest<'a> {
+        let (cells, axes) = cells_and_axes(run);
+        let by_role = |role| cells.iter().find(|cell: &&Cell| cell.role == role).map(|cell| cell.id.as_str());
+        let comparisons = by_role(Role::Reference).map(|reference| compare(&run.observations, reference));
+        let noise = match (by_role(Role::Reference), by_role(Role::AaControl)) {
+            (Some(reference), Some(control)) => noise_floor(&run.observations, reference, control),
+            _ => Vec::new(),
+        };
+        let mut workloads: Vec<String> = Vec::new();
+        for row in &run.observations {
+            if !row.workload.is_empty() && workloads.last() != Some(&row.workload) && !workloads.contains(&row.workload) {
+                workloads.push(row.workload.clone());
+            }
+        }
+        let mut aggregates = aggregate(&run.observations);
+        aggregates.retain(|a| !a.metric.is_empty() && a.metric != "cell_status");
+        let cell_index = cells.iter().enumerate().map(|(index, cell)| (cell.id.clone(), index)).collect();
+        let comparisons = comparisons.unwrap_or_default().into_iter().map(|c| {
+            ((c.cell.clone(), c.workload.clone(), c.metric.clone(), c.x.map(f64::to_bits)), c)
+        });
+        let floors = noise.into_iter().filter_map(|c| {
+            let ratio = c.ratio?;
+            let floor = ratio.low.ln().abs().max(ratio.high.ln().abs());
+            Some(((c.workload, c.metric, c.x.map(f64::to_bits)), floor))
+        });
+        let (comparisons, floors) = (comparisons.collect(), floors.collect());
+        Digest { run, aggregates, workloads, cell_index, comparisons, floors, cells, axes }
+    }
+
+    /// The summary, where the run got as far as writing one.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.run.summary.as_ref()
+    }
+
+    /// Index of a cell in [`Digest::cells`].
+    pub fn index(&self, cell: &str) -> Option<usize> {
+        self.cell_index.get(cell).copied()
+    }
+
+    /// The cell of an aggregate against the reference.
+    pub fn comparison(&self, a: &Aggregate) -> Option<&Comparison> {
+        let place = (a.cell.clone(), a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits));
+        self.comparisons.get(&place)
+    }
+
+    /// Largest |ln ratio| that the A/A interval reaches for this metric; 0 where no control measured it.
+    pub fn floor(&self, a: &Aggregate) -> f64 {
+        self.floors.get(&(a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits))).copied().unwrap_or(0.0)
+    }
+
+    /// A fact about the machine as a number.
+    pub fn machine(&self, key: &str) -> Option<f64> {
+        self.run.fact("machine", key)?.trim().parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0)
+    }
+
+    /// Ok rows of `metric` (parts included) under `workload`, by cell index.
+    pub fn rows(&self, workload: &str, metric: &str) -> Vec<Vec<&'a Observation>> {
+        let mut rows = vec![Vec::new(); self.cells.len()];
+        for row in self.run.observations.iter().filter(|row| row.workload == workload && row.value.is_some()) {
+            if row.status == Status::Ok && wording::base(&row.metric) == metric {
+                if let Some(index) = self.index(&row.cell) {
+                    rows[index].push(row);
+                }
+            }
+        }
+        rows
+    }
+}
+
+fn tags(axes: &Axes) -> [(&'static str, &str); 6] {
+    [
+        ("model", &axes.model),
+        ("attention", &axes.attention),
+        ("weights", &axes.weights),
+        ("kv", &axes.kv),
+        ("decoding", &axes.decoding),
+        ("device", &axes.device),
+    ]
+}
+
+/// The summary's cells, then any that only rows mention, and the axes on which they differ.
+fn cells_and_axes(run: &Run) -> (Vec<Cell>, Vec<VaryingAxis>) {
+    let mut found: Vec<(Cell, Axes)> = Vec::new();
+    for cell in run.summary.iter().flat_map(|summary| &summary.cells) {
+        let (id, label, reason) = (cell.id.clone(), cell.label.clone(), cell.reason.clone());
+        let shown =
+            Cell { id, label, reason, role: cell.role, status: cell.status, places: Vec::new(), mark: Mark::default() };
+        found.push((shown, cell.axes.clone()));
+    }
+    let mut known: std::collections::HashSet<String> = found.iter().map(|(cell, _)| cell.id.clone()).collect();
+    for row in run.observations.iter().filter(|row| !row.cell.is_empty()) {
+        if known.contains(&row.cell) {
+            continue;
+        }
+        known.insert(row.cell.clone());
+        let (id, label) = (row.cell.clone(), row.cell.clone());
+        let (status, reason) = (row.status, row.reason.clone());
+        let shown =
+            Cell { id, label, reason, role: Role::Candidate, status, places: Vec::new(), mark: Mark::default() };
+        found.push((shown, row.axes.clone()));
+    }
+    let axes = varying(&found);
+    let channels: Vec<Channel> = axes.iter().map(|axis| axis.channel).collect();
+    let cells = found.into_iter().map(|(cell, tagged)| {
+        let places: Vec<String> = axes.iter().map(|axis| place(&tagged, axis.name).to_owned()).collect();
+        let index = |axis: &VaryingAxis, value: &String| axis.values.iter().position(|v| v == value).unwrap_or(0);
+        let indices: Vec<usize> = axes.iter().zip(&places).map(|(axis, value)| index(axis, value)).collect();
+        let label = if cell.label.is_empty() { cell.id.clone() } else { cell.label };
+        Cell { label, mark: Mark::at(&indices, &channels), places, ..cell }
+    });
+    let cells = cells.collect();
+    (cells, axes)
+}
+
+fn place<'a>(axes: &'a Axes, name: &str) -> &'a str {
+    tags(axes).into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+}
+
+fn varying(cells: &[(Cell, Axes)]) -> Vec<VaryingAxis> {
+    let mut axes: Vec<VaryingAxis> = Vec::new();
+    for (name, _) in tags(&Axes::default()) {
+        let mut values: Vec<String> = Vec::new();
+        for (_, tagged) in cells {
+            let value = place(tagged, name);
+            if !values.iter().any(|known| known == value) {
+                values.push(value.to_owned());
+            }
+        }
+        if values.len() > 1 {
+            axes.push(VaryingAxis { name, values, channel: Channel::None });
+        }
+    }
+    let counts: Vec<usize> = axes.iter().map(|axis| axis.values.len()).collect();
+    for (axis, channel) in axes.iter_mut().zip(channels(&counts)) {
+        axis.channel = channel;
+    }
+    axes
+}

@@ -1,0 +1,159 @@
+//! Numbers as a reader wants them: few digits, grouped thousands, one prefix per table.
+
+/// How the values of one metric are printed: multiply by `factor`, append `suffix`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unit {
+    /// From the stored unit to the printed one.
+    pub factor: f64,
+    /// The printed unit, empty for plain numbers.
+    pub suffix: &'static str,
+}
+
+impl Unit {
+    /// The unit for values of `metric` (stored in `unit`) up to `largest`.
+    pub fn of(metric: &str, unit: &str, largest: f64) -> Unit {
+        let plain = |suffix| Unit { factor: 1.0, suffix };
+        let base = metric.split(':').next().unwrap_or(metric);
+        match unit {
+            "B" => bytes(largest),
+            "1" if is_share(base) => Unit { factor: 100.0, suffix: "%" },
+            "1" | "" if base.ends_with("_bytes") => bytes(largest),
+            "" if base.ends_with("_ms") => plain("ms"),
+            "us" => plain("µs"),
+            "ms" | "s" | "tok/s" | "tok" | "nat" | "bit" | "GB/s" | "GFLOP/s" | "GOP/s" => plain(known(unit)),
+            _ => plain(""),
+        }
+    }
+
+    /// The number without its unit.
+    pub fn number(&self, value: f64) -> String {
+        significant(value * self.factor, 4)
+    }
+
+    /// The number with its unit, joined by a narrow no-break space.
+    pub fn text(&self, value: f64) -> String {
+        match self.suffix {
+            "" => self.number(value),
+            suffix => format!("{}\u{202f}{suffix}", self.number(value)),
+        }
+    }
+}
+
+fn known(unit: &str) -> &'static str {
+    ["ms", "s", "tok/s", "tok", "nat", "bit", "GB/s", "GFLOP/s", "GOP/s"].into_iter().find(|k| *k == unit).unwrap_or("")
+}
+
+fn is_share(base: &str) -> bool {
+    ["agreement", "rate", "fraction", "share", "acceptance_at"].iter().any(|end| base.ends_with(end))
+}
+
+fn bytes(largest: f64) -> Unit {
+    let (factor, suffix) = match largest.abs() {
+        l if l >= 1e9 => (1e-9, "GB"),
+        l if l >= 1e6 => (1e-6, "MB"),
+        l if l >= 1e4 => (1e-3, "kB"),
+        _ => (1.0, "B"),
+    };
+    Unit { factor, suffix }
+}
+
+/// `value` to at most `digits` significant digits; thousands grouped, tiny values as powers of ten, whole numbers without a point.
+pub fn significant(value: f64, digits: i32) -> String {
+    if !value.is_finite() {
+        return "–".into();
+    }
+    if value == 0.0 {
+        return "0".into();
+    }
+    let magnitude = value.abs().log10().floor() as i32;
+    if magnitude < -4 || magnitude >= 12 {
+        return scientific(value, magnitude, digits);
+    }
+    let decimals = if value.fract() == 0.0 { 0 } else { (digits - 1 - magnitude).max(0) };
+    let text = format!("{value:.*}", decimals as usize);
+    grouped(&text.replace('-', "−"))
+}
+
+fn scientific(value: f64, magnitude: i32, digits: i32) -> String {
+    let mantissa = value / 10f64.powi(magnitude);
+    let mantissa = format!("{mantissa:.*}", (digits - 2).max(0) as usize);
+    let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.').replace('-', "−");
+    format!("{mantissa}×10{}", superscript(magnitude))
+}
+
+fn superscript(number: i32) -> String {
+    let raise = |c: char| match c {
+        '-' => '⁻',
+        digit => ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][digit.to_digit(10).unwrap_or(0) as usize],
+    };
+    number.to_string().chars().map(raise).collect()
+}
+
+/// Narrow no-break spaces between thousands from 10 000 up.
+fn grouped(text: &str) -> String {
+    let (whole, rest) = text.split_once('.').map_or((text, None), |(whole, rest)| (whole, Some(rest)));
+    let n_digits = whole.chars().filter(char::is_ascii_digit).count();
+    let mut out = String::new();
+    for (index, c) in whole.chars().enumerate() {
+        let left = whole.chars().count() - index;
+        if n_digits > 4 && index > 0 && left % 3 == 0 && c.is_ascii_digit() && !out.ends_with('−') {
+            out.push('\u{202f}');
+        }
+        out.push(c);
+    }
+    match rest {
+        Some(rest) => format!("{out}.{rest}"),
+        None => out,
+    }
+}
+
+/// A ratio, e.g. `1.84×`; more digits near 1, where they matter.
+pub fn times(ratio: f64) -> String {
+    let digits = if (0.9..=1.1).contains(&ratio) { 4 } else { 3 };
+    format!("{}×", significant(ratio, digits))
+}
+
+/// A duration in words, e.g. `2 min 5 s`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_what_matters() {
+        let cases = [
+            (0.0, "0"),
+            (20.123456, "20.12"),
+            (1843.5678, "1844"),
+            (12345.6, "12\u{202f}346"),
+            (1234567.0, "1\u{202f}234\u{202f}567"),
+            (0.00123456, "0.001235"),
+            (1.5e-7, "1.5×10⁻⁷"),
+            (-3.25e-9, "−3.25×10⁻⁹"),
+            (-12.5, "−12.50"),
+            (f64::NAN, "–"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(significant(value, 4), expected, "{value}");
+        }
+        assert_eq!(times(1.003), "1.003×");
+        assert_eq!(times(1.8449), "1.84×");
+        assert_eq!(duration(125.2), "2 min 5 s");
+    }
+
+    #[test]
+    fn units_follow_the_metric() {
+        assert_eq!(Unit::of("weights_bytes", "B", 7.5e6).text(7.5e6), "7.500\u{202f}MB");
+        assert_eq!(Unit::of("top1_agreement:gptq-256", "1", 1.0).text(0.987), "98.70\u{202f}%");
+        assert_eq!(Unit::of("ppl", "1", 30.0).text(20.25), "20.25");
+        assert_eq!(Unit::of("us_per_call:gemv", "us", 30.0).suffix, "µs");
+    }
+}

@@ -1,0 +1,94 @@
+//! The question, the answer in words, how the run ended, and the verdicts at a glance.
+
+use serde::Serialize;
+
+use super::{Content, Section};
+use crate::digest::Digest;
+use crate::quantity::duration;
+use crate::wording;
+
+/// See the module.
+pub const SECTION: Section = Section {
+    id: "answer",
+    title: "Answer",
+    reading: "",
+    template: include_str!("../../templates/answer.tera"),
+    content,
+};
+
+#[derive(Serialize)]
+struct Values {
+    scenario: String,
+    question: String,
+    analysis: String,
+    answer: Vec<String>,
+    complete: bool,
+    state: String,
+    facts: Vec<String>,
+    command: String,
+    verdicts: Vec<VerdictChip>,
+    judged: String,
+}
+
+#[derive(Serialize)]
+struct VerdictChip {
+    id: String,
+    tone: &'static str,
+    icon: &'static str,
+    word: &'static str,
+}
+
+fn content(digest: &Digest) -> tera::TeraResult<Content> {
+    let summary = digest.summary();
+    let n_ok = digest.cells.iter().filter(|cell| cell.status == results::observation::Status::Ok).count();
+    let cells = format!("{n_ok} of {} cells measured", digest.cells.len());
+    let complete = summary.is_some_and(|summary| summary.complete);
+    let mut facts = Vec::new();
+    if let Some(summary) = summary {
+        facts.push(summary.started.replace('T', " ").replace('Z', " UTC"));
+        facts.push(duration(summary.elapsed_s));
+    }
+    facts.push(cells);
+    facts.extend(digest.run.fact("machine", "cpu_model").map(str::to_owned));
+    facts.extend(threads(digest));
+    let words = |pick: fn(&results::summary::Summary) -> &str| summary.map_or(String::new(), |s| pick(s).to_owned());
+    let question = words(|s| &s.question);
+    Content::of(&Values {
+        scenario: words(|s| &s.scenario),
+        question: if question.is_empty() { "What did this run measure?".into() } else { question },
+        analysis: words(|s| &s.analysis),
+        answer: summary.map_or_else(Vec::new, |s| s.answer.clone()),
+        complete,
+        state: if complete { "complete".into() } else { "partial: some cells are still owed".into() },
+        facts,
+        command: words(|s| &s.command),
+        verdicts: chips(digest),
+        judged: judged(digest),
+    })
+}
+
+fn threads(digest: &Digest) -> Option<String> {
+    let n: u32 = digest.run.observations.iter().map(|row| row.threads).max().filter(|n| *n > 0)?;
+    Some(if n == 1 { "1 thread".into() } else { format!("{n} threads") })
+}
+
+fn chips(digest: &Digest) -> Vec<VerdictChip> {
+    let chip = |claim: &results::claim::ClaimResult| {
+        let (icon, word) = wording::verdict(claim.verdict);
+        VerdictChip { id: claim.id.clone(), tone: wording::tone(claim.verdict), icon, word }
+    };
+    digest.run.claims.iter().map(chip).collect()
+}
+
+/// `5 claims from papers: 3 confirmed, 1 refuted, 1 open.`
+fn judged(digest: &Digest) -> String {
+    let claims = &digest.run.claims;
+    let n = |pick: &dyn Fn(&results::claim::Verdict) -> bool| claims.iter().filter(|c| pick(&c.verdict)).count();
+    let (confirmed, refuted) = (n(&|v| v.is_confirmed()), n(&|v| v.is_refuted()));
+    let open = claims.len() - confirmed - refuted;
+    let counts = [(confirmed, "confirmed"), (refuted, "refuted"), (open, "neither")];
+    let counts: Vec<String> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let noun = if claims.len() == 1 { "claim from a paper" } else { "claims from papers" };
+    format!("{} {noun}: {}", claims.len(), counts.join(", "))
+}

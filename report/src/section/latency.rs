@@ -1,0 +1,150 @@
+//! How long single events took: cumulative distributions with percentiles that admit when too few events stand behind them.
+
+use results::latency::{Latencies, Percentile};
+use serde::Serialize;
+
+use super::{Content, Section};
+use crate::chart::area;
+use crate::chart::lines::{Plot, SMALL, Series, sample};
+use crate::digest::{Cell, Digest};
+use crate::quantity::{Unit, significant};
+use crate::scale::Scale;
+use crate::wording;
+
+/// See the module.
+pub const SECTION: Section = Section {
+    id: "latency",
+    title: "Latency",
+    reading: "Each line climbs from 0 to 100 % of the events: the further left, the faster; a long flat shoulder at the top is a slow tail. A \
+              percentile is dashed or grey where fewer events were seen than are needed before the largest one exceeds it with 99 % probability.",
+    template: include_str!("../../templates/latency.tera"),
+    content,
+};
+
+const METRICS: &[&str] = &["ttft_ms", "tpot_ms", "itl_ms", "e2e_ms"];
+/// More points than a line of this width can show.
+const MOST_POINTS: usize = 240;
+
+#[derive(Serialize)]
+struct Tail {
+    text: String,
+    trusted: bool,
+    sort: f64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    cell: String,
+    icon: String,
+    label: String,
+    n: u64,
+    tails: Vec<Tail>,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    title: String,
+    svg: String,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Workload {
+    name: String,
+    figures: Vec<Figure>,
+}
+
+#[derive(Serialize)]
+struct Values {
+    workloads: Vec<Workload>,
+    legend: Vec<(String, String, String)>,
+}
+
+fn content(digest: &Digest) -> tera::TeraResult<Content> {
+    let mut workloads = Vec::new();
+    let mut seen = vec![false; digest.cells.len()];
+    for name in &digest.workloads {
+        let figures: Vec<Figure> = METRICS.iter().filter_map(|metric| figure(digest, name, metric, &mut seen)).collect();
+        if !figures.is_empty() {
+            workloads.push(Workload { name: name.clone(), figures });
+        }
+    }
+    if workloads.is_empty() {
+        return Ok(Content::Absent("no workload sent whole requests"));
+    }
+    let drawn = digest.cells.iter().zip(&seen).filter(|(_, seen)| **seen);
+    let legend = drawn.map(|(cell, _)| (cell.id.clone(), sample(&cell.mark, false), cell.label.clone())).collect();
+    Content::of(&Values { workloads, legend })
+}
+
+fn figure(digest: &Digest, workload: &str, metric: &str, seen: &mut [bool]) -> Option<Figure> {
+    let mut measured: Vec<(&Cell, Latencies)> = Vec::new();
+    for ((cell, rows), seen) in digest.cells.iter().zip(digest.rows(workload, metric)).zip(seen) {
+        let latencies = Latencies::from_ms(rows.iter().filter_map(|row| row.value));
+        if latencies.n() > 0 {
+            *seen = true;
+            measured.push((cell, latencies));
+        }
+    }
+    if measured.is_empty() {
+        return None;
+    }
+    let series: Vec<Series> = measured.iter().map(|(cell, latencies)| line(cell, latencies)).collect();
+    let (x_pixels, y_pixels) = area(SMALL);
+    let values = series.iter().flat_map(|line| line.points.iter().map(|p| p.0));
+    // a factor of 2 already deserves equal distances for equal factors
+    let x = Scale::fit_with(values, x_pixels, 2.0);
+    let name = wording::name(metric);
+    let title = format!("{name}, {workload}");
+    let description =
+        format!("Cumulative distribution of {} for {} cells. The table below lists the percentiles.", name.to_lowercase(), series.len());
+    let plot = Plot {
+        id: &format!("latency-{}", anchor(&title)),
+        title: &title,
+        description: &description,
+        x: (&format!("{name} (ms)"), x),
+        y: ("share of events (%)", Scale::linear(0.0, 100.0, y_pixels)),
+        size: SMALL,
+    };
+    let svg = plot.draw(&series, &|line, _| line.name.clone());
+    Some(Figure { title: name, svg, rows: measured.iter().map(|(cell, latencies)| row(cell, latencies)).collect() })
+}
+
+fn line(cell: &Cell, latencies: &Latencies) -> Series {
+    let n = latencies.n() as f64;
+    let mut share = 0.0;
+    let mut points = vec![];
+    for (ns, count) in latencies.buckets() {
+        let ms = ns as f64 * 1e-6;
+        points.push((ms, 100.0 * share / n));
+        share += count as f64;
+        points.push((ms, 100.0 * share / n));
+    }
+    let stride = points.len().div_ceil(MOST_POINTS).max(1);
+    let last = points.len() - 1;
+    let points: Vec<(f64, f64)> =
+        points.into_iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p).collect();
+    // the highest level whose percentile n events can carry: 1 - p^n >= 0.99
+    let carried = 100.0 * 0.01f64.powf(1.0 / n);
+    let trusted = points.iter().take_while(|p| p.1 <= carried).count();
+    let quick = |percent| latencies.percentile(percent).map_or(String::new(), |p| significant(p.ns as f64 * 1e-6, 3));
+    let name = format!("{}\nmedian {} ms, p90 {} ms, n = {}", cell.label, quick(50.0), quick(90.0), latencies.n());
+    Series { cell: cell.id.clone(), name, mark: cell.mark, points, band: vec![], trusted, marked: false }
+}
+
+fn row(cell: &Cell, latencies: &Latencies) -> Row {
+    let unit = Unit { factor: 1e-6, suffix: "ms" };
+    let tail = |p: Percentile| Tail { text: unit.number(p.ns as f64), trusted: p.trusted, sort: p.ns as f64 };
+    Row {
+        cell: cell.id.clone(),
+        icon: cell.mark.icon(),
+        label: cell.label.clone(),
+        n: latencies.n(),
+        tails: latencies.percentiles().into_iter().map(tail).collect(),
+    }
+}
+
+/// Letters and digits of `text`, the rest as dashes: safe as an id.
+pub fn anchor(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+}

@@ -1,0 +1,326 @@
+//! Quality against speed against memory: one point per cell, drawn here for the default metrics and redrawn by the script for others.
+
+use std::collections::BTreeMap;
+
+use results::aggregate::Aggregate;
+use results::observation::{Direction, Status};
+use results::summary::Role;
+use serde::Serialize;
+
+use super::{Content, Section};
+use crate::chart::scatter::{self, AxisTitle, Point, Range};
+use crate::digest::{Cell, Digest};
+use crate::mark::SHAPES;
+use crate::quantity::Unit;
+use crate::wording;
+
+/// See the module.
+pub const SECTION: Section = Section {
+    id: "pareto",
+    title: "Trade-off",
+    reading: "Each point is one combination of techniques; whiskers are 95 % intervals. The stepped line joins the points that no other \
+              point beats in both directions; a pale point is beaten by some other one, so you would hardly choose it. Larger points need \
+              more memory.",
+    template: include_str!("../../templates/pareto.tera"),
+    content,
+};
+
+const QUALITY: &[&str] = &["ppl", "kl_mean", "bits_per_byte", "top1_agreement"];
+const SPEED: &[&str] = &["decode_tok_s", "tpot_ms", "prefill_tok_s", "ttft_ms", "us_per_call"];
+const MEMORY: &[&str] = &["weights_bytes", "peak_rss_bytes", "kv_resident_bytes", "kv_logical_bytes"];
+/// Per-window and per-event figures, flags and checks make no point.
+const NOT_PLOTTED: &[&str] = &["nll_window", "delta_nll", "chunk_tokens", "roof_excess", "check", "acceptance_at"];
+
+/// A metric that the pickers offer.
+#[derive(Serialize)]
+struct Choice {
+    name: String,
+    suffix: &'static str,
+    factor: f64,
+    direction: Direction,
+    better: &'static str,
+    #[serde(skip)]
+    id: String,
+    /// `[median, low, high, n]` per cell.
+    values: Vec<Option<(f64, f64, f64, usize)>>,
+}
+
+#[derive(Serialize)]
+struct CellData<'a> {
+    id: &'a str,
+    label: &'a str,
+    role: Role,
+    colour: usize,
+    shape: usize,
+    fill: usize,
+    tick: usize,
+    places: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    cells: Vec<CellData<'a>>,
+    axes: Vec<&'static str>,
+    metrics: &'a [Choice],
+    shapes: [&'static str; 7],
+    x: usize,
+    y: usize,
+    size: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct AxisLegend {
+    name: &'static str,
+    values: Vec<(String, String)>,
+}
+
+/// A cell without numbers.
+#[derive(Serialize)]
+pub struct Missing {
+    icon: &'static str,
+    word: &'static str,
+    label: String,
+    id: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Row {
+    cell: String,
+    icon: String,
+    label: String,
+    values: Vec<String>,
+    place: &'static str,
+}
+
+#[derive(Serialize)]
+struct Values<'a> {
+    svg: String,
+    data: String,
+    choices: &'a [Choice],
+    x: usize,
+    y: usize,
+    size: Option<usize>,
+    legend: Vec<AxisLegend>,
+    columns: Vec<String>,
+    rows: Vec<Row>,
+    missing: Vec<Missing>,
+}
+
+fn content(digest: &Digest) -> tera::TeraResult<Content> {
+    let choices = choices(digest);
+    let Some((x, y)) = defaults(&choices) else {
+        return Ok(Content::Absent("a trade-off needs two different metrics on at least two cells"));
+    };
+    let size = pick(&choices, MEMORY, &[]);
+    let points = points(digest, &choices, x, y, size);
+    let (x_title, y_title) = (axis_title(&choices[x]), axis_title(&choices[y]));
+    let description = describe(&points, &x_title, &y_title);
+    let title = format!("{} against {}", choices[y].name, choices[x].name);
+    let svg = scatter::draw("pareto-chart", &title, &description, (960.0, 520.0), &points, (&x_title, &y_title));
+    let shown: Vec<usize> = [Some(x), Some(y), size].into_iter().flatten().collect();
+    Content::of(&Values {
+        svg,
+        data: script_json(&data(digest, &choices, x, y, size)),
+        x,
+        y,
+        size,
+        legend: legend(digest),
+        columns: shown.iter().map(|c| choices[*c].name.clone()).collect(),
+        rows: rows(digest, &choices, &shown, &points, &x_title, &y_title),
+        missing: missing(digest),
+        choices: &choices,
+    })
+}
+
+/// Metrics with a value on at least two cells, registry order; a sweep gives one choice per coordinate.
+fn choices(digest: &Digest) -> Vec<Choice> {
+    let mut groups: BTreeMap<(usize, &str, &str, u64), Vec<&Aggregate>> = BTreeMap::new();
+    for a in digest.aggregates.iter().filter(|a| a.median.is_some() && a.direction != Direction::None) {
+        if !NOT_PLOTTED.contains(&wording::base(&a.metric)) {
+            let x = a.x.map_or(0, |x| x.max(0.0).to_bits());
+            groups.entry((wording::rank(&a.metric), &a.metric, &a.workload, x)).or_default().push(a);
+        }
+    }
+    let several = |id: &str, workload: &str| {
+        groups.keys().filter(|key| key.1 == id && key.2 == workload).count() > 1
+    };
+    let wide: Vec<_> = groups.iter().filter(|(_, rows)| rows.len() > 1).collect();
+    wide.into_iter().map(|(key, rows)| choice(digest, rows, several(key.1, key.2))).collect()
+}
+
+fn choice(digest: &Digest, rows: &[&Aggregate], sweep: bool) -> Choice {
+    let first = rows[0];
+    let largest = rows.iter().filter_map(|a| a.median).fold(0.0, f64::max);
+    let unit = Unit::of(&first.metric, &first.unit, largest);
+    let at = match first.x {
+        Some(x) if sweep => format!(" at {}", crate::quantity::significant(x, 4)),
+        _ => String::new(),
+    };
+    let mut values = vec![None; digest.cells.len()];
+    for a in rows {
+        if let (Some(index), Some(median)) = (digest.index(&a.cell), a.median) {
+            values[index] = Some((median, a.low.unwrap_or(median), a.high.unwrap_or(median), a.n));
+        }
+    }
+    Choice {
+        name: format!("{}, {}{at}", wording::name(&first.metric), first.workload),
+        suffix: unit.suffix,
+        factor: unit.factor,
+        direction: first.direction,
+        better: wording::better(first.direction),
+        id: wording::base(&first.metric).to_owned(),
+        values,
+    }
+}
+
+fn pick(choices: &[Choice], ids: &[&str], not: &[usize]) -> Option<usize> {
+    ids.iter().find_map(|id| (0..choices.len()).find(|c| choices[*c].id == *id && !not.contains(c)))
+}
+
+/// Speed to the right, quality upwards; where one of them is missing, whatever else there is.
+fn defaults(choices: &[Choice]) -> Option<(usize, usize)> {
+    let y = pick(choices, QUALITY, &[]).or_else(|| pick(choices, MEMORY, &[])).or_else(|| pick(choices, SPEED, &[]))?;
+    let other = |c: &usize| *c != y && choices[*c].id != choices[y].id;
+    let x = pick(choices, SPEED, &[y]).or_else(|| pick(choices, MEMORY, &[y])).or_else(|| (0..choices.len()).find(other))?;
+    Some((x, y))
+}
+
+fn axis_title(choice: &Choice) -> AxisTitle {
+    let unit = if choice.suffix.is_empty() { String::new() } else { format!(" ({})", choice.suffix) };
+    AxisTitle { title: format!("{}{unit}, {}", choice.name, choice.better), direction: choice.direction }
+}
+
+fn points(digest: &Digest, choices: &[Choice], x: usize, y: usize, size: Option<usize>) -> Vec<Point> {
+    let largest = size.map_or(0.0, |s| choices[s].values.iter().flatten().map(|v| v.0).fold(0.0, f64::max));
+    let mut points = Vec::new();
+    for (index, cell) in digest.cells.iter().enumerate() {
+        let (Some(across), Some(up)) = (choices[x].values[index], choices[y].values[index]) else { continue };
+        let share = size.and_then(|s| choices[s].values[index]).map(|v| (v.0 / largest).max(0.0).sqrt());
+        let of = |choice: &Choice, v: (f64, f64, f64, usize)| {
+            Range { at: v.0 * choice.factor, low: v.1 * choice.factor, high: v.2 * choice.factor }
+        };
+        points.push(Point {
+            cell: cell.id.clone(),
+            label: cell.label.clone(),
+            tip: tip(cell, choices, index, &[Some(x), Some(y), size]),
+            mark: cell.mark,
+            x: of(&choices[x], across),
+            y: of(&choices[y], up),
+            radius: share.filter(|s| s.is_finite()).map_or(7.0, |share| 4.5 + 6.5 * share),
+            reference: cell.role == Role::Reference,
+            control: cell.role == Role::AaControl,
+        });
+    }
+    points
+}
+
+fn tip(cell: &Cell, choices: &[Choice], index: usize, shown: &[Option<usize>]) -> String {
+    let mut tip = cell.label.clone();
+    for choice in shown.iter().flatten().map(|c| &choices[*c]) {
+        tip.push_str(&format!("\n{}: {}", choice.name, value_text(choice, index)));
+    }
+    tip
+}
+
+fn value_text(choice: &Choice, index: usize) -> String {
+    let unit = Unit { factor: choice.factor, suffix: choice.suffix };
+    match choice.values[index] {
+        None => "–".into(),
+        Some((median, low, high, n)) if low < high => {
+            format!("{} [{}, {}], n = {n}", unit.text(median), unit.number(low), unit.number(high))
+        }
+        Some((median, _, _, n)) => format!("{}, n = {n}", unit.text(median)),
+    }
+}
+
+fn describe(points: &[Point], x: &AxisTitle, y: &AxisTitle) -> String {
+    let best = scatter::frontier(points, x.direction, y.direction);
+    let names: Vec<&str> = best.iter().map(|i| points[*i].label.as_str()).collect();
+    format!(
+        "Scatter plot of {} cells. Across: {}. Upwards: {}. Not beaten by any other cell: {}. The table below lists every value.",
+        points.len(),
+        x.title,
+        y.title,
+        names.join("; ")
+    )
+}
+
+fn rows(digest: &Digest, choices: &[Choice], shown: &[usize], points: &[Point], x: &AxisTitle, y: &AxisTitle) -> Vec<Row> {
+    let best = scatter::frontier(points, x.direction, y.direction);
+    let place = |cell: &Cell| match points.iter().position(|p| p.cell == cell.id) {
+        Some(_) if cell.role == Role::AaControl => "control",
+        Some(index) if best.contains(&index) => "frontier",
+        Some(_) => "beaten",
+        None => "not measured",
+    };
+    let ok = digest.cells.iter().enumerate().filter(|(_, cell)| cell.status == Status::Ok);
+    ok.map(|(index, cell)| Row {
+        cell: cell.id.clone(),
+        icon: cell.mark.icon(),
+        label: cell.label.clone(),
+        values: shown.iter().map(|c| value_text(&choices[*c], index)).collect(),
+        place: place(cell),
+    })
+    .collect()
+}
+
+fn data<'a>(digest: &'a Digest, choices: &'a [Choice], x: usize, y: usize, size: Option<usize>) -> Data<'a> {
+    let cell = |cell: &'a Cell| CellData {
+        id: &cell.id,
+        label: &cell.label,
+        role: cell.role,
+        colour: cell.mark.colour + 1,
+        shape: cell.mark.shape,
+        fill: cell.mark.fill,
+        tick: cell.mark.tick,
+        places: &cell.places,
+    };
+    Data {
+        cells: digest.cells.iter().map(cell).collect(),
+        axes: digest.axes.iter().map(|axis| axis.name).collect(),
+        metrics: choices,
+        shapes: SHAPES,
+        x,
+        y,
+        size,
+    }
+}
+
+/// JSON that may stand inside a script element: no `<` survives, so no tag can end or begin there.
+fn script_json<T: Serialize>(value: &T) -> String {
+    let json = serde_json::to_string(value).expect("plain data with string keys and finite numbers");
+    json.replace("</", "<\\/").replace('<', "\\u003c")
+}
+
+fn legend(digest: &Digest) -> Vec<AxisLegend> {
+    use crate::mark::Mark;
+    let n = digest.axes.len();
+    let channels: Vec<_> = digest.axes.iter().map(|axis| axis.channel).collect();
+    let icon = |axis: usize, value: usize| {
+        let mut places = vec![0; n];
+        places[axis] = value;
+        let mut mark = Mark::at(&places, &channels);
+        if !matches!(channels[axis], crate::mark::Channel::ColourAndShape | crate::mark::Channel::Colour) {
+            mark.colour = crate::mark::N_COLOURS;
+        }
+        mark.icon()
+    };
+    let axes = digest.axes.iter().enumerate().map(|(index, axis)| AxisLegend {
+        name: axis.name,
+        values: axis.values.iter().enumerate().map(|(v, value)| (value.clone(), icon(index, v))).collect(),
+    });
+    axes.collect()
+}
+
+/// Cells that ended without numbers, and why.
+pub fn missing(digest: &Digest) -> Vec<Missing> {
+    let ended = digest.cells.iter().filter(|cell| cell.status != Status::Ok);
+    ended
+        .map(|cell| {
+            let (icon, word) = wording::status(cell.status);
+            let reason = if cell.reason.is_empty() { "no reason was recorded".to_owned() } else { cell.reason.clone() };
+            Missing { icon, word, label: cell.label.clone(), id: cell.id.clone(), reason }
+        })
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! The limits of the machine, measured in the same run, and how near each cell came to them.
+
+use results::aggregate::Aggregate;
+use results::metric::roof::EXCESS_LIMIT;
+use serde::Serialize;
+
+use super::{Content, Section};
+use crate::chart::forest;
+use crate::digest::Digest;
+use crate::quantity::{Unit, significant};
+use crate::wording;
+
+/// See the module.
+pub const SECTION: Section = Section {
+    id: "roofline",
+    title: "Roofline",
+    reading: "The machine’s limits were measured in the same run. A bar is the least time that the counted work needs at those limits over the \
+              time it took: near 100 % means that only less work or another machine can make it faster. More than 100 % is impossible and \
+              casts doubt on the count, the limit or the clock.",
+    template: include_str!("../../templates/roofline.tera"),
+    content,
+};
+
+/// Weights below this multiple of the cache stay mostly inside it.
+const CACHE_MULTIPLE: f64 = 4.0;
+
+#[derive(Serialize)]
+struct Roof {
+    value: String,
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Row {
+    cell: String,
+    icon: String,
+    label: String,
+    part: String,
+    workload: String,
+    bar: String,
+    percent: String,
+    sort: f64,
+    limit: &'static str,
+    flag: &'static str,
+}
+
+#[derive(Serialize)]
+struct Values {
+    roofs: Vec<Roof>,
+    cache: Vec<String>,
+    has_part: bool,
+    rows: Vec<Row>,
+}
+
+fn content(digest: &Digest) -> tera::TeraResult<Content> {
+    let roofs = roofs(digest);
+    let fractions: Vec<&Aggregate> = of(digest, "roof_fraction").collect();
+    if roofs.is_empty() && fractions.is_empty() {
+        return Ok(Content::Absent("the machine’s limits were not measured in this run"));
+    }
+    let largest = fractions.iter().filter_map(|a| a.median).fold(1.0, f64::max);
+    let mut rows: Vec<Row> = fractions.iter().map(|a| row(digest, a, largest)).collect();
+    rows.sort_by(|a, b| a.workload.cmp(&b.workload).then(b.sort.total_cmp(&a.sort)));
+    Content::of(&Values { has_part: rows.iter().any(|row| !row.part.is_empty()), roofs, cache: cache(digest), rows })
+}
+
+fn of<'a>(digest: &'a Digest, base: &'a str) -> impl Iterator<Item = &'a Aggregate> {
+    digest.aggregates.iter().filter(move |a| wording::base(&a.metric) == base && a.median.is_some())
+}
+
+fn roofs(digest: &Digest) -> Vec<Roof> {
+    let rate = |key, unit: &str| digest.machine(key).map(|value| format!("{}\u{202f}{unit}", significant(value * 1e-9, 3)));
+    let size = digest.machine("llc_bytes").map(|value| Unit::of("", "B", value).text(value));
+    let all = [
+        (rate("stream_bytes_s", "GB/s"), "reading from memory"),
+        (rate("cache_bytes_s", "GB/s"), "reading from the cache"),
+        (rate("fma_flop_s", "GFLOP/s"), "f32 multiply-add"),
+        (rate("int8_op_s", "GOP/s"), "int8 dot products"),
+        (size, "last-level cache"),
+    ];
+    all.into_iter().filter_map(|(value, name)| Some(Roof { value: value?, name })).collect()
+}
+
+/// A sentence for each model whose weights the cache can hold.
+fn cache(digest: &Digest) -> Vec<String> {
+    let Some(llc) = digest.machine("llc_bytes") else { return Vec::new() };
+    let bytes = |value: f64| Unit::of("", "B", value).text(value);
+    let models = digest.summary().map_or(&[][..], |summary| &summary.models);
+    let sentence = |model: &results::summary::ModelCard| {
+        let weights = model.f32_bytes as f64;
+        let (sizes, source) = (format!("{} in f32; the last-level cache holds {}", bytes(weights), bytes(llc)), &model.source);
+        match weights {
+            w if w <= llc => Some(format!(
+                "The weights of {source} fit the last-level cache ({sizes}): their speed says nothing about memory bandwidth."
+            )),
+            w if w < CACHE_MULTIPLE * llc => Some(format!(
+                "The weights of {source} are not much larger than the last-level cache ({sizes}): part of them, and all of them in a \
+                 smaller format, stay in it, so their speed says little about memory bandwidth."
+            )),
+            _ => None,
+        }
+    };
+    models.iter().filter_map(sentence).collect()
+}
+
+fn row(digest: &Digest, a: &Aggregate, largest: f64) -> Row {
+    let share = a.median.unwrap_or(0.0);
+    let cell = digest.index(&a.cell).map(|index| &digest.cells[index]);
+    let label = cell.map_or(a.cell.clone(), |cell| cell.label.clone());
+    let percent = format!("{}\u{202f}%", significant(100.0 * share, 3));
+    let (class, flag) = match share {
+        s if s > EXCESS_LIMIT => ("bad", "✖ impossible: distrust this speed"),
+        s if s > 1.0 => ("open", "▲ above 100 %, within the error of both measurements"),
+        _ => ("ink", ""),
+    };
+    let interval = a.low.zip(a.high);
+    Row {
+        cell: a.cell.clone(),
+        icon: cell.map(|cell| cell.mark.icon()).unwrap_or_default(),
+        bar: forest::share(share, interval, largest, class, &format!("{label}: {percent} of the roof")),
+        label,
+        part: part(a),
+        workload: a.workload.clone(),
+        percent,
+        sort: share,
+        limit: binding(digest, a),
+        flag,
+    }
+}
+
+fn part(a: &Aggregate) -> String {
+    let x = a.x.map(|x| format!("{} tokens", significant(x, 4)));
+    [Some(wording::part(&a.metric).to_owned()).filter(|part| !part.is_empty()), x].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// The limit that `roof_fraction` was the largest share of.
+fn binding(digest: &Digest, a: &Aggregate) -> &'static str {
+    let limits = [
+        ("roof_bandwidth_fraction", "bandwidth"),
+        ("roof_flop_fraction", "f32 arithmetic"),
+        ("roof_int8_fraction", "int8 arithmetic"),
+    ];
+    let share = |id: &str| {
+        let same = |b: &&Aggregate| {
+            b.cell == a.cell && b.workload == a.workload && b.x == a.x && wording::part(&b.metric) == wording::part(&a.metric)
+        };
+        of(digest, id).find(same).and_then(|b| b.median)
+    };
+    let shares = limits.into_iter().filter_map(|(id, words)| Some((share(id)?, words)));
+    shares.max_by(|a, b| a.0.total_cmp(&b.0)).map_or("–", |(_, words)| words)
+}

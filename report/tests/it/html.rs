@@ -1,0 +1,145 @@
+//! What must be in the page, and what must never be.
+
+use crate::sample::{self, HOSTILE};
+use results::run::Run;
+
+/// Text of the section with this anchor.
+fn section<'a>(html: &'a str, id: &str) -> &'a str {
+    let start = html.find(&format!("<section id=\"{id}\"")).unwrap_or_else(|| panic!("no section {id}"));
+    let rest = &html[start..];
+    &rest[..rest.find("</section>").expect("section ends")]
+}
+
+#[test]
+fn every_section_is_there_in_order() {
+    let html = report::render(&sample::run(5)).expect("renders");
+    let ids =
+        ["answer", "pareto", "tables", "latency", "roofline", "claims", "sweeps", "models", "caveats", "glossary", "provenance"];
+    let places: Vec<usize> = ids.iter().map(|id| html.find(&format!("<section id=\"{id}\"")).expect(id)).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    for id in ids {
+        assert!(html.contains(&format!("href=\"#{id}\"")), "{id} is not in the contents");
+    }
+}
+
+#[test]
+fn nothing_is_fetched() {
+    let html = report::render(&sample::run(2)).expect("renders");
+    for needle in ["src=\"http", "href=\"http", "src='http", "url(http", "@import", "<link", "src=\"//", "fetch(", "<iframe"] {
+        assert!(!html.contains(needle), "{needle}");
+    }
+    let without_namespace = html.replace("http://www.w3.org/2000/svg", "");
+    assert!(!without_namespace.contains("http://") && !without_namespace.contains("https://"));
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    let html = report::render(&sample::run(2)).expect("renders");
+    assert!(!html.contains(HOSTILE) && !html.contains("<img"));
+    let escaped = "&lt;/script&gt;&lt;img src=x onerror=";
+    assert!(html.matches(escaped).count() >= 4, "answer, missing cells, claim and provenance carry it as text");
+    assert_eq!(html.matches("</script>").count(), 2, "the data and the script end once each");
+}
+
+#[test]
+fn hostile_labels_stay_inside_the_data() {
+    let mut run = sample::run(2);
+    for cell in &mut run.summary.as_mut().expect("summary").cells {
+        cell.label = format!("{}{HOSTILE}", cell.label);
+        cell.axes.weights = format!("{}{HOSTILE}", cell.axes.weights);
+    }
+    let html = report::render(&run).expect("renders");
+    assert!(!html.contains("<img"));
+    assert_eq!(html.matches("</script>").count(), 2);
+    let start = html.find("id=\"pareto-data\">").expect("data") + "id=\"pareto-data\">".len();
+    let json = &html[start..start + html[start..].find("</script>").expect("end")];
+    let data: serde_json::Value = serde_json::from_str(json).expect("the data is JSON");
+    assert!(data["cells"][0]["label"].as_str().expect("label").ends_with(HOSTILE), "and comes back as it was");
+}
+
+#[test]
+fn the_answer_comes_first_and_partial_is_said() {
+    let html = report::render(&sample::run(5)).expect("renders");
+    let answer = section(&html, "answer");
+    for needle in ["Which cheap trick", "2.65× the reference", "partial", "2 confirmed", "not reproduced", "skipped: no GPU"] {
+        assert!(answer.contains(needle), "{needle}");
+    }
+}
+
+#[test]
+fn cells_without_numbers_are_listed_with_reasons() {
+    let html = report::render(&sample::run(5)).expect("renders");
+    let pareto = section(&html, "pareto");
+    for needle in ["wrong result", "logits is 3.100e0", "skipped", "needs a calibration text"] {
+        assert!(pareto.contains(needle), "{needle}");
+    }
+    assert!(!pareto.contains("data-cell=\"naive+gptq-4bit-g128+contiguous+greedy+cpu\""), "a wrong cell has no point");
+}
+
+#[test]
+fn tables_word_noise_and_spread() {
+    let html = report::render(&sample::run(5)).expect("renders");
+    let tables = section(&html, "tables");
+    for needle in ["within noise", "better", "excellent", "reference again (A/A)", "95 % interval", "equal"] {
+        assert!(tables.contains(needle), "{needle}");
+    }
+}
+
+#[test]
+fn impossible_speeds_and_cached_weights_are_called_so() {
+    let html = report::render(&sample::run(5)).expect("renders");
+    let roofline = section(&html, "roofline");
+    assert!(roofline.contains("impossible: distrust"));
+    assert!(roofline.contains("says nothing about memory bandwidth") || roofline.contains("say nothing about memory bandwidth") || roofline.contains("speed says nothing"));
+}
+
+#[test]
+fn every_chart_has_a_text_alternative() {
+    let html = report::render(&sample::run(5)).expect("renders");
+    let n_charts = html.matches("class=\"drawing\"").count();
+    assert!(n_charts >= 6, "{n_charts}");
+    assert_eq!(html.matches("<desc id=").count(), n_charts);
+    assert!(html.matches("<details class=\"data\">").count() >= n_charts);
+    assert!(!html.contains("NaN") || html.matches("NaN").count() == 2, "numbers are numbers (the script names NaN itself)");
+}
+
+#[test]
+fn untrusted_percentiles_are_marked() {
+    let html = report::render(&sample::run(2)).expect("renders");
+    assert!(section(&html, "latency").contains("too few events for this percentile"));
+}
+
+#[test]
+fn a_run_without_anything_is_a_page_too() {
+    let html = report::render(&Run::default()).expect("renders");
+    assert!(html.contains("Not in this report") && html.contains("no summary"));
+    let mut run = sample::run(1);
+    run.summary = None;
+    run.claims.clear();
+    run.facts.clear();
+    let html = report::render(&run).expect("renders without a summary");
+    assert!(html.contains("section id=\"tables\""));
+}
+
+#[test]
+fn the_same_run_gives_the_same_page() {
+    let run = sample::run(3);
+    assert_eq!(report::render(&run).expect("renders"), report::render(&run).expect("renders"));
+}
+
+#[test]
+fn writing_replaces_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run");
+    let mut directory = results::run::RunDirectory::create(&path).expect("a run directory");
+    directory.append(&sample::run(1).observations).expect("rows");
+    directory.seal().expect("sealed");
+    std::fs::write(path.join(report::FILE_NAME), "old").expect("an old report");
+    let written = report::write(&path).expect("a report");
+    assert!(std::fs::read_to_string(written).expect("readable").starts_with("<!DOCTYPE html>"));
+    let leftovers = std::fs::read_dir(&path).expect("folder").filter(|e| {
+        e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with(".report"))
+    });
+    assert_eq!(leftovers.count(), 0);
+    assert!(report::write(&folder.path().join("nothing")).is_err());
+}

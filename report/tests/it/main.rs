@@ -1,0 +1,5 @@
+//! The page of a made-up run: its text, and its life in a real browser.
+
+mod browser;
+mod html;
+mod sample;
