@@ -1,2 +1,20 @@
-//! infermark
-fn main() {}
+//! `infermark`: a TOML scenario becomes results that people can trust.
+
+mod cell;
+mod claims;
+mod cli;
+mod diagnostic;
+mod library;
+mod machine;
+mod matrix;
+mod part;
+mod protocol;
+mod runner;
+mod scenario;
+mod stopwatch;
+mod text;
+mod worker;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

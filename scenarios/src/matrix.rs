@@ -1,6 +1,6 @@
 //! From the lists of a scenario to its cells: the reference first, then every other combination, then the control.
 
-use attention::AttentionSpec;
+use attention::{AttentionSpec, FlashSpec};
 use decoding::DecodingSpec;
 use engine::{DeviceSpec, EngineSpec, PlanFacts};
 use kv_cache::KvSpec;
@@ -61,7 +61,7 @@ impl Lists {
     fn of(scenario: &Scenario) -> Lists {
         let (m, e) = (&scenario.matrix, &scenario.engine);
         Lists {
-            attention: or_shared(&m.attention, &e.attention, AttentionSpec::default()),
+            attention: or_shared(&m.attention, &e.attention, AttentionSpec::Flash(FlashSpec::default())),
             weights: or_shared(&m.weights, &e.weights, WeightsSpec::F32),
             kv: or_shared(&m.kv, &e.kv, KvSpec::default()),
             decoding: or_shared(&m.decoding, &e.decoding, DecodingSpec::Greedy),
@@ -138,5 +138,63 @@ fn label(tags: &[String; 5], varies: &[bool]) -> String {
     match varying.is_empty() {
         true => format!("{} · {}", tags[0], tags[1]),
         false => varying.join(" · "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::cell::ResolvedScenario;
+    use crate::library;
+
+    fn cells(text: &str) -> Vec<Cell> {
+        ResolvedScenario::parse(text, None).unwrap_or_else(|e| panic!("{e}")).cells
+    }
+
+    #[test]
+    fn every_shipped_scenario_has_the_cells_it_had() {
+        let mut names = BTreeSet::new();
+        for definition in library::definitions() {
+            assert!(names.insert(definition.name), "two scenarios are called {}", definition.name);
+            let resolved = ResolvedScenario::parse(definition.text, None).unwrap_or_else(|e| panic!("{}: {e}", definition.path));
+            assert_eq!(resolved.scenario.name, definition.name, "{}: name and file differ", definition.path);
+            let lines: Vec<String> = resolved.cells.iter().map(|c| format!("{} | {} | {:?}", c.id, c.label, c.role)).collect();
+            insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+                insta::assert_snapshot!(definition.name, lines.join("\n"));
+            });
+            let ids: BTreeSet<&str> = resolved.cells.iter().map(|c| c.id.as_str()).collect();
+            assert_eq!(ids.len(), resolved.cells.len(), "{}: ids are not unique", definition.path);
+        }
+    }
+
+    #[test]
+    fn the_reference_comes_first_and_the_control_last() {
+        let text = "name = \"a\"\nquestion = \"q\"\n[model]\nsource = \"random:llama-tiny\"\n[matrix]\nweights = [\"f16\", \"f32\"]\n\
+                    [reference]\nweights = \"f32\"\n[[workload]]\nkind = \"decode\"\ntokens = 4\n";
+        let roles: Vec<(String, Role)> = cells(text).into_iter().map(|c| (c.axes.weights, c.role)).collect();
+        let expected = [("f32", Role::Reference), ("f16", Role::Candidate), ("f32", Role::AaControl)];
+        assert_eq!(roles, expected.map(|(w, r)| (w.to_string(), r)));
+        let quiet = text.replace("[[workload]]", "[budget]\naa_control = false\n[[workload]]");
+        assert_eq!(cells(&quiet).len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_run_is_skipped_with_its_reason() {
+        let text = "name = \"a\"\nquestion = \"q\"\n[model]\nsource = \"random:llama-tiny\"\n[matrix]\n\
+                    weights = [\"f32\", { kind = \"gptq\", bits = 4 }]\ndecoding = [\"greedy\", \"speculative\"]\n\
+                    [[workload]]\nkind = \"prefill\"\ntokens = [4]\n";
+        let skipped: Vec<bool> = cells(text).iter().map(|c| c.unsupported.is_some()).collect();
+        assert_eq!(skipped, [false, true, true, true, false]);
+        let reason = cells(text)[1].unsupported.clone().unwrap_or_default();
+        assert!(reason.contains("draft"), "{reason}");
+    }
+
+    #[test]
+    fn a_scenario_without_axes_has_one_cell() {
+        let text = "name = \"a\"\nquestion = \"q\"\n[[workload]]\nkind = \"kernels\"\nkernels = [{ op = \"gemv\", rows = 1, n = 8, k = 8 }]\n";
+        let cells = cells(text);
+        assert_eq!((cells.len(), cells[0].role, cells[0].axes.model.as_str()), (1, Role::Reference, "none"));
     }
 }

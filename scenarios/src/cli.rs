@@ -1,0 +1,190 @@
+//! The command line: one file per command, one meaning per exit code.
+
+mod bench_against;
+mod check;
+mod doctor;
+mod engine_choice;
+mod export;
+mod find;
+mod generate;
+mod list;
+mod logits;
+mod overrides;
+mod perplexity;
+mod plan;
+mod run;
+mod table;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::diagnostic::Diagnostics;
+
+/// Everything asked for held.
+pub const PASS: u8 = 0;
+/// The command line or a scenario file is wrong.
+pub const USAGE: u8 = 2;
+/// A run, or what it needs, failed.
+pub const RUN_FAILED: u8 = 3;
+/// The measurement does not decide.
+pub const INCONCLUSIVE: u8 = 4;
+
+/// Why a command ends without a result.
+#[derive(Debug)]
+pub enum Failure {
+    /// What the caller wrote is wrong.
+    Usage(anyhow::Error),
+    /// What was asked for could not be done.
+    Run(anyhow::Error),
+}
+
+/// What a command comes to: an exit code, or a failure.
+pub type Outcome = Result<u8, Failure>;
+
+/// Says whose fault an error is.
+pub trait Blame<T> {
+    /// The caller's.
+    fn usage(self) -> Result<T, Failure>;
+    /// The machine's, the network's, a file's.
+    fn failed(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
+    fn usage(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Usage(error.into()))
+    }
+
+    fn failed(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Run(error.into()))
+    }
+}
+
+/// Benchmarks and reproductions of LLM inference techniques, one engine, one scenario file each.
+#[derive(Parser)]
+#[command(name = "infermark", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(long_about = "Benchmarks and reproductions of LLM inference techniques.
+
+A scenario is a TOML file that asks a question and lists parts: attention variants, weight formats, caches, decoding \
+methods. Every combination is a cell: a process of its own, checked for correctness before and after it is timed, its \
+repetitions interleaved with those of the other cells. The results are tidy Parquet files and one HTML report that \
+needs no network.")]
+#[command(after_long_help = "Start here:
+  infermark run quickstart            compare attention, weights and decoding in about three minutes
+  infermark list                      the scenarios inside this program
+  infermark show smoke > mine.toml    a file to start from (set `name` to the file's name)
+  infermark plan mine.toml            what would run, and what would be skipped and why
+  infermark doctor                    what this machine can measure
+
+Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage or scenario, 3 a run failed, 4 inconclusive (--strict).")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure a scenario and write its report
+    Run(run::Run),
+    /// List the scenarios inside this program
+    List(list::List),
+    /// Show what a scenario would run, what it would skip and why; reads no weights
+    Plan(plan::Plan),
+    /// Print the TOML of a scenario: a starting point for your own
+    Show(list::Show),
+    /// Write report.html of a run again
+    Report(run::Report),
+    /// Judge a run against a baseline under a policy
+    Check(check::Check),
+    /// Lay two runs beside each other, without a verdict
+    Compare(check::Compare),
+    /// Write a run's rows as CSV, llama-bench JSON lines or github-action-benchmark JSON
+    Export(export::Export),
+    /// Say what this machine, this build and this environment can measure
+    Doctor(doctor::Doctor),
+    /// Print the logits of a few tokens, for comparing with another implementation
+    Logits(logits::Logits),
+    /// Continue a prompt
+    Generate(generate::Generate),
+    /// Perplexity of a text
+    Perplexity(perplexity::Perplexity),
+    /// Build another commit and measure it against this build, interleaved
+    BenchAgainst(bench_against::BenchAgainst),
+    /// Hold a cell and obey the runner on standard input
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Parses the command line and obeys it.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(command) => command.obey(),
+        Command::List(command) => command.obey(),
+        Command::Plan(command) => command.obey(),
+        Command::Show(command) => command.obey(),
+        Command::Report(command) => command.obey(),
+        Command::Check(command) => command.obey(),
+        Command::Compare(command) => command.obey(),
+        Command::Export(command) => command.obey(),
+        Command::Doctor(command) => command.obey(),
+        Command::Logits(command) => command.obey(),
+        Command::Generate(command) => command.obey(),
+        Command::Perplexity(command) => command.obey(),
+        Command::BenchAgainst(command) => command.obey(),
+        Command::Worker => crate::worker::main().map(|()| PASS).failed(),
+    };
+    ExitCode::from(match outcome {
+        Ok(code) => code,
+        Err(Failure::Usage(error)) => explain(&error, USAGE),
+        Err(Failure::Run(error)) => explain(&error, RUN_FAILED),
+    })
+}
+
+/// Tells the person what is wrong, on standard error.
+fn explain(error: &anyhow::Error, code: u8) -> u8 {
+    let mut stderr = std::io::stderr();
+    let colour = stderr.is_terminal();
+    let text = match error.downcast_ref::<Diagnostics>() {
+        Some(diagnostics) => diagnostics.render(colour),
+        None if colour => format!("\x1b[1;31merror\x1b[0m: {error:#}"),
+        None => format!("error: {error:#}"),
+    };
+    // nobody is left to tell when standard error is closed
+    let _ = writeln!(stderr, "{text}");
+    code
+}
+
+/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).failed(),
+        _ => Ok(()),
+    }
+}
+
+/// Text or JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shape {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `value` as indented JSON and a newline.
+pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").failed()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

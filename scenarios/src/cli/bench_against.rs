@@ -1,0 +1,111 @@
+//! `bench-against`: another commit's build and this one, measured in turns on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use ci::CheckOptions;
+use clap::Args;
+
+use super::{Blame, Outcome, PASS, check, find, print, run};
+use crate::runner::{self, RunRequest};
+
+/// The command `bench-against`.
+#[derive(Args)]
+#[command(after_long_help = "The commit is checked out into a worktree below target/, built in release mode beside it, and its \
+workers run in turns with this program's: A B A B. Both sides share machine, scenario and time, so wall-clock can gate.
+
+Example: cargo run --release -- bench-against main --scenario smoke")]
+pub struct BenchAgainst {
+    /// Commit, branch or tag to measure against
+    #[arg(value_name = "GITREF")]
+    reference: String,
+    /// Name of a scenario, or the path of a .toml file
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    scenario: String,
+    /// Where results go [default: results/runs/<UTC date and time>-<name>-against-<commit>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Another value for an axis or a field
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// A policy instead of the shipped one
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Undecided is a failure (exit code 4)
+    #[arg(long)]
+    strict: bool,
+    /// console, markdown (a pull-request comment), junit, annotations or json
+    #[arg(long, default_value = "console", value_parser = str::parse::<ci::Format>)]
+    format: ci::Format,
+}
+
+impl BenchAgainst {
+    pub(super) fn obey(&self) -> Outcome {
+        let scenario = find::resolve(find::find(&self.scenario)?, &self.sets)?;
+        find::fetch_models(&scenario)?;
+        let root = PathBuf::from(git(Path::new("."), &["rev-parse", "--show-toplevel"]).usage()?);
+        let commit = git(&root, &["rev-parse", "--verify", &format!("{}^{{commit}}", self.reference)])
+            .with_context(|| format!("{}: not a commit of this repository", self.reference))
+            .usage()?;
+        let base = build(&root, &commit).failed()?;
+        let output = self.output.clone().unwrap_or_else(|| {
+            let name = format!("{}-against-{}", scenario.scenario.name, &commit[..commit.len().min(8)]);
+            run::default_output(&name)
+        });
+        let command = run::command_line();
+        let request = RunRequest { scenario, output, resume: false, cells_filter: None, command, quiet: false };
+        let outcome = runner::run_against(request, base).failed()?;
+        let report = report::write(&outcome.run_dir).failed()?;
+        let options = CheckOptions {
+            head: outcome.run_dir.clone(),
+            policy: self.policy.clone(),
+            strict: self.strict,
+            format: self.format,
+            ..CheckOptions::default()
+        };
+        let code = ci::run_check(&options).map_err(check::blame)?;
+        eprintln!("report: {}", report.display());
+        print("")?;
+        Ok(if code == PASS && outcome.exit == super::RUN_FAILED { super::RUN_FAILED } else { code })
+    }
+}
+
+/// Builds `commit` in a worktree that is removed again; gives back the binary, which stays below target/.
+fn build(root: &Path, commit: &str) -> Result<PathBuf> {
+    let place = root.join("target").join("bench-against").join(&commit[..commit.len().min(12)]);
+    let (tree, target) = (place.join("tree"), place.join("target"));
+    let binary = target.join("release").join(format!("infermark{}", std::env::consts::EXE_SUFFIX));
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    // an interrupted build leaves a worktree that git still knows
+    let _ = git(root, &["worktree", "remove", "--force", &tree.to_string_lossy()]);
+    git(root, &["worktree", "prune"])?;
+    git(root, &["worktree", "add", "--detach", "--force", &tree.to_string_lossy(), commit])?;
+    eprintln!("building {commit} …");
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--target-dir"])
+        .arg(&target)
+        .current_dir(&tree)
+        .status()
+        .context("cannot start cargo, which builds the other commit");
+    let removed = git(root, &["worktree", "remove", "--force", &tree.to_string_lossy()]);
+    if !status?.success() {
+        bail!("{commit} does not build; see cargo's messages above");
+    }
+    removed?;
+    match binary.is_file() {
+        true => Ok(binary),
+        false => bail!("{}: the build left no such program; is {commit} older than the program's name?", binary.display()),
+    }
+}
+
+/// Standard output of a git command run in `folder`.
+fn git(folder: &Path, words: &[&str]) -> Result<String> {
+    let output = Command::new("git").args(words).current_dir(folder).output().context("cannot start git, which bench-against needs")?;
+    if !output.status.success() {
+        bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+}

@@ -1,0 +1,84 @@
+//! `check` and `compare`: thin doors to the `ci` crate.
+
+use std::path::PathBuf;
+
+use ci::{CheckError, CheckOptions, Format};
+use clap::Args;
+
+use super::{Failure, Outcome, RUN_FAILED};
+
+/// The command `check`.
+#[derive(Args)]
+#[command(after_long_help = "Deterministic metrics (bytes, accepted tokens, perplexity, exactness) gate always. Wall-clock gates \
+only where base and head ran interleaved in one job: see `infermark bench-against`.
+
+Exit codes: 0 pass, 1 regression, 2 wrong usage, 3 a run cannot be read, 4 inconclusive (with --strict).")]
+pub struct Check {
+    /// A run directory, or a folder of them of which the newest that fits is taken
+    #[arg(long, value_name = "DIR")]
+    baseline: Option<PathBuf>,
+    /// The run directory to judge
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// A policy instead of the shipped one
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Undecided is a failure (exit code 4)
+    #[arg(long)]
+    strict: bool,
+    /// Compare across machines, labelled as such
+    #[arg(long)]
+    allow_different_hardware: bool,
+    /// console, markdown (a pull-request comment), junit, annotations or json
+    #[arg(long, default_value = "console", value_parser = str::parse::<Format>)]
+    format: Format,
+    /// Write there instead of standard output, which then gets the verdict alone
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Check {
+    pub(super) fn obey(&self) -> Outcome {
+        let options = CheckOptions {
+            baseline: self.baseline.clone(),
+            head: self.run.clone(),
+            policy: self.policy.clone(),
+            strict: self.strict,
+            allow_different_hardware: self.allow_different_hardware,
+            format: self.format,
+            output: self.output.clone(),
+        };
+        ci::run_check(&options).map_err(blame)
+    }
+}
+
+/// Sorts the errors of `ci` by its own exit codes.
+pub fn blame(error: CheckError) -> Failure {
+    match error.exit_code() {
+        RUN_FAILED => Failure::Run(error.into()),
+        _ => Failure::Usage(error.into()),
+    }
+}
+
+/// The command `compare`.
+#[derive(Args)]
+pub struct Compare {
+    /// A run directory
+    #[arg(value_name = "A")]
+    a: PathBuf,
+    /// Another one
+    #[arg(value_name = "B")]
+    b: PathBuf,
+    /// console, markdown or json
+    #[arg(long, default_value = "console", value_parser = str::parse::<Format>)]
+    format: Format,
+    /// Write there instead of standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Compare {
+    pub(super) fn obey(&self) -> Outcome {
+        ci::run_compare(&self.a, &self.b, self.format, self.output.as_deref()).map_err(blame)
+    }
+}

@@ -1,0 +1,137 @@
+//! A model and parts from flags, for the commands that need an engine and no scenario.
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use engine::{BuildOptions, Checkpoint, Engine, EngineSpec};
+use model::{SeqId, Step, TokenId};
+use toml::{Table, Value};
+
+use super::{Blame, Failure, overrides};
+use crate::scenario::Parts;
+use crate::{library, machine, text};
+
+/// Windows and tokens per window for quantizers that calibrate, as a scenario has them by default.
+const CALIBRATION: (usize, usize) = (32, 256);
+
+/// Which model and which parts.
+#[derive(Args)]
+pub struct EngineChoice {
+    /// embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder
+    #[arg(long, value_name = "SOURCE")]
+    model: String,
+    /// Draft model for speculative decoding, same forms
+    #[arg(long, value_name = "SOURCE")]
+    draft: Option<String>,
+    /// Attention: flash, naive, or a table such as '{ kind = "flash" }'
+    #[arg(long, value_name = "PART", default_value = "flash")]
+    attention: String,
+    /// Weights: f32, f16, bf16, int8, or '{ kind = "gptq", bits = 4, group = 128 }'
+    #[arg(long, value_name = "PART", default_value = "f32")]
+    weights: String,
+    /// KV cache
+    #[arg(long, value_name = "PART", default_value = "contiguous")]
+    kv: String,
+    /// Decoding: greedy, sampled, speculative, or '{ kind = "sampled", temperature = 0.8, top_p = 0.95 }'
+    #[arg(long, value_name = "PART", default_value = "greedy")]
+    decoding: String,
+    /// Device: cpu, or '{ kind = "cpu", isa = "scalar" }'
+    #[arg(long, value_name = "PART", default_value = "cpu")]
+    device: String,
+    /// Text for quantizers that calibrate
+    #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
+    calibration: String,
+    /// Worker threads [default: the physical cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// An engine, and the checkpoint it was built from.
+pub struct Built {
+    /// The engine.
+    pub engine: Engine,
+    /// The target's checkpoint.
+    pub target: Checkpoint,
+}
+
+impl EngineChoice {
+    /// Opens the target alone.
+    pub fn open(&self) -> Result<Checkpoint, Failure> {
+        open(&self.model)
+    }
+
+    /// Builds an engine whose sequences hold `context_tokens`.
+    pub fn build(&self, target: Checkpoint, context_tokens: usize) -> Result<Built, Failure> {
+        let spec = self.spec()?;
+        if let Err(refusal) = spec.plan(engine::PlanFacts { has_draft: self.draft.is_some(), random_weights: target.is_random() }) {
+            return Err(anyhow!("{refusal}; {}", if spec.decoding.needs_draft() { "give --draft" } else { "choose other parts" })).usage();
+        }
+        let threads = self.threads.unwrap_or_else(machine::default_threads);
+        let device = spec.device.open(threads).usage()?;
+        let draft = self.draft.as_deref().map(open).transpose()?;
+        let calibration = if spec.weights.needs_calibration() { self.windows(&target)? } else { vec![] };
+        let options = BuildOptions { context_tokens, calibration: &calibration, progress: &mut |_, _| {} };
+        let engine = Engine::build(&spec, &target, draft.as_ref(), &device, options).failed()?;
+        Ok(Built { engine, target })
+    }
+
+    fn spec(&self) -> Result<EngineSpec, Failure> {
+        let axes = [
+            ("attention", &self.attention),
+            ("weights", &self.weights),
+            ("kv", &self.kv),
+            ("decoding", &self.decoding),
+            ("device", &self.device),
+        ];
+        let table: Table = axes.iter().map(|(axis, given)| (axis.to_string(), overrides::parse_value(given))).collect();
+        let parts = serde_path_to_error::deserialize::<_, Parts>(Value::Table(table))
+            .map_err(|error| anyhow!("--{}: {}", error.path(), error.inner().message()))
+            .usage()?;
+        let missing = || anyhow!("a part is missing");
+        Ok(EngineSpec {
+            attention: parts.attention.with_context(missing).usage()?,
+            weights: parts.weights.with_context(missing).usage()?,
+            kv: parts.kv.with_context(missing).usage()?,
+            decoding: parts.decoding.with_context(missing).usage()?,
+            device: parts.device.with_context(missing).usage()?,
+        })
+    }
+
+    fn windows(&self, target: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
+        let tokens = target.encode(&text::resolve(&self.calibration, None).usage()?).failed()?;
+        let (n, length) = CALIBRATION;
+        let all: Vec<&[TokenId]> = tokens.chunks_exact(length).collect();
+        let n = n.min(all.len());
+        Ok((0..n).map(|i| all[i * all.len() / n].to_vec()).collect())
+    }
+}
+
+fn open(given: &str) -> Result<Checkpoint, Failure> {
+    let source = library::model_source(given, None).usage()?;
+    let library = library::models();
+    match Checkpoint::open(&source, &library) {
+        // a name or a folder that does not exist is the caller's; a broken file is not
+        Err(error @ (engine::EngineError::Source { .. } | engine::EngineError::Hub { .. })) => Err(error).usage(),
+        other => other.failed(),
+    }
+}
+
+impl Built {
+    /// Logits of every token of `tokens`, `[n, vocab]`.
+    pub fn logits(&self, tokens: &[TokenId]) -> Result<model::Activations, Failure> {
+        let mut session = self.engine.session().failed()?;
+        let step = Step::extend(SeqId(0), 0, tokens).with_all_logits();
+        model::StepModel::forward(&mut session, &step).failed().cloned()
+    }
+}
+
+/// `1,2,3` as token ids below `vocab`.
+pub fn token_ids(text: &str, vocab: usize) -> Result<Vec<TokenId>, Failure> {
+    let id = |word: &str| -> anyhow::Result<TokenId> {
+        let id: u32 = word.trim().parse().with_context(|| format!("--tokens: {word:?} is not a token id; expected 1,2,3"))?;
+        match (id as usize) < vocab {
+            true => Ok(TokenId(id)),
+            false => Err(anyhow!("--tokens: {id} is outside the vocabulary of {vocab} entries")),
+        }
+    };
+    text.split(',').map(id).collect::<anyhow::Result<Vec<_>>>().usage()
+}

@@ -1,0 +1,101 @@
+//! From what the caller wrote to a resolved scenario whose models exist and are long enough.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+
+use super::{Blame, Failure, overrides};
+use crate::cell::ResolvedScenario;
+use crate::diagnostic::{At, Diagnostic, Diagnostics, Document, nearest};
+use crate::library;
+use crate::scenario::{self, Workload};
+
+/// The text of a scenario and the file it is in, when it is in one.
+pub struct Found {
+    /// The TOML.
+    pub text: String,
+    /// The file.
+    pub file: Option<PathBuf>,
+}
+
+/// Finds the scenario called `given`, or the file of that path.
+pub fn find(given: &str) -> Result<Found, Failure> {
+    let path = Path::new(given);
+    let is_path = path.extension().is_some_and(|e| e == "toml") || given.contains(['/', '\\']);
+    if is_path {
+        return Ok(Found { text: scenario::read(path).usage()?, file: Some(path.into()) });
+    }
+    if let Some(definition) = library::definition(given) {
+        return Ok(Found { text: definition.text.into(), file: None });
+    }
+    let names = library::definitions().iter().map(|d| d.name);
+    let hint = match nearest(given, names) {
+        Some(name) => format!("did you mean `{name}`? "),
+        None if path.exists() => format!("a file needs its ending or its folder: ./{given}; "),
+        None => String::new(),
+    };
+    Err(anyhow!("no scenario is called `{given}`; {hint}`infermark list` shows all of them, and the path of a .toml file works too")).usage()
+}
+
+/// Resolves `found` with the overrides of the command line, and checks that its models can do what it asks.
+pub fn resolve(found: Found, sets: &[String]) -> Result<ResolvedScenario, Failure> {
+    let text = overrides::apply(&found.text, sets)?;
+    let resolved = ResolvedScenario::parse(&text, found.file.as_deref()).usage()?;
+    check_lengths(&resolved)?;
+    Ok(resolved)
+}
+
+/// No workload may be longer than the positions its models know.
+fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
+    let Some(choice) = &resolved.scenario.model else { return Ok(()) };
+    let file = resolved.file.as_deref();
+    for (field, given) in [("source", Some(&choice.source)), ("draft", choice.draft.as_ref())] {
+        let Some(given) = given else { continue };
+        let source = library::model_source(given, file).usage()?;
+        let Some(architecture) = library::architecture(&source).failed()? else { continue };
+        let limit = architecture.max_positions;
+        let too_long = |w: &Workload| w.context_tokens() > limit;
+        let Some(i) = resolved.scenario.workloads.iter().position(too_long) else { continue };
+        let (path, what) = length_field(i, &resolved.scenario.workloads[i], limit);
+        let span = Document::parse(&resolved.source_text).map_or(0..0, |document| document.span(&path, At::Value));
+        let shown = file.map_or(resolved.scenario.name.clone(), |f| f.display().to_string());
+        let diagnostic = Diagnostic {
+            title: format!("`{path}`: {what} is more than the {limit} positions of model.{field} = \"{given}\""),
+            span,
+            label: format!("at most {limit}"),
+            help: "shorten it, or choose a model with a longer context".into(),
+        };
+        return Err(Diagnostics::one(&shown, &resolved.source_text, diagnostic)).usage();
+    }
+    Ok(())
+}
+
+/// The field that makes workload `i` too long, and its value in words.
+fn length_field(i: usize, workload: &Workload, limit: usize) -> (String, String) {
+    let tokens = workload.context_tokens();
+    let path = match workload {
+        Workload::Perplexity { protocols, .. } => {
+            let at = protocols.iter().position(|p| p.window > limit).unwrap_or(0);
+            format!("workload[{i}].protocols[{at}].window")
+        }
+        Workload::Generate { .. } => format!("workload[{i}].new_tokens"),
+        _ => format!("workload[{i}].tokens"),
+    };
+    let what = match workload {
+        Workload::Decode { context, tokens } => format!("{context} tokens of context and {tokens} new ones"),
+        Workload::Generate { prompt_tokens, new_tokens, .. } => format!("a prompt of {prompt_tokens} and {new_tokens} new tokens"),
+        _ => format!("{tokens} tokens"),
+    };
+    (path, what)
+}
+
+/// Brings every hub repository that the scenario names into the cache, once, before workers ask for it.
+pub fn fetch_models(resolved: &ResolvedScenario) -> Result<(), Failure> {
+    let Some(choice) = &resolved.scenario.model else { return Ok(()) };
+    for given in [Some(&choice.source), choice.draft.as_ref()].into_iter().flatten() {
+        if let engine::ModelSource::Hub { repo, revision } = library::model_source(given, resolved.file.as_deref()).usage()? {
+            library::models().hub.fetch(&repo, &revision).failed()?;
+        }
+    }
+    check_lengths(resolved)
+}

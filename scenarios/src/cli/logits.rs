@@ -1,0 +1,74 @@
+//! `logits`: what the model thinks, for comparing with another implementation.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
+
+use super::engine_choice::{EngineChoice, token_ids};
+use super::table::table;
+use super::{Blame, Outcome, PASS, Shape, json, print};
+
+/// Highest logits shown per row.
+const SHOWN: usize = 5;
+
+/// The command `logits`.
+#[derive(Args)]
+#[command(after_help = "Example: infermark logits --model embedded:base --tokens 1,2,3 --output logits.safetensors")]
+pub struct Logits {
+    #[command(flatten)]
+    engine: EngineChoice,
+    /// Token ids
+    #[arg(long, value_name = "1,2,3")]
+    tokens: String,
+    /// Logits of every position, not only of the last
+    #[arg(long)]
+    all: bool,
+    /// For people (the highest five) or for programs (all of them)
+    #[arg(long, value_enum, default_value_t)]
+    format: Shape,
+    /// Write every position's logits there: safetensors, tensor `logits`, f32, [n, vocab]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    position: usize,
+    token: u32,
+    logits: &'a [f32],
+}
+
+impl Logits {
+    pub(super) fn obey(&self) -> Outcome {
+        let target = self.engine.open()?;
+        let tokens = token_ids(&self.tokens, target.architecture.vocab_size)?;
+        let built = self.engine.build(target, tokens.len())?;
+        let logits = built.logits(&tokens)?;
+        if let Some(file) = &self.output {
+            let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
+            let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;
+            safetensors::serialize_to_file([("logits", view)], None, file)
+                .with_context(|| format!("{}: cannot write", file.display()))
+                .failed()?;
+            return Ok(PASS);
+        }
+        let from = if self.all { 0 } else { tokens.len() - 1 };
+        let rows = (from..tokens.len()).map(|i| Row { position: i, token: tokens[i].0, logits: logits.row(i) });
+        match self.format {
+            Shape::Json => print(&json(&rows.collect::<Vec<_>>())?)?,
+            Shape::Table => {
+                let highest = |row: Row<'_>| {
+                    let mut order: Vec<usize> = (0..row.logits.len()).collect();
+                    order.sort_by(|&a, &b| row.logits[b].total_cmp(&row.logits[a]));
+                    let words: Vec<String> = order.iter().take(SHOWN).map(|&id| format!("{id}: {:.5}", row.logits[id])).collect();
+                    vec![row.position.to_string(), row.token.to_string(), words.join("  ")]
+                };
+                print(&table(&["position", "token", "highest logits"], rows.map(highest)))?;
+            }
+        }
+        Ok(PASS)
+    }
+}

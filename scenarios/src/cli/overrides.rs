@@ -1,0 +1,95 @@
+//! `--set KEY=VALUE`: another value for one field, without another file.
+
+use anyhow::anyhow;
+use toml::{Table, Value};
+
+use super::{Blame, Failure};
+use crate::matrix::AXES;
+
+/// `text` with every `KEY=VALUE` of `sets` put in. A key that is an axis means its list in the matrix.
+pub fn apply(text: &str, sets: &[String]) -> Result<String, Failure> {
+    // a file that does not parse is explained by the parser that shows carets
+    let Ok(mut table) = text.parse::<Table>() else { return Ok(text.into()) };
+    if sets.is_empty() {
+        return Ok(text.into());
+    }
+    for set in sets {
+        let (key, value) = set.split_once('=').ok_or_else(|| anyhow!("--set {set}: expected KEY=VALUE, e.g. --set weights=f32,int8")).usage()?;
+        let (key, value) = (key.trim(), parse_value(value.trim()));
+        match AXES.contains(&key) {
+            true => set_axis(&mut table, key, value),
+            false => set_field(&mut table, key, value).usage()?,
+        }
+    }
+    toml::to_string(&table).failed()
+}
+
+/// TOML where it is TOML (`5`, `true`, `["f32"]`, `{ kind = "gptq", bits = 3 }`), else words between commas.
+pub(super) fn parse_value(text: &str) -> Value {
+    if let Ok(mut table) = format!("value = {text}").parse::<Table>() {
+        if let Some(value) = table.remove("value").filter(|_| table.is_empty()) {
+            return value;
+        }
+    }
+    let words: Vec<Value> = text.split(',').map(|word| Value::String(word.trim().into())).collect();
+    match <[Value; 1]>::try_from(words) {
+        Ok([word]) => word,
+        Err(words) => Value::Array(words),
+    }
+}
+
+fn set_axis(table: &mut Table, axis: &str, value: Value) {
+    let list = if let Value::Array(list) = value { list } else { vec![value] };
+    let part = |name: &str, table: &mut Table| {
+        if let Some(Value::Table(inner)) = table.get_mut(name) {
+            inner.remove(axis);
+        }
+    };
+    // the reference follows the new list; claims speak of cells that may be gone
+    part("reference", table);
+    part("engine", table);
+    if table.remove("claim").is_some() {
+        eprintln!("note: --set {axis} changes the cells, so the scenario's claims are left out");
+    }
+    let matrix = table.entry("matrix").or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(matrix) = matrix {
+        matrix.insert(axis.into(), Value::Array(list));
+    }
+}
+
+/// Sets `a.b.c`; tables on the way are made.
+fn set_field(table: &mut Table, key: &str, value: Value) -> anyhow::Result<()> {
+    let mut place = table;
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| anyhow!("--set: the key is empty"))?;
+    for part in parts {
+        let inner = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        place = inner.as_table_mut().ok_or_else(|| {
+            anyhow!("--set {key}: `{part}` is not a table; axes ({}) and fields like budget.seconds can be set", AXES.join(", "))
+        })?;
+    }
+    place.insert(last.into(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str, sets: &[&str]) -> Table {
+        let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
+        let Ok(text) = apply(text, &sets) else { panic!("refused {sets:?}") };
+        text.parse().expect("TOML")
+    }
+
+    #[test]
+    fn axes_and_fields() {
+        let text = "name = \"a\"\n[matrix]\nweights = [\"f16\"]\n[reference]\nweights = \"f16\"\n";
+        let table = set(text, &["weights=f32,int8", "budget.seconds=5", "attention={ kind = \"flash\" }"]);
+        assert_eq!(table["matrix"]["weights"], Value::Array(vec!["f32".into(), "int8".into()]));
+        assert_eq!(table["matrix"]["attention"][0]["kind"], Value::String("flash".into()));
+        assert_eq!(table["budget"]["seconds"], Value::Integer(5));
+        assert!(table["reference"].as_table().is_some_and(Table::is_empty));
+        assert!(apply(text, &["weights".into()]).is_err() && apply(text, &["name.x=1".into()]).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! A wrong scenario file gives one message with file, line, field and advice, exit code 2, and never a panic.
+
+use proptest::prelude::*;
+
+use crate::{infermark, refused};
+
+const GOOD: &str = r#"name = "case"
+question = "Which?"
+[model]
+source = "embedded:draft"
+[matrix]
+attention = ["naive", "flash"]
+weights = ["f32", { kind = "rtn", bits = 4, group = 32 }]
+[reference]
+weights = "f32"
+[budget]
+seconds = 5
+[[workload]]
+kind = "perplexity"
+text = "embedded:evaluation"
+protocols = [{ rule = "gptq", window = 128 }]
+[[workload]]
+kind = "decode"
+tokens = 8
+"#;
+
+/// Messages of `GOOD` with `from` replaced by `to`.
+fn message(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    plan(&GOOD.replacen(from, to, 1))
+}
+
+fn plan(text: &str) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("case.toml"), text).expect("writable");
+    let said = refused(folder.path(), &["plan", "case.toml"], 2);
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+#[test]
+fn the_good_file_is_good() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("case.toml"), GOOD).expect("writable");
+    infermark(folder.path()).args(["plan", "case.toml"]).assert().success();
+}
+
+#[test]
+fn each_mistake_is_named_where_it_is() {
+    let cases = [
+        ("\"flash\"]", "\"falsh\"]", ["case.toml:6:", "matrix.attention[1]", "did you mean `flash`"]),
+        ("seconds = 5", "secnds = 5", ["case.toml:11:", "unknown field `secnds`", "did you mean `seconds`"]),
+        ("tokens = 8", "tokens = \"8\"", ["case.toml:18:", "workload[1].tokens", "a whole number"]),
+        ("kind = \"decode\"", "kind = \"decoed\"", ["case.toml:17:", "workload[1].kind", "did you mean `decode`"]),
+        ("bits = 4", "bits = 5", ["case.toml:7:", "matrix.weights[1]", "2, 3, 4 or 8"]),
+        ("bits = 4, ", "", ["case.toml:7:", "matrix.weights[1]", "bits"]),
+        ("question = \"Which?\"", "question = \" \"", ["case.toml:2:", "question", "empty"]),
+        ("question = \"Which?\"", "", ["case.toml:", "`question` is missing", "show quickstart"]),
+        ("name = \"case\"", "name = \"other\"", ["case.toml:1:", "\"case\"", "rename the file"]),
+        ("seconds = 5", "seconds = 5 5", ["case.toml:11:", "not TOML", "^"]),
+        ("seconds = 5", "seconds = 0", ["case.toml:11:", "budget.seconds", "positive"]),
+        ("seconds = 5", "precision = 2.0", ["case.toml:11:", "budget.precision", "between 0 and 1"]),
+        ("window = 128", "window = 1", ["case.toml:15:", "protocols[0].window", "at least 2"]),
+        ("window = 128", "window = 100000", ["case.toml:15:", "protocols[0].window", "positions"]),
+        ("rule = \"gptq\"", "rule = \"gtpq\"", ["case.toml:15:", "protocols[0].rule", "did you mean `gptq`"]),
+        ("tokens = 8", "tokens = 9000", ["case.toml:18:", "workload[1].tokens", "positions"]),
+        ("weights = \"f32\"", "weights = \"f16\"", ["case.toml:9:", "reference.weights", "not in the matrix"]),
+        ("\"naive\", \"flash\"", "\"flash\", \"flash\"", ["case.toml:6:", "matrix.attention[1]", "listed twice"]),
+        ("kind = \"rtn\"", "kind = \"gptq\"", ["case.toml:7:", "matrix.weights[1]", "calibration"]),
+        ("embedded:draft", "embedded:draught", ["case.toml:4:", "model.source", "did you mean `embedded:draft`"]),
+        ("embedded:draft", "random:llama-9b", ["case.toml:4:", "model.source", "llama-1.1b"]),
+        ("embedded:draft", "no/such/folder", ["case.toml:4:", "model.source", "not a folder"]),
+        ("embedded:evaluation", "no-such.txt", ["case.toml:14:", "workload[0].text", "embedded:evaluation"]),
+        ("kind = \"decode\"\ntokens = 8", "kind = \"identity\"\ncheck = \"nonsense\"", ["case.toml:18:", "unknown identity", "known"]),
+    ];
+    for (from, to, wanted) in cases {
+        let said = message(from, to);
+        for words in wanted {
+            assert!(said.contains(words), "{from} -> {to}: no {words:?} in\n{said}");
+        }
+    }
+}
+
+#[test]
+fn claims_are_checked_against_the_cells() {
+    let claim = |id: &str, weights: &str, rule: &str| {
+        format!(
+            "[[claim]]\nid = \"{id}\"\npaper = \"p\"\nsource = \"s\"\nstatement = \"s\"\ntier = \"ratio\"\npublished = \"p\"\n\
+             counterpart = \"c\"\n[[claim.part]]\nlabel = \"l\"\nmeasure = {{ kind = \"value\", metric = \"ppl\", cell = {{ weights = \"{weights}\" }} }}\n\
+             rule = {{ {rule} }}\n"
+        )
+    };
+    let said = plan(&format!("{GOOD}{}", claim("a", "rtn-4bit-g23", "at_most = 1.0")));
+    assert!(said.contains("claim[0].part[0].measure.cell.weights") && said.contains("did you mean `rtn-4bit-g32`"), "{said}");
+    let twice = claim("a", "f32", "at_most = 1.0") + &claim("a", "f32", "point = true");
+    let said = plan(&format!("{GOOD}{twice}"));
+    assert!(said.contains("claim `a` is already number 1") && said.contains("judges nothing"), "{said}");
+}
+
+#[test]
+fn unreadable_files_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("case.toml"), b"name = \"\xff\"").expect("writable");
+    assert!(refused(folder.path(), &["plan", "case.toml"], 2).contains("not UTF-8 at byte 8"));
+    assert!(refused(folder.path(), &["plan", "absent.toml"], 2).contains("absent.toml"));
+    assert!(refused(folder.path(), &["run", "./"], 2).contains("cannot read"));
+    std::fs::write(folder.path().join("case.toml"), "#".repeat(2 << 20)).expect("writable");
+    assert!(refused(folder.path(), &["plan", "case.toml"], 2).contains("longer"));
+}
+
+/// A file with one place changed: a byte, a line, or two places swapped.
+fn mutated() -> impl Strategy<Value = String> {
+    let byte = (0..GOOD.len(), any::<char>()).prop_map(|(at, c)| {
+        let mut chars: Vec<char> = GOOD.chars().collect();
+        chars[at] = c;
+        chars.into_iter().collect()
+    });
+    let cut = (0..GOOD.len(), 0..GOOD.len()).prop_map(|(a, b)| GOOD[..a.min(b)].to_string() + &GOOD[a.max(b)..]);
+    let lines: Vec<&str> = GOOD.lines().collect();
+    let line = (0..lines.len(), 0..lines.len(), any::<bool>()).prop_map(move |(a, b, replace)| {
+        let mut lines = lines.clone();
+        let moved = lines[a];
+        if replace { lines[b] = moved } else { lines.insert(b, moved) }
+        lines.join("\n")
+    });
+    let words = ["\"\"", "-1", "1e999", "nan", "[]", "{}", "[[]]", "1979-05-27", "\"é💥\"", "true", "\"\"\"\nx\n\"\"\"", "18446744073709551616"];
+    let value = (0..GOOD.lines().count(), proptest::sample::select(words.to_vec())).prop_map(|(at, word)| {
+        let change = |(i, line): (usize, &str)| match line.split_once(" = ") {
+            Some((key, _)) if i == at => format!("{key} = {word}"),
+            _ => line.to_string(),
+        };
+        GOOD.lines().enumerate().map(change).collect::<Vec<_>>().join("\n")
+    });
+    prop_oneof![byte, cut, line, value]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_file_makes_it_panic(text in mutated()) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("case.toml"), &text).expect("writable");
+        let output = infermark(folder.path()).args(["plan", "case.toml"]).output().expect("starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        prop_assert!(matches!(output.status.code(), Some(0 | 2)), "{:?}\n{text}\n{said}", output.status);
+        prop_assert!(!said.contains("panicked"), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn hostile_nesting_is_refused() {
+    for text in ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), format!("a = {}1{}", "{ b = ".repeat(5_000), " }".repeat(5_000)), "a.".repeat(50_000)] {
+        plan(&text);
+    }
+}
