@@ -182,7 +182,7 @@ fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: 
             faults.need(*head_dim >= 1, &field("head_dim"), "must be at least 1", "64 is usual");
         }
         Workload::Identity { check } => {
-            let known: Vec<&str> = crate::claims::identities().collect();
+            let known: Vec<&str> = crate::claims::identities().iter().map(|(name, _)| *name).collect();
             if !known.contains(&check.as_str()) {
                 faults.add(field("check"), format!("unknown identity `{check}`"), meant(check, &known, "identities"));
             }
