@@ -27,6 +27,9 @@ pub enum EngineError {
     /// A decoder refused.
     #[error(transparent)]
     Decode(#[from] decoding::DecodeError),
+    /// A decoding part is refused.
+    #[error(transparent)]
+    Decoding(#[from] decoding::SpecError),
     /// A model source is not understood.
     #[error("model source `{given}`: {problem}; expected embedded:NAME, random:SHAPE[?seed=N], hf:org/name[@revision] or the path of a Hugging Face folder")]
     Source {

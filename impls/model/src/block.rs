@@ -196,6 +196,12 @@ impl Block {
         Block { vectors, linears }
     }
 
+    /// Its matrix products, in the order they run.
+    pub fn linears(&self) -> [&dyn Linear; 4] {
+        let l = &self.linears;
+        [&*l.qkv, &*l.out, &*l.gate_up, &*l.down]
+    }
+
     /// Updates the residual stream `x [rows, hidden]` in place; keys and values go to layer `layer` of `kv`.
     #[allow(clippy::too_many_arguments)]
     pub fn forward(

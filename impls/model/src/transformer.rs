@@ -60,8 +60,7 @@ impl Transformer {
 
     /// Every matrix product, layer by layer, the head last.
     pub fn linears(&self) -> impl Iterator<Item = &dyn Linear> {
-        let of_block = |b: &'_ Block| [&b.linears.qkv, &b.linears.out, &b.linears.gate_up, &b.linears.down].map(|l| &**l);
-        self.blocks.iter().flat_map(of_block).chain([&*self.head])
+        self.blocks.iter().flat_map(Block::linears).chain([&*self.head])
     }
 
     /// Runs `step`; keys and values are appended to `kv`, where room must have been reserved. Logits

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bytemuck::AnyBitPattern;
+use bytemuck::Pod;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{CheckpointError, Tensor, TensorData, Tensors};
@@ -82,10 +82,10 @@ impl SafeTensorsFile {
 }
 
 /// Borrows when aligned, copies otherwise (offsets in a safetensors file need not be aligned).
-fn floats<T: AnyBitPattern + bytemuck::NoUninit>(bytes: &[u8]) -> Cow<'_, [T]> {
+fn floats<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
     match bytemuck::try_cast_slice(bytes) {
         Ok(values) => Cow::Borrowed(values),
-        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
+        Err(_) => Cow::Owned(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()),
     }
 }
 
