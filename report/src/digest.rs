@@ -73,16 +73,18 @@ impl<'a> Digest<'a> {
         };
         let mut workloads: Vec<String> = Vec::new();
         for row in &run.observations {
-            if !row.workload.is_empty() && workloads.last() != Some(&row.workload) && !workloads.contains(&row.workload) {
+            if !row.workload.is_empty() && workloads.last() != Some(&row.workload) && !workloads.contains(&row.workload)
+            {
                 workloads.push(row.workload.clone());
             }
         }
         let mut aggregates = aggregate(&run.observations);
         aggregates.retain(|a| !a.metric.is_empty() && a.metric != "cell_status");
         let cell_index = cells.iter().enumerate().map(|(index, cell)| (cell.id.clone(), index)).collect();
-        let comparisons = comparisons.unwrap_or_default().into_iter().map(|c| {
-            ((c.cell.clone(), c.workload.clone(), c.metric.clone(), c.x.map(f64::to_bits)), c)
-        });
+        let comparisons = comparisons
+            .unwrap_or_default()
+            .into_iter()
+            .map(|c| ((c.cell.clone(), c.workload.clone(), c.metric.clone(), c.x.map(f64::to_bits)), c));
         let floors = noise.into_iter().filter_map(|c| {
             let ratio = c.ratio?;
             let floor = ratio.low.ln().abs().max(ratio.high.ln().abs());
@@ -100,6 +102,11 @@ impl<'a> Digest<'a> {
     /// Index of a cell in [`Digest::cells`].
     pub fn index(&self, cell: &str) -> Option<usize> {
         self.cell_index.get(cell).copied()
+    }
+
+    /// Whether everything is compared with this cell.
+    pub fn is_reference(&self, cell: &str) -> bool {
+        self.index(cell).is_some_and(|index| self.cells[index].role == Role::Reference)
     }
 
     /// The cell of an aggregate against the reference.

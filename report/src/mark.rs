@@ -92,7 +92,9 @@ impl Mark {
 
     /// Dash pattern of a line of this look.
     pub fn dash(&self) -> &'static str {
-        ["none", "7 4", "2 3"][self.fill.max(self.tick).min(2)]
+        const DASHES: [[&str; 3]; 3] =
+            [["none", "7 4", "2 3"], ["11 3 2 3", "4 2", "1 4"], ["11 3 2 3 2 3", "5 2 1 2", "1 2"]];
+        DASHES[self.tick.min(2)][self.fill.min(2)]
     }
 
     /// Draws it at `(x, y)` with radius `r`.
@@ -112,7 +114,7 @@ impl Mark {
     /// A 16 px picture of it for legends and tables.
     pub fn icon(&self) -> String {
         let mut svg = Svg::new();
-        self.draw(&mut svg, (8.0, 8.0), 4.5);
+        self.draw(&mut svg, (8.0, 8.0), 5.2);
         let mut out = Svg::new();
         let class = format!("icon {}", self.colour_class());
         let attributes: [(&str, &dyn std::fmt::Display); 5] =

@@ -74,6 +74,16 @@ pub fn significant(value: f64, digits: i32) -> String {
     grouped(&text.replace('-', "−"))
 }
 
+/// Like [`significant`] without zeros at the end.
+pub fn trimmed(value: f64, digits: i32) -> String {
+    let text = significant(value, digits);
+    if text.contains('.') && !text.contains('×') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
 fn scientific(value: f64, magnitude: i32, digits: i32) -> String {
     let mantissa = value / 10f64.powi(magnitude);
     let mantissa = format!("{mantissa:.*}", (digits - 2).max(0) as usize);
@@ -109,8 +119,7 @@ fn grouped(text: &str) -> String {
 
 /// A ratio, e.g. `1.84×`; more digits near 1, where they matter.
 pub fn times(ratio: f64) -> String {
-    let digits = if (0.9..=1.1).contains(&ratio) { 4 } else { 3 };
-    format!("{}×", significant(ratio, digits))
+    if (0.9..1.1).contains(&ratio) { format!("{ratio:.3}×") } else { format!("{}×", significant(ratio, 3)) }
 }
 
 /// A duration in words, e.g. `2 min 5 s`.

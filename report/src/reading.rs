@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::quantity::{significant, times};
 
+/// Quality that differs by less than this factor's logarithm differs by rounding.
+const NEGLIGIBLE: f64 = 1e-4;
+
 /// The words beside a ratio.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reading {
@@ -30,6 +33,9 @@ pub fn read(a: &Aggregate, comparison: &Comparison, floor: f64) -> Reading {
         return of_difference(comparison);
     };
     let kind = metric(&a.metric).map(|metric| metric.kind());
+    if kind == Some(Kind::Quality) && ratio.low.ln().abs().max(ratio.high.ln().abs()) < NEGLIGIBLE {
+        return say("quiet", "=", "equal", "to within 0.01\u{202f}%".into());
+    }
     let clocked = matches!(kind, Some(Kind::Timing | Kind::Memory));
     if ratio.low == 1.0 && ratio.high == 1.0 {
         return say("quiet", "=", "equal", String::new());
@@ -43,7 +49,12 @@ pub fn read(a: &Aggregate, comparison: &Comparison, floor: f64) -> Reading {
     }
     if clocked && ratio.ratio.ln().abs() <= floor {
         let percent = significant(100.0 * floor.exp_m1(), 2);
-        return say("quiet", "≈", "within noise", format!("two copies of the reference differ by up to {percent}\u{202f}%"));
+        return say(
+            "quiet",
+            "≈",
+            "within noise",
+            format!("two copies of the reference differ by up to {percent}\u{202f}%"),
+        );
     }
     let why = if single && kind == Some(Kind::Quality) { "one value: no interval".into() } else { String::new() };
     directed(comparison.direction, ratio.ratio > 1.0, why)
@@ -132,6 +143,7 @@ mod tests {
         assert_eq!(reading("decode_tok_s", Higher, (1.01, 0.99, 1.03), 5, 0.0), "within noise");
         assert_eq!(reading("decode_tok_s", Higher, (1.01, 1.005, 1.015), 5, 0.02), "within noise");
         assert_eq!(reading("decode_tok_s", Higher, (1.5, 1.5, 1.5), 1, 0.0), "open");
+        assert_eq!(reading("ppl", Lower, (1.000_002, 1.000_001, 1.000_003), 24, 0.0), "equal");
         assert_eq!(reading("weights_bytes", Lower, (0.25, 0.25, 0.25), 1, 0.0), "better");
         assert_eq!(reading("weights_bytes", Lower, (1.0, 1.0, 1.0), 1, 0.0), "equal");
     }

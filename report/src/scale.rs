@@ -1,6 +1,6 @@
 //! From values to pixels: linear or logarithmic, with ticks at round numbers.
 
-use crate::quantity::significant;
+use crate::quantity::trimmed;
 
 /// A range wider than this factor gets a logarithmic axis.
 const LOG_FACTOR: f64 = 20.0;
@@ -81,6 +81,7 @@ impl Scale {
         let (low, high) = self.domain;
         let decades = (high / low).log10();
         let digits: &[f64] = match decades {
+            d if d <= 0.7 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
             d if d <= 1.5 => &[1.0, 2.0, 3.0, 5.0],
             d if d <= 3.0 => &[1.0, 3.0],
             _ => &[1.0],
@@ -95,12 +96,7 @@ impl Scale {
 
 fn tick_text(value: f64) -> String {
     let rounded = (value * 1e10 / value.abs().max(1e-300)).round() / 1e10 * value.abs();
-    let text = significant(if value == 0.0 { 0.0 } else { rounded }, 4);
-    if text.contains('.') && !text.contains('×') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
+    trimmed(if value == 0.0 { 0.0 } else { rounded }, 4)
 }
 
 #[cfg(test)]
@@ -124,7 +120,8 @@ mod tests {
             assert!((2..=9).contains(&ticks.len()), "{low} {high}: {ticks:?}");
             assert!(ticks.iter().all(|(v, _)| *v >= scale.domain.0 && *v <= scale.domain.1));
         }
-        let texts: Vec<String> = Scale::linear(0.0, 1.0, (0.0, 1.0)).ticks(5).into_iter().map(|(_, text)| text).collect();
+        let texts: Vec<String> =
+            Scale::linear(0.0, 1.0, (0.0, 1.0)).ticks(5).into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
     }
 

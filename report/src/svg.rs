@@ -45,7 +45,10 @@ impl Svg {
 
     /// A straight line.
     pub fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
-        self.leaf("line", &[("class", &class), ("x1", &px(from.0)), ("y1", &px(from.1)), ("x2", &px(to.0)), ("y2", &px(to.1))]);
+        self.leaf(
+            "line",
+            &[("class", &class), ("x1", &px(from.0)), ("y1", &px(from.1)), ("x2", &px(to.0)), ("y2", &px(to.1))],
+        );
     }
 
     /// The finished drawing of `size` with a name and a longer description for those who cannot see it.

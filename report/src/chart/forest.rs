@@ -1,12 +1,12 @@
-//! Small inline bars: a ratio with its interval around 1, a measured value against a threshold, a share of a whole.
+//! Small inline bars: a ratio with its interval around 1, a measured value against the bounds of a rule, a share of a whole.
 
 use std::fmt::Display;
 
-use crate::claim_rule::Threshold;
+use crate::claim_rule::Bounds;
 use crate::scale::Scale;
 use crate::svg::{Svg, px};
 
-const WIDTH: f64 = 150.0;
+const WIDTH: f64 = 116.0;
 const HEIGHT: f64 = 22.0;
 
 fn finish(inside: Svg, width: f64, label: &str) -> String {
@@ -39,43 +39,62 @@ pub fn ratio(scale: &Scale, (estimate, low, high): (f64, f64, f64), floor: f64, 
     let mut svg = Svg::new();
     let (from, to) = (scale.at((-floor).exp()), scale.at(floor.exp()));
     if floor > 0.0 {
-        svg.leaf("rect", &[("class", &"noise"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)]);
+        svg.leaf(
+            "rect",
+            &[("class", &"noise"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)],
+        );
     }
     svg.line("one", (scale.at(1.0), 0.0), (scale.at(1.0), HEIGHT));
     let middle = HEIGHT / 2.0;
     svg.line(&format!("whisker {tone}"), (scale.at(low), middle), (scale.at(high), middle));
-    svg.leaf("circle", &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(estimate))), ("cy", &middle), ("r", &4)]);
+    svg.leaf(
+        "circle",
+        &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(estimate))), ("cy", &middle), ("r", &4)],
+    );
     finish(svg, WIDTH, label)
 }
 
-/// A measured value with its interval against a threshold; the side that confirms the claim is shaded.
-pub fn against(threshold: Threshold, measured: f64, interval: Option<(f64, f64)>, tone: &str, label: &str) -> String {
+/// A measured value with its interval against the bounds of a rule; where the claim holds is shaded.
+pub fn against(bounds: Bounds, measured: f64, interval: Option<(f64, f64)>, tone: &str, label: &str) -> String {
     let (low, high) = interval.unwrap_or((measured, measured));
     let width = 190.0;
-    let span = [threshold.value, measured, low, high];
-    let scale = Scale::fit_with(span, (6.0, width - 6.0), 50.0);
+    let edges = bounds.low.into_iter().chain(bounds.high);
+    let scale = Scale::fit_with(edges.clone().chain([measured, low, high]), (6.0, width - 6.0), 50.0);
     let mut svg = Svg::new();
-    let at = scale.at(threshold.value);
-    let (from, to) = if threshold.at_most { (0.0, at) } else { (at, width) };
-    svg.leaf("rect", &[("class", &"claimed"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)]);
-    svg.line("threshold", (at, 0.0), (at, HEIGHT));
+    let (from, to) = (bounds.low.map_or(0.0, |low| scale.at(low)), bounds.high.map_or(width, |high| scale.at(high)));
+    svg.leaf(
+        "rect",
+        &[("class", &"claimed"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)],
+    );
+    for edge in edges {
+        svg.line("threshold", (scale.at(edge), 0.0), (scale.at(edge), HEIGHT));
+    }
     let middle = HEIGHT / 2.0;
     svg.line(&format!("whisker {tone}"), (scale.at(low), middle), (scale.at(high), middle));
-    svg.leaf("circle", &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(measured))), ("cy", &middle), ("r", &4)]);
+    svg.leaf(
+        "circle",
+        &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(measured))), ("cy", &middle), ("r", &4)],
+    );
     finish(svg, width, label)
 }
 
-/// A bar of `share` of the full width, whiskers at its interval; what exceeds 1 is drawn hatched beyond the line at 1.
-pub fn share(share: f64, interval: Option<(f64, f64)>, largest: f64, class: &str, label: &str) -> String {
-    let width = 240.0;
-    let scale = Scale::linear(0.0, largest.max(1.0), (0.0, width - 2.0));
+/// Shares beyond this are cut off.
+const LARGEST_SHARE: f64 = 1.4;
+
+/// A bar of `share` of the width up to the line at 1, whiskers at its interval; what exceeds 1 sticks out beyond the line.
+pub fn share(share: f64, interval: Option<(f64, f64)>, class: &str, label: &str) -> String {
+    let width = 220.0;
+    let scale = Scale::linear(0.0, LARGEST_SHARE, (0.0, width - 2.0));
     let mut svg = Svg::new();
     svg.leaf("rect", &[("class", &"track"), ("x", &0), ("y", &4), ("width", &px(scale.at(1.0))), ("height", &14)]);
     let bar = format!("bar {class}");
     svg.leaf("rect", &[("class", &bar), ("x", &0), ("y", &4), ("width", &px(scale.at(share))), ("height", &14)]);
-    if let Some((low, high)) = interval.filter(|(low, high)| low < high) {
+    if let Some((low, high)) = interval.filter(|(low, high)| low < high && *high < LARGEST_SHARE) {
         svg.line("whisker ink", (scale.at(low), HEIGHT / 2.0), (scale.at(high), HEIGHT / 2.0));
     }
     svg.line("one", (scale.at(1.0), 0.0), (scale.at(1.0), HEIGHT));
+    if share > LARGEST_SHARE {
+        svg.text("text", &[("class", &"cut"), ("x", &px(width - 14.0)), ("y", &15)], "»");
+    }
     finish(svg, width, label)
 }

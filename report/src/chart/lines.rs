@@ -24,6 +24,8 @@ pub struct Series {
     pub trusted: usize,
     /// Whether points get marks and tooltips of their own.
     pub marked: bool,
+    /// Drawn pale: the second copy of the reference.
+    pub faint: bool,
 }
 
 /// What the drawing needs besides its lines.
@@ -50,7 +52,7 @@ impl Plot<'_> {
         frame(&mut svg, self.size, (&self.x.1, self.x.0), (&self.y.1, self.y.0));
         svg.group("g", &[("class", &"lines")], |svg| {
             for line in series {
-                let class = format!("series {}", line.mark.colour_class());
+                let class = format!("series {}{}", line.mark.colour_class(), if line.faint { " faint" } else { "" });
                 let attributes: [(&str, &dyn Display); 2] = [("class", &class), ("data-cell", &line.cell)];
                 svg.group("g", &attributes, |svg| self.line(svg, line, text));
             }
@@ -92,20 +94,22 @@ pub const SMALL: (f64, f64) = (440.0, 300.0);
 pub fn scales(series: &[Series], size: (f64, f64)) -> (Scale, Scale) {
     let (x_pixels, y_pixels) = area(size);
     let xs = series.iter().flat_map(|line| line.points.iter().map(|p| p.0));
-    let ys = series.iter().flat_map(|line| line.points.iter().map(|p| p.1).chain(line.band.iter().flat_map(|b| [b.0, b.1])));
+    let ys =
+        series.iter().flat_map(|line| line.points.iter().map(|p| p.1).chain(line.band.iter().flat_map(|b| [b.0, b.1])));
     (Scale::fit_with(xs, x_pixels, 7.9), Scale::fit(ys, y_pixels))
 }
 
 /// A 28 px sample of a line for legends.
-pub fn sample(mark: &Mark, marked: bool) -> String {
+pub fn sample(mark: &Mark, marked: bool, faint: bool) -> String {
     let mut svg = Svg::new();
     svg.leaf("path", &[("class", &"line"), ("d", &"M1 8L27 8"), ("stroke-dasharray", &mark.dash())]);
     if marked {
         mark.draw(&mut svg, (14.0, 8.0), 4.0);
     }
     format!(
-        "<svg class=\"icon {}\" viewBox=\"0 0 28 16\" width=\"28\" height=\"16\" aria-hidden=\"true\">{}</svg>",
+        "<svg class=\"icon {}{}\" viewBox=\"0 0 28 16\" width=\"28\" height=\"16\" aria-hidden=\"true\">{}</svg>",
         escape(&mark.colour_class()),
+        if faint { " faint" } else { "" },
         svg.into_text()
     )
 }

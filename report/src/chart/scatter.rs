@@ -67,7 +67,14 @@ pub fn frontier(points: &[Point], x: Direction, y: Direction) -> Vec<usize> {
 }
 
 /// The drawing.
-pub fn draw(id: &str, title: &str, description: &str, size: (f64, f64), points: &[Point], axes: (&AxisTitle, &AxisTitle)) -> String {
+pub fn draw(
+    id: &str,
+    title: &str,
+    description: &str,
+    size: (f64, f64),
+    points: &[Point],
+    axes: (&AxisTitle, &AxisTitle),
+) -> String {
     let (x_pixels, y_pixels) = area(size);
     let x = Scale::fit(points.iter().flat_map(|p| [p.x.at, p.x.low, p.x.high]), x_pixels);
     let y = Scale::fit(points.iter().flat_map(|p| [p.y.at, p.y.low, p.y.high]), y_pixels);
@@ -181,12 +188,23 @@ mod tests {
     fn point(x: f64, y: f64) -> Point {
         let range = |at| Range { at, low: at, high: at };
         let (cell, label, tip) = (String::new(), String::new(), String::new());
-        Point { cell, label, tip, mark: Mark::default(), x: range(x), y: range(y), radius: 5.0, reference: false, control: false }
+        Point {
+            cell,
+            label,
+            tip,
+            mark: Mark::default(),
+            x: range(x),
+            y: range(y),
+            radius: 5.0,
+            reference: false,
+            control: false,
+        }
     }
 
     #[test]
     fn frontier_is_what_nobody_beats() {
-        let points = [point(1.0, 10.0), point(2.0, 20.0), point(2.0, 30.0), point(3.0, 30.0), point(1.0, 10.0), point(0.5, 9.0)];
+        let points =
+            [point(1.0, 10.0), point(2.0, 20.0), point(2.0, 30.0), point(3.0, 30.0), point(1.0, 10.0), point(0.5, 9.0)];
         assert_eq!(frontier(&points, Direction::Higher, Direction::Lower), [3, 1, 0, 4, 5]);
         assert_eq!(frontier(&points, Direction::Lower, Direction::Lower), [5]);
         let mut control = points.to_vec();

@@ -87,8 +87,7 @@ fn judged(digest: &Digest) -> String {
     let (confirmed, refuted) = (n(&|v| v.is_confirmed()), n(&|v| v.is_refuted()));
     let open = claims.len() - confirmed - refuted;
     let counts = [(confirmed, "confirmed"), (refuted, "refuted"), (open, "neither")];
-    let counts: Vec<String> =
-        counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let noun = if claims.len() == 1 { "claim from a paper" } else { "claims from papers" };
     format!("{} {noun}: {}", claims.len(), counts.join(", "))
 }

@@ -41,7 +41,8 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     }
     let missing = missing(digest);
     if caveats.is_empty() && missing.is_empty() {
-        caveats.push("None were recorded. The numbers still hold for this machine, this build and this text only.".into());
+        caveats
+            .push("None were recorded. The numbers still hold for this machine, this build and this text only.".into());
     }
     Content::of(&Values { caveats, missing })
 }

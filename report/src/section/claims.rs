@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::{Content, Section};
 use crate::chart::forest;
-use crate::claim_rule::threshold;
+use crate::claim_rule::bounds;
 use crate::digest::Digest;
-use crate::quantity::{Unit, significant};
+use crate::quantity::{Unit, trimmed};
 use crate::wording;
 
 /// See the module.
@@ -15,7 +15,7 @@ pub const SECTION: Section = Section {
     id: "claims",
     title: "Claims",
     reading: "What a paper says, what stands for it on this machine and at this scale, and the rule that judges it. The bar shows the measured \
-              value with its 95 % interval; the shaded side of the line is where the claim holds. Not reproduced is a result, too.",
+              value with its 95 % interval; the shaded range is where the claim holds. Not reproduced is a result, too.",
     template: include_str!("../../templates/claims.tera"),
     content,
 };
@@ -50,17 +50,16 @@ fn claim(claim: &ClaimResult) -> Claim<'_> {
     let unit = if claim.unit == "1" { "" } else { claim.unit.as_str() };
     let known = Unit::of("", &claim.unit, claim.measured.unwrap_or(0.0));
     let text = |value: f64| match known.suffix {
-        "" if unit.is_empty() => significant(value, 4),
-        "" => format!("{}\u{202f}{unit}", significant(value, 4)),
+        "" if unit.is_empty() => trimmed(value, 4),
+        "" => format!("{}\u{202f}{unit}", trimmed(value, 4)),
         _ => known.text(value),
     };
-    let number = |value: f64| significant(value * known.factor, 4);
+    let number = |value: f64| trimmed(value * known.factor, 4);
     let measured = claim.measured.filter(|value| value.is_finite());
     let interval = claim.interval.filter(|(low, high)| low.is_finite() && high.is_finite() && low < high);
-    let bar = measured.zip(threshold(&claim.rule)).map(|(value, threshold)| {
-        let side = if threshold.at_most { "at most" } else { "at least" };
-        let label = format!("measured {}, the rule wants {side} {}", text(value), significant(threshold.value, 4));
-        forest::against(threshold, value, interval, tone, &label)
+    let bar = measured.zip(bounds(&claim.rule)).map(|(value, bounds)| {
+        let label = format!("measured {}, the rule wants {}", text(value), bounds.words(|bound| trimmed(bound, 4)));
+        forest::against(bounds, value, interval, tone, &label)
     });
     Claim {
         claim,

@@ -1,6 +1,7 @@
 //! How long single events took: cumulative distributions with percentiles that admit when too few events stand behind them.
 
 use results::latency::{Latencies, Percentile};
+use results::summary::Role;
 use serde::Serialize;
 
 use super::{Content, Section};
@@ -22,8 +23,8 @@ pub const SECTION: Section = Section {
 };
 
 const METRICS: &[&str] = &["ttft_ms", "tpot_ms", "itl_ms", "e2e_ms"];
-/// More points than a line of this width can show.
-const MOST_POINTS: usize = 240;
+/// Steps in either direction that a line of this size can show.
+const FINEST: f64 = 120.0;
 
 #[derive(Serialize)]
 struct Tail {
@@ -64,7 +65,8 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let mut workloads = Vec::new();
     let mut seen = vec![false; digest.cells.len()];
     for name in &digest.workloads {
-        let figures: Vec<Figure> = METRICS.iter().filter_map(|metric| figure(digest, name, metric, &mut seen)).collect();
+        let figures: Vec<Figure> =
+            METRICS.iter().filter_map(|metric| figure(digest, name, metric, &mut seen)).collect();
         if !figures.is_empty() {
             workloads.push(Workload { name: name.clone(), figures });
         }
@@ -73,7 +75,9 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         return Ok(Content::Absent("no workload sent whole requests"));
     }
     let drawn = digest.cells.iter().zip(&seen).filter(|(_, seen)| **seen);
-    let legend = drawn.map(|(cell, _)| (cell.id.clone(), sample(&cell.mark, false), cell.label.clone())).collect();
+    let legend = drawn
+        .map(|(cell, _)| (cell.id.clone(), sample(&cell.mark, false, cell.role == Role::AaControl), cell.label.clone()))
+        .collect();
     Content::of(&Values { workloads, legend })
 }
 
@@ -96,8 +100,11 @@ fn figure(digest: &Digest, workload: &str, metric: &str, seen: &mut [bool]) -> O
     let x = Scale::fit_with(values, x_pixels, 2.0);
     let name = wording::name(metric);
     let title = format!("{name}, {workload}");
-    let description =
-        format!("Cumulative distribution of {} for {} cells. The table below lists the percentiles.", name.to_lowercase(), series.len());
+    let description = format!(
+        "Cumulative distribution of {} for {} cells. The table below lists the percentiles.",
+        name.to_lowercase(),
+        series.len()
+    );
     let plot = Plot {
         id: &format!("latency-{}", anchor(&title)),
         title: &title,
@@ -112,24 +119,35 @@ fn figure(digest: &Digest, workload: &str, metric: &str, seen: &mut [bool]) -> O
 
 fn line(cell: &Cell, latencies: &Latencies) -> Series {
     let n = latencies.n() as f64;
-    let mut share = 0.0;
+    let buckets = latencies.buckets();
+    let (first, last) = (buckets[0].0 as f64, buckets[buckets.len() - 1].0 as f64);
+    let step = (last / first).ln() / FINEST;
+    let (mut share, mut drawn) = (0.0, (0.0, 0.0));
     let mut points = vec![];
-    for (ns, count) in latencies.buckets() {
-        let ms = ns as f64 * 1e-6;
-        points.push((ms, 100.0 * share / n));
-        share += count as f64;
-        points.push((ms, 100.0 * share / n));
+    for (index, (ns, count)) in buckets.iter().enumerate() {
+        let ns = *ns as f64;
+        share += 100.0 * *count as f64 / n;
+        let worth = (ns / f64::max(drawn.0, 1.0)).ln() >= step || share - drawn.1 >= 100.0 / FINEST;
+        if index == 0 || index + 1 == buckets.len() || worth {
+            points.extend([(ns * 1e-6, drawn.1), (ns * 1e-6, share)]);
+            drawn = (ns, share);
+        }
     }
-    let stride = points.len().div_ceil(MOST_POINTS).max(1);
-    let last = points.len() - 1;
-    let points: Vec<(f64, f64)> =
-        points.into_iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p).collect();
     // the highest level whose percentile n events can carry: 1 - p^n >= 0.99
     let carried = 100.0 * 0.01f64.powf(1.0 / n);
     let trusted = points.iter().take_while(|p| p.1 <= carried).count();
     let quick = |percent| latencies.percentile(percent).map_or(String::new(), |p| significant(p.ns as f64 * 1e-6, 3));
     let name = format!("{}\nmedian {} ms, p90 {} ms, n = {}", cell.label, quick(50.0), quick(90.0), latencies.n());
-    Series { cell: cell.id.clone(), name, mark: cell.mark, points, band: vec![], trusted, marked: false }
+    Series {
+        cell: cell.id.clone(),
+        name,
+        mark: cell.mark,
+        points,
+        band: vec![],
+        trusted,
+        marked: false,
+        faint: cell.role == Role::AaControl,
+    }
 }
 
 fn row(cell: &Cell, latencies: &Latencies) -> Row {

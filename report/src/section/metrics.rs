@@ -26,7 +26,8 @@ pub const SECTION: Section = Section {
 };
 
 /// Metrics worth opening at first sight; the others start closed.
-const OPEN: &[&str] = &["ppl", "prefill_tok_s", "decode_tok_s", "ttft_ms", "tpot_ms", "gflop_s", "gb_s", "acceptance_rate"];
+const OPEN: &[&str] =
+    &["ppl", "prefill_tok_s", "decode_tok_s", "ttft_ms", "tpot_ms", "gflop_s", "gb_s", "acceptance_rate"];
 
 #[derive(Serialize)]
 struct Row {
@@ -87,7 +88,8 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let mut workloads = Vec::new();
     // checks before timing belong to no workload
     for name in std::iter::once(&String::new()).chain(&digest.workloads) {
-        let rows: Vec<&Aggregate> = digest.aggregates.iter().filter(|a| a.workload == *name && a.median.is_some()).collect();
+        let rows: Vec<&Aggregate> =
+            digest.aggregates.iter().filter(|a| a.workload == *name && a.median.is_some()).collect();
         let tables = tables(digest, &rows, name);
         let skipped = skipped(digest, name);
         if !tables.is_empty() || !skipped.is_empty() {
@@ -149,14 +151,14 @@ fn table(digest: &Digest, base: &str, mut rows: Vec<&Aggregate>, workload: &str)
         metric: base.to_owned(),
         suffix: unit.suffix,
         better: wording::better(first.direction),
-        open: OPEN.contains(&base),
+        open: OPEN.contains(&base) && !has_x,
         gist: gist(digest, &rows, &unit),
         axes: if n_axes > 1 { digest.axes.iter().map(|axis| axis.name).collect() } else { Vec::new() },
         has_part,
         x_name: if has_x { wording::coordinate(base) } else { "" },
         has_spread: matches!(kind, Some(Kind::Timing | Kind::Memory)) && shown.iter().any(|row| !row.cv.is_empty()),
         has_ratio: shown.iter().any(|row| !row.ratio.is_empty() || row.reading.is_some()),
-        domain: format!("{} … {}", crate::quantity::times(scale.domain.0), crate::quantity::times(scale.domain.1)),
+        domain: format!("{}× … {}×", significant(scale.domain.0, 2), significant(scale.domain.1, 3)),
         rows: shown,
     }
 }
@@ -187,13 +189,15 @@ fn row(digest: &Digest, a: &Aggregate, unit: &Unit, scale: &Scale) -> Row {
     let label = cell.map_or(a.cell.clone(), |cell| cell.label.clone());
     let text = comparison.map(ratio_text).unwrap_or_default();
     let tone = reading.as_ref().map_or("quiet", |reading| reading.tone);
-    let drawn = ratio.map(|r| forest::ratio(scale, (r.ratio, r.low, r.high), floor, tone, &format!("{label}: {text} the reference")));
+    let drawn = ratio.map(|r| {
+        forest::ratio(scale, (r.ratio, r.low, r.high), floor, tone, &format!("{label}: {text} the reference"))
+    });
     Row {
         cell: a.cell.clone(),
         icon: cell.map(|cell| cell.mark.icon()).unwrap_or_default(),
         role: match cell.map(|cell| cell.role) {
             Some(Role::Reference) => "reference",
-            Some(Role::AaControl) => "reference again (A/A)",
+            Some(Role::AaControl) => "A/A",
             _ => "",
         },
         places: if digest.axes.len() > 1 { cell.map_or(Vec::new(), |cell| cell.places.clone()) } else { Vec::new() },

@@ -61,7 +61,11 @@ fn bars(key: &str, text: &str) -> Option<Vec<Bar>> {
     let after = |word: &str| first_number(&text[text.find(word)? + word.len()..]);
     let values = [("this model", first_number(text)?), ("bigram", after("bigram")?), ("unigram", after("unigram")?)];
     let largest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-    let bar = |(name, value): (&'static str, f64)| Bar { name, value: significant(value, 3), percent: 100.0 * value / largest };
+    let bar = |(name, value): (&'static str, f64)| Bar {
+        name,
+        value: significant(value, 3),
+        percent: 100.0 * value / largest,
+    };
     (largest > 0.0).then(|| values.map(bar).into())
 }
 

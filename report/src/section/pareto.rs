@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use results::aggregate::Aggregate;
+use results::metric::{Kind, metric};
 use results::observation::{Direction, Status};
 use results::summary::Role;
 use serde::Serialize;
@@ -18,7 +19,8 @@ use crate::wording;
 pub const SECTION: Section = Section {
     id: "pareto",
     title: "Trade-off",
-    reading: "Each point is one combination of techniques; whiskers are 95 % intervals. The stepped line joins the points that no other \
+    reading: "Each point is one combination of techniques; whiskers are 95 % intervals (of quality: of the \
+              paired difference from the reference, since all cells read the same text). The stepped line joins the points that no other \
               point beats in both directions; a pale point is beaten by some other one, so you would hardly choose it. Larger points need \
               more memory.",
     template: include_str!("../../templates/pareto.tera"),
@@ -142,9 +144,7 @@ fn choices(digest: &Digest) -> Vec<Choice> {
             groups.entry((wording::rank(&a.metric), &a.metric, &a.workload, x)).or_default().push(a);
         }
     }
-    let several = |id: &str, workload: &str| {
-        groups.keys().filter(|key| key.1 == id && key.2 == workload).count() > 1
-    };
+    let several = |id: &str, workload: &str| groups.keys().filter(|key| key.1 == id && key.2 == workload).count() > 1;
     let wide: Vec<_> = groups.iter().filter(|(_, rows)| rows.len() > 1).collect();
     wide.into_iter().map(|(key, rows)| choice(digest, rows, several(key.1, key.2))).collect()
 }
@@ -160,7 +160,8 @@ fn choice(digest: &Digest, rows: &[&Aggregate], sweep: bool) -> Choice {
     let mut values = vec![None; digest.cells.len()];
     for a in rows {
         if let (Some(index), Some(median)) = (digest.index(&a.cell), a.median) {
-            values[index] = Some((median, a.low.unwrap_or(median), a.high.unwrap_or(median), a.n));
+            values[index] =
+                Some(paired(digest, a).unwrap_or((median, a.low.unwrap_or(median), a.high.unwrap_or(median), a.n)));
         }
     }
     Choice {
@@ -174,6 +175,21 @@ fn choice(digest: &Digest, rows: &[&Aggregate], sweep: bool) -> Choice {
     }
 }
 
+/// For quality, the interval of the paired difference from the reference: all cells read the same text, so the text's own variance,
+/// which dominates the plain interval, says nothing about their order.
+fn paired(digest: &Digest, a: &Aggregate) -> Option<(f64, f64, f64, usize)> {
+    let quality = metric(&a.metric).is_some_and(|metric| metric.kind() == Kind::Quality);
+    let (median, comparison) = (a.median?, digest.comparison(a));
+    match comparison.filter(|_| quality) {
+        Some(c) => {
+            let d = c.difference;
+            Some((median, median + d.low - d.estimate, median + d.high - d.estimate, d.n))
+        }
+        None if quality && digest.is_reference(&a.cell) => Some((median, median, median, a.n)),
+        None => None,
+    }
+}
+
 fn pick(choices: &[Choice], ids: &[&str], not: &[usize]) -> Option<usize> {
     ids.iter().find_map(|id| (0..choices.len()).find(|c| choices[*c].id == *id && !not.contains(c)))
 }
@@ -182,7 +198,9 @@ fn pick(choices: &[Choice], ids: &[&str], not: &[usize]) -> Option<usize> {
 fn defaults(choices: &[Choice]) -> Option<(usize, usize)> {
     let y = pick(choices, QUALITY, &[]).or_else(|| pick(choices, MEMORY, &[])).or_else(|| pick(choices, SPEED, &[]))?;
     let other = |c: &usize| *c != y && choices[*c].id != choices[y].id;
-    let x = pick(choices, SPEED, &[y]).or_else(|| pick(choices, MEMORY, &[y])).or_else(|| (0..choices.len()).find(other))?;
+    let x = pick(choices, SPEED, &[y])
+        .or_else(|| pick(choices, MEMORY, &[y]))
+        .or_else(|| (0..choices.len()).find(other))?;
     Some((x, y))
 }
 
@@ -197,8 +215,10 @@ fn points(digest: &Digest, choices: &[Choice], x: usize, y: usize, size: Option<
     for (index, cell) in digest.cells.iter().enumerate() {
         let (Some(across), Some(up)) = (choices[x].values[index], choices[y].values[index]) else { continue };
         let share = size.and_then(|s| choices[s].values[index]).map(|v| (v.0 / largest).max(0.0).sqrt());
-        let of = |choice: &Choice, v: (f64, f64, f64, usize)| {
-            Range { at: v.0 * choice.factor, low: v.1 * choice.factor, high: v.2 * choice.factor }
+        let of = |choice: &Choice, v: (f64, f64, f64, usize)| Range {
+            at: v.0 * choice.factor,
+            low: v.1 * choice.factor,
+            high: v.2 * choice.factor,
         };
         points.push(Point {
             cell: cell.id.clone(),
@@ -246,7 +266,14 @@ fn describe(points: &[Point], x: &AxisTitle, y: &AxisTitle) -> String {
     )
 }
 
-fn rows(digest: &Digest, choices: &[Choice], shown: &[usize], points: &[Point], x: &AxisTitle, y: &AxisTitle) -> Vec<Row> {
+fn rows(
+    digest: &Digest,
+    choices: &[Choice],
+    shown: &[usize],
+    points: &[Point],
+    x: &AxisTitle,
+    y: &AxisTitle,
+) -> Vec<Row> {
     let best = scatter::frontier(points, x.direction, y.direction);
     let place = |cell: &Cell| match points.iter().position(|p| p.cell == cell.id) {
         Some(_) if cell.role == Role::AaControl => "control",

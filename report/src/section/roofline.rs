@@ -24,6 +24,9 @@ pub const SECTION: Section = Section {
 /// Weights below this multiple of the cache stay mostly inside it.
 const CACHE_MULTIPLE: f64 = 4.0;
 
+/// Longer tables start closed.
+const MOST_OPEN_ROWS: usize = 20;
+
 #[derive(Serialize)]
 struct Roof {
     value: String,
@@ -36,7 +39,6 @@ struct Row {
     icon: String,
     label: String,
     part: String,
-    workload: String,
     bar: String,
     percent: String,
     sort: f64,
@@ -45,11 +47,19 @@ struct Row {
 }
 
 #[derive(Serialize)]
+struct Workload {
+    name: String,
+    open: bool,
+    has_part: bool,
+    gist: String,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
 struct Values {
     roofs: Vec<Roof>,
     cache: Vec<String>,
-    has_part: bool,
-    rows: Vec<Row>,
+    workloads: Vec<Workload>,
 }
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
@@ -58,10 +68,26 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     if roofs.is_empty() && fractions.is_empty() {
         return Ok(Content::Absent("the machine’s limits were not measured in this run"));
     }
-    let largest = fractions.iter().filter_map(|a| a.median).fold(1.0, f64::max);
-    let mut rows: Vec<Row> = fractions.iter().map(|a| row(digest, a, largest)).collect();
-    rows.sort_by(|a, b| a.workload.cmp(&b.workload).then(b.sort.total_cmp(&a.sort)));
-    Content::of(&Values { has_part: rows.iter().any(|row| !row.part.is_empty()), roofs, cache: cache(digest), rows })
+    let workloads = digest.workloads.iter().filter_map(|name| workload(digest, name, &fractions));
+    Content::of(&Values { roofs, cache: cache(digest), workloads: workloads.collect() })
+}
+
+fn workload(digest: &Digest, name: &str, fractions: &[&Aggregate]) -> Option<Workload> {
+    let fractions: Vec<&Aggregate> = fractions.iter().copied().filter(|a| a.workload == name).collect();
+    let sweep = fractions.iter().any(|a| a.x != fractions[0].x);
+    let mut rows: Vec<Row> = fractions.iter().map(|a| row(digest, a, sweep)).collect();
+    rows.sort_by(|a, b| b.sort.total_cmp(&a.sort));
+    let n_impossible = rows.iter().filter(|row| row.sort > EXCESS_LIMIT).count();
+    (!rows.is_empty()).then(|| Workload {
+        name: name.to_owned(),
+        open: rows.len() <= MOST_OPEN_ROWS,
+        has_part: rows.iter().any(|row| !row.part.is_empty()),
+        gist: match n_impossible {
+            0 => format!("{} to {}", rows[rows.len() - 1].percent, rows[0].percent),
+            n => format!("{} to {}; {n} impossible", rows[rows.len() - 1].percent, rows[0].percent),
+        },
+        rows,
+    })
 }
 
 fn of<'a>(digest: &'a Digest, base: &'a str) -> impl Iterator<Item = &'a Aggregate> {
@@ -69,7 +95,8 @@ fn of<'a>(digest: &'a Digest, base: &'a str) -> impl Iterator<Item = &'a Aggrega
 }
 
 fn roofs(digest: &Digest) -> Vec<Roof> {
-    let rate = |key, unit: &str| digest.machine(key).map(|value| format!("{}\u{202f}{unit}", significant(value * 1e-9, 3)));
+    let rate =
+        |key, unit: &str| digest.machine(key).map(|value| format!("{}\u{202f}{unit}", significant(value * 1e-9, 3)));
     let size = digest.machine("llc_bytes").map(|value| Unit::of("", "B", value).text(value));
     let all = [
         (rate("stream_bytes_s", "GB/s"), "reading from memory"),
@@ -88,7 +115,8 @@ fn cache(digest: &Digest) -> Vec<String> {
     let models = digest.summary().map_or(&[][..], |summary| &summary.models);
     let sentence = |model: &results::summary::ModelCard| {
         let weights = model.f32_bytes as f64;
-        let (sizes, source) = (format!("{} in f32; the last-level cache holds {}", bytes(weights), bytes(llc)), &model.source);
+        let (sizes, source) =
+            (format!("{} in f32; the last-level cache holds {}", bytes(weights), bytes(llc)), &model.source);
         match weights {
             w if w <= llc => Some(format!(
                 "The weights of {source} fit the last-level cache ({sizes}): their speed says nothing about memory bandwidth."
@@ -103,7 +131,7 @@ fn cache(digest: &Digest) -> Vec<String> {
     models.iter().filter_map(sentence).collect()
 }
 
-fn row(digest: &Digest, a: &Aggregate, largest: f64) -> Row {
+fn row(digest: &Digest, a: &Aggregate, sweep: bool) -> Row {
     let share = a.median.unwrap_or(0.0);
     let cell = digest.index(&a.cell).map(|index| &digest.cells[index]);
     let label = cell.map_or(a.cell.clone(), |cell| cell.label.clone());
@@ -117,10 +145,9 @@ fn row(digest: &Digest, a: &Aggregate, largest: f64) -> Row {
     Row {
         cell: a.cell.clone(),
         icon: cell.map(|cell| cell.mark.icon()).unwrap_or_default(),
-        bar: forest::share(share, interval, largest, class, &format!("{label}: {percent} of the roof")),
+        bar: forest::share(share, interval, class, &format!("{label}: {percent} of the roof")),
         label,
-        part: part(a),
-        workload: a.workload.clone(),
+        part: part(a, sweep),
         percent,
         sort: share,
         limit: binding(digest, a),
@@ -128,9 +155,13 @@ fn row(digest: &Digest, a: &Aggregate, largest: f64) -> Row {
     }
 }
 
-fn part(a: &Aggregate) -> String {
-    let x = a.x.map(|x| format!("{} tokens", significant(x, 4)));
-    [Some(wording::part(&a.metric).to_owned()).filter(|part| !part.is_empty()), x].into_iter().flatten().collect::<Vec<_>>().join(", ")
+fn part(a: &Aggregate, sweep: bool) -> String {
+    let x = a.x.filter(|_| sweep).map(|x| format!("at {}", significant(x, 4)));
+    [Some(wording::part(&a.metric).to_owned()).filter(|part| !part.is_empty()), x]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The limit that `roof_fraction` was the largest share of.
@@ -142,7 +173,10 @@ fn binding(digest: &Digest, a: &Aggregate) -> &'static str {
     ];
     let share = |id: &str| {
         let same = |b: &&Aggregate| {
-            b.cell == a.cell && b.workload == a.workload && b.x == a.x && wording::part(&b.metric) == wording::part(&a.metric)
+            b.cell == a.cell
+                && b.workload == a.workload
+                && b.x == a.x
+                && wording::part(&b.metric) == wording::part(&a.metric)
         };
         of(digest, id).find(same).and_then(|b| b.median)
     };

@@ -2,6 +2,7 @@
 
 use results::aggregate::Aggregate;
 use results::statistics::log_log_slope;
+use results::summary::Role;
 use serde::Serialize;
 
 use super::latency::anchor;
@@ -49,7 +50,9 @@ struct Values {
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let mut groups: Vec<((&str, &str), Vec<&Aggregate>)> = Vec::new();
-    for a in digest.aggregates.iter().filter(|a| a.median.is_some() && a.x.is_some()) {
+    // shares of the roof have a section of their own
+    let swept = |a: &&Aggregate| a.median.is_some() && a.x.is_some() && !a.metric.starts_with("roof_");
+    for a in digest.aggregates.iter().filter(swept) {
         let key = (a.workload.as_str(), wording::base(&a.metric));
         match groups.iter_mut().find(|(known, _)| *known == key) {
             Some((_, group)) => group.push(a),
@@ -59,7 +62,8 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     groups.sort_by_key(|((workload, base), _)| {
         (digest.workloads.iter().position(|w| w == workload), wording::rank(base), *base)
     });
-    let figures: Vec<Figure> = groups.into_iter().filter_map(|((w, base), rows)| figure(digest, w, base, &rows)).collect();
+    let figures: Vec<Figure> =
+        groups.into_iter().filter_map(|((w, base), rows)| figure(digest, w, base, &rows)).collect();
     if figures.is_empty() {
         return Ok(Content::Absent("no metric was measured at several points of a sweep"));
     }
@@ -82,7 +86,14 @@ fn figure(digest: &Digest, workload: &str, base: &str, rows: &[&Aggregate]) -> O
     let description = format!("{} lines over {} points. The table below lists every value.", series.len(), xs.len());
     let y_title = if unit.suffix.is_empty() { name.clone() } else { format!("{name} ({})", unit.suffix) };
     let x_name = wording::coordinate(base);
-    let plot = Plot { id: &format!("sweep-{}", anchor(&title)), title: &title, description: &description, x: (x_name, x), y: (&y_title, y), size: SMALL };
+    let plot = Plot {
+        id: &format!("sweep-{}", anchor(&title)),
+        title: &title,
+        description: &description,
+        x: (x_name, x),
+        y: (&y_title, y),
+        size: SMALL,
+    };
     let svg = plot.draw(&series, &|line, index| tip(line, index, unit.suffix));
     let lines: Vec<Line> = series.iter().map(|line| table_line(line, &xs)).collect();
     Some(Figure {
@@ -91,7 +102,7 @@ fn figure(digest: &Digest, workload: &str, base: &str, rows: &[&Aggregate]) -> O
         svg,
         columns: xs.iter().map(|x| significant(*x, 4)).collect(),
         x_name,
-        has_slope: x.is_log() && lines.iter().any(|line| !line.slope.is_empty()),
+        has_slope: x.is_log() && y.is_log() && lines.iter().any(|line| !line.slope.is_empty()),
         lines,
     })
 }
@@ -108,7 +119,16 @@ fn series(digest: &Digest, rows: &[&Aggregate], unit: &Unit) -> Vec<Series> {
             let part = wording::part(&a.metric);
             let name = if several_parts { format!("{}, {part}", cell.label) } else { cell.label.clone() };
             let mark = if several_parts { numbered(series.len()) } else { cell.mark };
-            let line = Series { cell: cell.id.clone(), name, mark, points: vec![], band: vec![], trusted: 0, marked: true };
+            let line = Series {
+                cell: cell.id.clone(),
+                name,
+                mark,
+                points: vec![],
+                band: vec![],
+                trusted: 0,
+                marked: true,
+                faint: cell.role == Role::AaControl,
+            };
             series.push((key.clone(), line));
         }
         let Some((_, line)) = series.iter_mut().find(|(known, _)| *known == key) else { continue };
@@ -145,9 +165,11 @@ fn table_line(line: &Series, xs: &[f64]) -> Line {
     let slope = (positive && line.points.len() > 2).then(|| log_log_slope(&line.points, 1)).flatten();
     Line {
         cell: line.cell.clone(),
-        icon: sample(&line.mark, true),
+        icon: sample(&line.mark, true, line.faint),
         name: line.name.clone(),
-        slope: slope.map_or(String::new(), |s| format!("{} [{}, {}]", significant(s.slope, 3), significant(s.low, 3), significant(s.high, 3))),
+        slope: slope.map_or(String::new(), |s| {
+            format!("{} [{}, {}]", significant(s.slope, 3), significant(s.low, 3), significant(s.high, 3))
+        }),
         values: xs.iter().map(|x| value(x).unwrap_or("–".into())).collect(),
     }
 }

@@ -97,7 +97,7 @@ const pareto = (() => {
   const render = () => {
     const width = Math.max(300, Math.round(figure.clientWidth || 960));
     const height = Math.round(Math.min(540, Math.max(340, width * 0.55)));
-    const area = [58, width - 16, 14, height - 46];
+    const area = [66, width - 16, 14, height - 46];
     const list = points();
     const [sx, sy] = [fit(list.flatMap((p) => p.x), [area[0], area[1]]), fit(list.flatMap((p) => p.y), [area[3], area[2]])];
     const best = frontier(list);

@@ -46,7 +46,7 @@ const ticks = ({ log, low, high }, most) => {
     return out;
   }
   const decades = Math.log10(high / low);
-  const leading = decades <= 1.5 ? [1, 2, 3, 5] : decades <= 3 ? [1, 3] : [1];
+  const leading = decades <= 0.7 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : decades <= 1.5 ? [1, 2, 3, 5] : decades <= 3 ? [1, 3] : [1];
   const inside = [];
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p += 1) {
     for (const d of leading) if (d * 10 ** p >= low && d * 10 ** p <= high) inside.push(d * 10 ** p);

@@ -55,8 +55,8 @@ fn the_page_works_in_a_browser() {
         println!("skipped: no chromium");
         return;
     };
-    passes(browser, &sample::run(5));
-    let mut hostile = sample::run(2);
+    passes(browser, &sample::run(3));
+    let mut hostile = sample::run(1);
     for cell in &mut hostile.summary.as_mut().expect("summary").cells {
         cell.label.push_str(HOSTILE);
         cell.axes.weights.push_str(HOSTILE);

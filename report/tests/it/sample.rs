@@ -11,13 +11,8 @@ use results::trace::{Chunk, Event, Roof, Trace, Work};
 /// Text that must never reach the page unescaped.
 pub const HOSTILE: &str = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='yes'\">";
 
-const ROOF: Roof = Roof {
-    stream_bytes_s: 11.8e9,
-    cache_bytes_s: 38.0e9,
-    fma_flop_s: 96.0e9,
-    int8_op_s: 310.0e9,
-    llc_bytes: 32 << 20,
-};
+const ROOF: Roof =
+    Roof { stream_bytes_s: 11.8e9, cache_bytes_s: 38.0e9, fma_flop_s: 96.0e9, int8_op_s: 310.0e9, llc_bytes: 32 << 20 };
 
 /// How a made-up cell performs.
 struct Shape {
@@ -168,7 +163,8 @@ impl Shape {
 
     fn prefills(&self, disturbance: f64) -> Vec<Event> {
         let pass = |n: u32| {
-            let quadratic = if self.attention == "naive" { 1.0 + f64::from(n) / 900.0 } else { 1.0 + f64::from(n) / 4000.0 };
+            let quadratic =
+                if self.attention == "naive" { 1.0 + f64::from(n) / 900.0 } else { 1.0 + f64::from(n) / 4000.0 };
             let ns = f64::from(n) * 76_000.0 * quadratic * disturbance / self.speed.sqrt();
             let work = Work { bytes: self.bytes, flops: u64::from(n) * 6_400_000, int8_ops: 0 };
             Event::Prefill { n_tokens: n, context: 0, duration_ns: ns as u64, work }
@@ -186,7 +182,11 @@ impl Shape {
             kv_resident_bytes: 524_288,
             peak_rss_bytes: 48_000_000 + self.bytes,
         };
-        vec![Event::Load { duration_ns: 180_000_000 }, Event::Decode { n_tokens: 128, context: 1, duration_ns: ns as u64, work }, memory]
+        vec![
+            Event::Load { duration_ns: 180_000_000 },
+            Event::Decode { n_tokens: 128, context: 1, duration_ns: ns as u64, work },
+            memory,
+        ]
     }
 
     fn requests(&self, noise: &mut Noise) -> Vec<Event> {
@@ -329,16 +329,80 @@ fn claims() -> Vec<ClaimResult> {
     };
     let failed = ClaimResult {
         reason: format!("the cell failed: {HOSTILE}"),
-        ..claim("spec-walltime", Tier::Ratio, Verdict::Failed, None, None, "ratio >= 1.0", "Speculation shortens the wait.")
+        ..claim(
+            "spec-walltime",
+            Tier::Ratio,
+            Verdict::Failed,
+            None,
+            None,
+            "ratio >= 1.0",
+            "Speculation shortens the wait.",
+        )
     };
     vec![
-        claim("gptq-4bit-ppl", Tier::Ratio, Verdict::Reproduced, Some(1.045), Some((1.038, 1.052)), "ratio <= 1.06", "Four bits cost almost no perplexity when codes are chosen by GPTQ."),
-        claim("flash-exact", Tier::Identity, Verdict::Holds, Some(3.1e-7), None, "error <= 1e-5", "Tiled attention with a running softmax gives the same result."),
-        claim("gptq-3bit-ppl", Tier::Ratio, Verdict::NotReproduced, Some(0.93), Some((0.84, 1.02)), "closure at least 0.5 and at most 0.9", "At three bits GPTQ closes most of the gap that rounding leaves."),
-        claim("transformer-attn-quadratic", Tier::Ratio, Verdict::DirectionOnly, Some(1.71), Some((1.62, 1.78)), "slope ≥ 1.8", "The time of attention grows with the square of the length."),
-        claim("flash2-causal-skip", Tier::Ratio, Verdict::Inconclusive, Some(1.72), Some((1.55, 1.93)), "speed-up > 1.7", "Skipping masked blocks nearly halves the time."),
-        claim("spec-expected-tokens", Tier::Absolute, Verdict::Reported, Some(3.51), Some((3.4, 3.6)), "reported, never gated", "Expected tokens per run follow from the acceptance rate."),
-        claim("paged-waste", Tier::Ratio, Verdict::SkippedNoGpu, None, None, "waste < 0.04", "Paging wastes less than 4 % of the cache."),
+        claim(
+            "gptq-4bit-ppl",
+            Tier::Ratio,
+            Verdict::Reproduced,
+            Some(1.045),
+            Some((1.038, 1.052)),
+            "ratio <= 1.06",
+            "Four bits cost almost no perplexity when codes are chosen by GPTQ.",
+        ),
+        claim(
+            "flash-exact",
+            Tier::Identity,
+            Verdict::Holds,
+            Some(3.1e-7),
+            None,
+            "error <= 1e-5",
+            "Tiled attention with a running softmax gives the same result.",
+        ),
+        claim(
+            "gptq-3bit-ppl",
+            Tier::Ratio,
+            Verdict::NotReproduced,
+            Some(0.93),
+            Some((0.84, 1.02)),
+            "closure at least 0.5 and at most 0.9",
+            "At three bits GPTQ closes most of the gap that rounding leaves.",
+        ),
+        claim(
+            "transformer-attn-quadratic",
+            Tier::Ratio,
+            Verdict::DirectionOnly,
+            Some(1.71),
+            Some((1.62, 1.78)),
+            "slope ≥ 1.8",
+            "The time of attention grows with the square of the length.",
+        ),
+        claim(
+            "flash2-causal-skip",
+            Tier::Ratio,
+            Verdict::Inconclusive,
+            Some(1.72),
+            Some((1.55, 1.93)),
+            "speed-up > 1.7",
+            "Skipping masked blocks nearly halves the time.",
+        ),
+        claim(
+            "spec-expected-tokens",
+            Tier::Absolute,
+            Verdict::Reported,
+            Some(3.51),
+            Some((3.4, 3.6)),
+            "reported, never gated",
+            "Expected tokens per run follow from the acceptance rate.",
+        ),
+        claim(
+            "paged-waste",
+            Tier::Ratio,
+            Verdict::SkippedNoGpu,
+            None,
+            None,
+            "waste < 0.04",
+            "Paging wastes less than 4 % of the cache.",
+        ),
         failed,
     ]
 }
