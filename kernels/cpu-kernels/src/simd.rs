@@ -36,7 +36,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether a vector is one of 32 registers (else two of 16): decides register tiles.
     const WIDE: bool;
 
-    /// Runs `k` inside a function that has this level's target features.
+    /// Runs `k` inside a function of its own that has this level's target features. Never inlined: a driver that
+    /// swallows all of its tiles gets worse registers and takes minutes to compile.
     fn vectorize<K: Kernel>(self, k: K) -> K::Out;
 
     fn splat(self, x: f32) -> Self::V;
@@ -93,6 +94,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::V) -> f32;
     /// Largest lane, by the same tree.
     fn maximum(self, v: Self::V) -> f32;
+
+    /// Asks for the cache line at `p`, which need not be readable; nothing on the portable level.
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        let _ = p;
+    }
 
     /// `out[j·16 + i] = rows[i][j]` for j below `d`.
     #[inline(always)]

@@ -8,7 +8,7 @@
 //! Cost: per 16 weights about 4 instructions on AVX-512, 8–10 on AVX2, shared by all rows of the tile.
 //! Not handled: groups that do not start on a block; `group` pads them.
 
-use super::tile::Tile;
+use super::tile::{AHEAD, STREAMS, Tile};
 use crate::simd::{Kernel, LANES, Simd};
 use std::ops::Range;
 
@@ -50,6 +50,9 @@ pub(crate) fn get(bits: usize, word: impl Fn(usize) -> u32, i: usize) -> u32 {
 #[derive(Clone, Copy)]
 pub(crate) struct Coded {
     pub(crate) words: *const u32,
+    /// Words per block: equal to the bits, but as a value, so that the loop over words stays a loop (unrolled, all 32
+    /// decodings are hoisted and the accumulators spill).
+    pub(crate) words_per_block: usize,
     pub(crate) panel_words: usize,
     pub(crate) scales: *const u16,
     pub(crate) panel_groups: usize,
@@ -128,11 +131,15 @@ unsafe fn walk<S: Simd, K: Sink<S, P>, const BITS: usize, const P: usize>(
         left_in_group -= 1;
         let words = coded.words.wrapping_add(block * BITS * LANES);
         let mut k = block * BLOCK;
-        for word in 0..BITS {
+        for word in 0..coded.words_per_block {
             let mut codes = [s.splat_u32(0); P];
             for p in 0..P {
                 // SAFETY: the caller vouches for P panels of this many blocks.
                 codes[p] = unsafe { s.load_u32(words.add(p * coded.panel_words + word * LANES)) };
+                let here = words.wrapping_add(p * coded.panel_words + word * LANES);
+                if P < STREAMS {
+                    s.prefetch(here.cast::<u8>().wrapping_add(AHEAD / P));
+                }
             }
             for _ in 0..per_word(BITS) {
                 let mut w = [s.splat(0.0); P];
@@ -222,7 +229,11 @@ impl<const BITS: usize> Kernel for DecodeBlocks<BITS> {
 #[inline(always)]
 pub(crate) unsafe fn stream<S: Simd>(s: S, bits: usize, rows: usize, panels: usize, coded: Coded, t: Tile<()>) {
     // Decoding needs registers too: AVX2 takes half the panels that plain f32 does.
-    let most = if S::WIDE { panels } else { panels.min(if rows == 1 { 2 } else { 1 }) };
+    let most = match (S::WIDE, rows) {
+        (true, 1 | 2) => panels,
+        (true, _) | (false, 1) => panels.min(2),
+        (false, _) => 1,
+    };
     for p in (0..panels).step_by(most) {
         let coded = Coded {
             words: coded.words.wrapping_add(p * coded.panel_words),
@@ -251,9 +262,9 @@ fn stream_rows<S: Simd, const BITS: usize>(s: S, rows: usize, panels: usize, cod
         };
     }
     if S::WIDE {
-        pick!((1, 4)(2, 4)(3, 4)(4, 4)(1, 2)(2, 2)(3, 2)(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(
-            6, 1
-        )(7, 1)(8, 1));
+        pick!((1, 4)(2, 4)(1, 2)(2, 2)(3, 2)(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(7, 1)(
+            8, 1
+        ));
     } else {
         pick!((1, 2)(1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1));
     }

@@ -4,7 +4,7 @@
 //! Cost: 2 bytes per weight and pass; one conversion per 16 weights (few rows) or per 192 rows.
 //! Not handled: weights beyond ±65504, which round to infinity.
 
-use super::gemm::{Decoded, Weights, linear};
+use super::gemm::{Columns16, Weights, linear};
 use super::panels::{deinterleave, interleave, interleave_by};
 use super::tile::{Columns, F16Columns, F32Columns, Tile, run_tile};
 use crate::Cpu;
@@ -94,7 +94,7 @@ impl Weights for PackedF16 {
         unsafe { run_tile::<S, _, false>(s, rows, panels, t.with(self.columns(first))) };
     }
     #[inline(always)]
-    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Decoded {
+    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Columns16 {
         let buffer = &mut buffer[..panels * ks.len() * LANES];
         let columns = self.columns(first);
         for p in 0..panels {
@@ -107,5 +107,9 @@ impl Weights for PackedF16 {
             }
         }
         F32Columns { base: buffer.as_ptr(), panel_stride: ks.len() * LANES }
+    }
+    #[inline(always)]
+    fn stored_at(&self, panel: usize, k: usize) -> *const u8 {
+        self.panels.as_ptr().wrapping_add((panel * self.k + k) * LANES).cast()
     }
 }

@@ -3,9 +3,9 @@
 //! Exactness: one FMA chain over k per output (two roundings a step on scalar); unpack is bit-exact.
 //! Cost: 4 bytes per weight and pass.
 
-use super::gemm::{Decoded, Weights, linear};
+use super::gemm::{Columns16, Weights, linear};
 use super::panels::{deinterleave, interleave, n_panels};
-use super::tile::{F32Columns, Tile, run_tile};
+use super::tile::{F32Columns, F32Stream, Tile, run_tile};
 use crate::Cpu;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
@@ -77,12 +77,17 @@ impl Weights for PackedF32 {
     }
     #[inline(always)]
     unsafe fn stream<S: Simd>(&self, s: S, rows: usize, first: usize, panels: usize, t: Tile<()>) {
+        let F32Columns { base, panel_stride } = self.columns(first);
         // SAFETY: the caller vouches for the tile; the columns cover k.
-        unsafe { run_tile::<S, _, false>(s, rows, panels, t.with(self.columns(first))) };
+        unsafe { run_tile::<S, _, false>(s, rows, panels, t.with(F32Stream { base, panel_stride })) };
     }
     #[inline(always)]
-    fn decode<S: Simd>(&self, _: S, first: usize, _: usize, ks: Range<usize>, _: &mut [f32]) -> Decoded {
+    fn decode<S: Simd>(&self, _: S, first: usize, _: usize, ks: Range<usize>, _: &mut [f32]) -> Columns16 {
         let columns = self.columns(first);
         F32Columns { base: columns.base.wrapping_add(ks.start * LANES), ..columns }
+    }
+    #[inline(always)]
+    fn stored_at(&self, panel: usize, k: usize) -> *const u8 {
+        self.panels.as_ptr().wrapping_add((panel * self.k + k) * LANES).cast()
     }
 }

@@ -2,15 +2,17 @@
 //! Source: blocking as in Goto and van de Geijn (2008); the small-row path is a plain panel walk.
 //! Shapes: x and y row-major f32, W in panels of 16 output rows (see `panels`).
 //! Method: 1. few rows (≤ 6 or 8): each panel is streamed once over the whole k by one register tile, decoding weights
-//! in registers; 2. more rows: for each block of 192 rows and 256 columns, A is packed, each panel block (16 KiB,
-//! decoded to f32 once) stays in L1 while all row tiles pass over it. 3. Tasks are row blocks × ranges of panels.
-//! Exactness: one FMA chain over k per output on both paths (see `tile`), partial sums kept in f32 in y: bit-identical
+//! in registers; 2. more rows: for each block of 96 rows, A is packed for a stretch of columns (as many as stay in the
+//! cache), and W is walked straight through it: each panel block of 256 columns (16 KiB, decoded to f32 once) stays in
+//! L1 while all row tiles pass over it, their sums in a small buffer. 3. Tasks are row blocks × ranges of panels.
+//! Exactness: one FMA chain over k per output on both paths (see `tile`), partial sums kept in f32: bit-identical
 //! for any row count, thread count and blocking.
 //! Cost: 2·rows·n·k FLOPs; few rows: bytes(W) once. More rows: bytes(W) once per row block.
 //! Not handled: transposed x, accumulation into y.
 
+use super::codes::BLOCK;
 use super::panels::n_panels;
-use super::tile::{F32Columns, Tile, max_panels, max_rows, panels_step, run_tile, tile_rows};
+use super::tile::{Decoded, F32Columns, Next, Tile, max_panels, max_rows, panels_step, run_tile, tile_rows};
 use crate::cpu::{Cpu, SendPtr};
 use crate::scratch;
 use crate::simd::{Kernel, LANES, Simd, run};
@@ -18,11 +20,13 @@ use std::ops::Range;
 
 /// Columns of one k block: 16 × 256 f32 weights are 16 KiB.
 const KC: usize = 256;
-/// Rows of one row block: 192 × 256 f32 activations are 192 KiB.
-const MC: usize = 192;
+/// Rows of one row block: what shares a decoded panel block.
+const MC: usize = 96;
+/// Activations packed at a time, 512 KiB: about half a second-level cache.
+const A_VALUES: usize = 128 * 1024;
 
-/// Decoded f32 weights of one or two panels over a k block.
-pub(crate) type Decoded = F32Columns<LANES>;
+/// f32 weights of one or two panels over a k block.
+pub(crate) type Columns16 = F32Columns<LANES>;
 
 /// A weight format that the driver can run.
 pub(crate) trait Weights: Sync {
@@ -39,7 +43,9 @@ pub(crate) trait Weights: Sync {
     unsafe fn stream<S: Simd>(&self, s: S, rows: usize, first: usize, panels: usize, t: Tile<()>);
     /// Panels `first .. first + panels`, columns `ks`, as f32: where they lie, or decoded into `buffer`
     /// (`panels · ks.len() · 16` values).
-    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Decoded;
+    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Columns16;
+    /// Where column `k` of panel `panel` is stored; the panel may be one past the last.
+    fn stored_at(&self, panel: usize, k: usize) -> *const u8;
 }
 
 /// y = x · Wᵀ; `x` is `[rows, w.k()]`, `y` `[rows, w.n()]`.
@@ -125,37 +131,84 @@ impl<W: Weights> Task<'_, W> {
     #[inline(always)]
     fn blocked<S: Simd>(&self, s: S) {
         let pair = max_panels(S::WIDE, max_rows(S::WIDE));
-        let mut a = scratch::take(self.rows.len() * KC);
+        let (n, k, rows) = (self.w.n(), self.w.k(), self.rows.len());
+        let stretch = (A_VALUES / rows / KC * KC).clamp(KC, k.max(KC));
+        let mut a = scratch::take(rows * stretch);
         let mut b = scratch::take(pair * KC * LANES);
-        for k0 in (0..self.w.k()).step_by(KC) {
-            let ks = k0..(k0 + KC).min(self.w.k());
-            self.pack_rows::<S>(&ks, &mut a);
+        let mut c = scratch::take(rows * pair * LANES);
+        // One empty stretch where k is 0, so that y is still written.
+        for start in (0..k.max(1)).step_by(stretch) {
+            let packed = start..(start + stretch).min(k);
+            self.pack_rows::<S>(&packed, &mut a);
             let mut panel = self.panels.start;
             while panel < self.panels.end {
                 let step = panels_step(self.panels.end - panel, pair);
-                let columns = self.w.decode(s, panel, step, ks.clone(), &mut b);
-                let mut row = 0;
-                while row < self.rows.len() {
-                    let mr = tile_rows(S::WIDE, self.rows.len() - row);
-                    let tile = self.tile_at(self.rows.start + row, panel);
-                    let a = &a[row * ks.len()..];
-                    let tile = Tile {
-                        kk: ks.len(),
-                        a: a.as_ptr(),
-                        a_stride: 0,
-                        columns,
-                        c: tile.c,
-                        c_stride: tile.c_stride,
-                        n_cols: tile.n_cols,
-                        fresh: k0 == 0,
+                let width = step * LANES;
+                let n_cols = width.min(n - panel * LANES);
+                // SAFETY: this task's rows and columns of y, inside it (asserted by `linear`).
+                let y_row = |r: usize| unsafe {
+                    let first = self.y.get().add((self.rows.start + r) * n + panel * LANES);
+                    std::slice::from_raw_parts_mut(first, n_cols)
+                };
+                for (r, c) in c[..rows * width].chunks_exact_mut(width).enumerate() {
+                    c.fill(0.0);
+                    if start > 0 {
+                        c[..n_cols].copy_from_slice(y_row(r));
+                    }
+                }
+                for k0 in packed.clone().step_by(KC) {
+                    let ks = k0..(k0 + KC).min(packed.end);
+                    let F32Columns { base, panel_stride } = self.w.decode(s, panel, step, ks.clone(), &mut b);
+                    let next = if ks.end < packed.end { (panel, ks.end) } else { (panel + step, packed.start) };
+                    let next = Next {
+                        base: self.w.stored_at(next.0, next.1),
+                        panel_bytes: (self.w.stored_at(1, 0) as usize) - (self.w.stored_at(0, 0) as usize),
+                        per_k: (self.w.stored_at(0, BLOCK) as usize - self.w.stored_at(0, 0) as usize) / BLOCK,
                     };
-                    // SAFETY: A was packed for these rows, `columns` covers `step` panels of this k block, and rows ×
-                    // panels of y belong to this task alone.
-                    unsafe { run_tile::<S, _, true>(s, mr, step, tile) };
-                    row += mr;
+                    self.row_tiles(s, step, &packed, ks, &a, Decoded { base, panel_stride, next }, &mut c);
+                }
+                for (r, c) in c.chunks_exact(width).take(rows).enumerate() {
+                    y_row(r).copy_from_slice(&c[..n_cols]);
                 }
                 panel += step;
             }
+        }
+    }
+
+    /// All row tiles over `panels` decoded panels and the columns `ks` of the stretch `packed` in `a`.
+    #[inline(always)]
+    fn row_tiles<S: Simd>(
+        &self,
+        s: S,
+        panels: usize,
+        packed: &Range<usize>,
+        ks: Range<usize>,
+        a: &[f32],
+        columns: Decoded,
+        c: &mut [f32],
+    ) {
+        let (rows, width) = (self.rows.len(), panels * LANES);
+        let mut columns = columns;
+        let mut row = 0;
+        while row < rows {
+            let mr = tile_rows(S::WIDE, rows - row);
+            let a = &a[row * packed.len() + (ks.start - packed.start) * mr..][..mr * ks.len()];
+            let c = &mut c[row * width..][..mr * width];
+            let tile = Tile {
+                kk: ks.len(),
+                a: a.as_ptr(),
+                a_stride: 0,
+                columns,
+                c: c.as_mut_ptr(),
+                c_stride: width,
+                n_cols: width,
+                fresh: false,
+            };
+            // SAFETY: A was packed for these rows, `columns` covers `panels` panels of this k block, c is sliced to size.
+            unsafe { run_tile::<S, _, true>(s, mr, panels, tile) };
+            // The first tile has asked for all of it; the others point at one line that is there.
+            columns.next = Next { base: columns.base.cast(), panel_bytes: 0, per_k: 0 };
+            row += mr;
         }
     }
 

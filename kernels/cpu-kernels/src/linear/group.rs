@@ -10,7 +10,7 @@
 //! Not handled: mixed bit widths in one matrix, activations below f32, scales that f16 cannot hold.
 
 use super::codes::{self, BLOCK};
-use super::gemm::{Decoded, Weights, linear};
+use super::gemm::{Columns16, Weights, linear};
 use super::panels::n_panels;
 use super::tile::{F32Columns, Tile};
 use crate::simd::{LANES, Simd};
@@ -205,6 +205,7 @@ impl Panels {
         };
         codes::Coded {
             words: self.words.as_ptr().wrapping_add(first * self.blocks * self.bits * LANES),
+            words_per_block: self.bits,
             panel_words: self.blocks * self.bits * LANES,
             scales: self.scales.as_ptr().wrapping_add(first * groups * LANES),
             panel_groups: groups * LANES,
@@ -235,7 +236,7 @@ impl Weights for Panels {
         unsafe { codes::stream(s, self.bits, rows, panels, self.coded(first), t) };
     }
     #[inline(always)]
-    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Decoded {
+    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Columns16 {
         let buffer = &mut buffer[..panels * ks.len() * LANES];
         for (p, out) in buffer.chunks_exact_mut(ks.len() * LANES).enumerate() {
             let blocks = ks.start / BLOCK..ks.end / BLOCK;
@@ -243,6 +244,11 @@ impl Weights for Panels {
             unsafe { codes::decode(s, self.bits, self.coded(first + p), blocks, out.as_mut_ptr()) };
         }
         F32Columns { base: buffer.as_ptr(), panel_stride: ks.len() * LANES }
+    }
+    #[inline(always)]
+    fn stored_at(&self, panel: usize, k: usize) -> *const u8 {
+        let block = panel * self.blocks + k / BLOCK;
+        self.words.as_ptr().wrapping_add(block * self.bits * LANES).cast()
     }
 }
 

@@ -17,7 +17,17 @@ pub(crate) trait Columns: Copy {
     /// # Safety
     /// `p` and `k` must lie inside the storage this was made from.
     unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V;
+    /// The address to prefetch while vector k of panel `p` out of `panels` is in use, if there is one worth it.
+    fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
+        let _ = (p, k, panels);
+        None
+    }
 }
+
+/// Bytes of weights to ask for ahead of use, over all panels of a tile: about bandwidth × memory latency.
+pub(crate) const AHEAD: usize = 4096;
+/// Panels at once from which the hardware's own prefetching suffices, and more requests only cost cached weights.
+pub(crate) const STREAMS: usize = 4;
 
 /// f32 panels: vector k of panel p starts at `base + p·panel_stride + k·k_stride`.
 #[derive(Clone, Copy)]
@@ -31,6 +41,54 @@ impl<const K_STRIDE: usize> Columns for F32Columns<K_STRIDE> {
     unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
         // SAFETY: the caller vouches for p and k.
         unsafe { s.load(self.base.add(p * self.panel_stride + k * K_STRIDE)) }
+    }
+}
+
+/// Decoded f32 panels in the cache, `panel_stride` values apart, with the stored bytes that will be wanted next.
+#[derive(Clone, Copy)]
+pub(crate) struct Decoded {
+    pub(crate) base: *const f32,
+    pub(crate) panel_stride: usize,
+    pub(crate) next: Next,
+}
+
+/// Stored weights to prefetch while a tile runs: `per_k` bytes per k from `base`, per panel `panel_bytes` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    pub(crate) base: *const u8,
+    pub(crate) panel_bytes: usize,
+    pub(crate) per_k: usize,
+}
+
+impl Columns for Decoded {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
+        // SAFETY: the caller vouches for p and k.
+        unsafe { s.load(self.base.add(p * self.panel_stride + k * LANES)) }
+    }
+    #[inline(always)]
+    fn ahead(self, p: usize, k: usize, _: usize) -> Option<*const u8> {
+        Some(self.next.base.wrapping_add(p * self.next.panel_bytes + k * self.next.per_k))
+    }
+}
+
+/// Packed f32 panels that are read once, `panel_stride` values apart.
+#[derive(Clone, Copy)]
+pub(crate) struct F32Stream {
+    pub(crate) base: *const f32,
+    pub(crate) panel_stride: usize,
+}
+
+impl Columns for F32Stream {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
+        // SAFETY: the caller vouches for p and k.
+        unsafe { s.load(self.base.add(p * self.panel_stride + k * LANES)) }
+    }
+    #[inline(always)]
+    fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
+        let here = self.base.wrapping_add(p * self.panel_stride + k * LANES);
+        (panels < STREAMS).then(|| here.cast::<u8>().wrapping_add(AHEAD / panels))
     }
 }
 
@@ -62,6 +120,11 @@ impl Columns for F16Columns {
         // SAFETY: the caller vouches for p and k.
         unsafe { s.load_f16(self.base.add(p * self.panel_stride + k * LANES)) }
     }
+    #[inline(always)]
+    fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
+        let here = self.base.wrapping_add(p * self.panel_stride + k * LANES);
+        (panels < STREAMS).then(|| here.cast::<u8>().wrapping_add(AHEAD / panels))
+    }
 }
 
 /// Packed bfloat16 panels, `panel_stride` elements apart.
@@ -76,6 +139,11 @@ impl Columns for Bf16Columns {
     unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
         // SAFETY: the caller vouches for p and k.
         unsafe { s.load_bf16(self.base.add(p * self.panel_stride + k * LANES)) }
+    }
+    #[inline(always)]
+    fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
+        let here = self.base.wrapping_add(p * self.panel_stride + k * LANES);
+        (panels < STREAMS).then(|| here.cast::<u8>().wrapping_add(AHEAD / panels))
     }
 }
 
@@ -125,6 +193,9 @@ impl<C: Columns, const MR: usize, const P: usize, const PACKED: bool> Kernel for
             let mut b = [s.splat(0.0); P];
             for p in 0..P {
                 b[p] = unsafe { t.columns.load(s, p, k) };
+                if let Some(address) = t.columns.ahead(p, k, P) {
+                    s.prefetch(address);
+                }
             }
             for r in 0..MR {
                 let a = unsafe { if PACKED { *t.a.add(k * MR + r) } else { *t.a.add(r * t.a_stride + k) } };
@@ -183,7 +254,13 @@ pub(crate) unsafe fn run_tile<S: Simd, C: Columns, const PACKED: bool>(s: S, row
             }
         };
     }
-    if S::WIDE {
+    if PACKED && S::WIDE {
+        pick!((1, 2)(2, 2)(3, 2)(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(12, 2)(1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(7, 1)(8, 1)(
+            12, 1
+        ));
+    } else if PACKED {
+        pick!((1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1));
+    } else if S::WIDE {
         pick!((1, 4)(2, 4)(3, 4)(4, 4)(1, 2)(2, 2)(3, 2)(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(12, 2)(1, 1)(2, 1)(3, 1)(4, 1)(
             5, 1
         )(6, 1)(7, 1)(8, 1)(12, 1));

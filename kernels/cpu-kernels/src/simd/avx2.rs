@@ -27,6 +27,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn vectorize<K: Kernel>(self, k: K) -> K::Out {
         #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
         fn inner<K: Kernel>(token: Avx2, k: K) -> K::Out {
             k.run(token)
         }
@@ -166,6 +167,11 @@ impl Simd for Avx2 {
             let table = _mm256_setr_ps(0., 1., 2., 3., 4., 5., 6., 7.);
             V(_mm256_permutevar8x32_ps(table, a.0), _mm256_permutevar8x32_ps(table, a.1))
         }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch has no effect but on the caches, whatever the address; SSE is x86-64's baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
     unsafe fn transpose(self, rows: [*const f32; LANES], d: usize, out: *mut f32) {

@@ -20,6 +20,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn vectorize<K: Kernel>(self, k: K) -> K::Out {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        #[inline(never)]
         fn inner<K: Kernel>(token: Avx512, k: K) -> K::Out {
             k.run(token)
         }
@@ -135,6 +136,11 @@ impl Simd for Avx512 {
             a,
             _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.)
         ))
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch has no effect but on the caches, whatever the address; SSE is x86-64's baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
     unsafe fn transpose(self, rows: [*const f32; LANES], d: usize, out: *mut f32) {

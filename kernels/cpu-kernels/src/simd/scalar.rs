@@ -46,7 +46,11 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, k: K) -> K::Out {
-        k.run(self)
+        #[inline(never)]
+        fn inner<K: Kernel>(token: Scalar, k: K) -> K::Out {
+            k.run(token)
+        }
+        inner(self, k)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> V {
