@@ -79,7 +79,8 @@ fn times(cell: &Cell, center: f64, noise: f64) -> Vec<Observation> {
     (0..wobble.len()).map(|i| row(cell, "m", i as u32, 0, value(i))).collect()
 }
 
-const RATIO: &str = "kind = \"ratio\", metric = \"m\", over = { attention = \"naive\" }, under = { attention = \"flash\" }";
+const RATIO: &str =
+    "kind = \"ratio\", metric = \"m\", over = { attention = \"naive\" }, under = { attention = \"flash\" }";
 
 #[test]
 fn ratios_and_their_words() {
@@ -117,7 +118,9 @@ fn a_ratio_may_join_two_metrics_of_one_cell_at_the_longest_length() {
         }
     }
     let select = "{ attention = \"flash\" }";
-    let measure = format!("kind = \"ratio\", metric = \"full_ms\", under_metric = \"causal_ms\", over = {select}, under = {select}");
+    let measure = format!(
+        "kind = \"ratio\", metric = \"full_ms\", under_metric = \"causal_ms\", over = {select}, under = {select}"
+    );
     let (found, measured, _) = verdict("ratio", &[(&measure, "at_least = 1.5")], rows.clone());
     assert_eq!((found, measured), (Reproduced, Some(3.0)));
     let (_, measured, _) = verdict("ratio", &[(&format!("{measure}, x = 256"), "at_least = 1.5")], rows);
@@ -127,7 +130,13 @@ fn a_ratio_may_join_two_metrics_of_one_cell_at_the_longest_length() {
 #[test]
 fn identities_hold_or_are_violated() {
     let naive = cell("naive", "f32");
-    let rows = |values: &[f64]| values.iter().enumerate().map(|(i, &v)| Observation { x: Some(i as f64), ..row(&naive, "gap", 0, i as u32, v) }).collect();
+    let rows = |values: &[f64]| {
+        values
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| Observation { x: Some(i as f64), ..row(&naive, "gap", 0, i as u32, v) })
+            .collect()
+    };
     let measure = "kind = \"value\", metric = \"gap\", statistic = \"max\"";
     let parts = [(measure, "at_most = 1e-5, point = true")];
     assert_eq!(verdict("identity", &parts, rows(&[1e-6, 9e-6, 2e-6])).0, Holds);
@@ -161,7 +170,13 @@ fn what_was_not_measured_fails_with_its_reason() {
     assert!(reason.contains("flash") && reason.contains("`m`"), "{reason}");
     // a cell found wrong after its timing takes its rows with it
     let mut rows = [times(&naive, 2.0, 0.01), times(&flash, 1.0, 0.0)].concat();
-    let status = Observation { workload: String::new(), status: Status::Wrong, reason: "logits differ".into(), value: None, ..row(&flash, "cell_status", 0, 0, 0.0) };
+    let status = Observation {
+        workload: String::new(),
+        status: Status::Wrong,
+        reason: "logits differ".into(),
+        value: None,
+        ..row(&flash, "cell_status", 0, 0, 0.0)
+    };
     rows.push(status);
     let (found, _, reason) = verdict("ratio", &parts, rows.clone());
     assert_eq!(found, Failed);
@@ -188,16 +203,20 @@ fn the_head_of_two_builds_is_judged() {
 /// Windows whose losses are `scale` times 0.01 … 0.04.
 fn losses(cell: &Cell, scale: f64, noise: f64) -> Vec<Observation> {
     let loss = |i: u32| scale * (0.01 + 0.001 * f64::from(i)) + noise * f64::from(i * 7 % 5);
-    let window = |i: u32| Observation { formula_id: "delta_nll@1/gptq-512".into(), ..row(cell, "delta_nll", 0, i, loss(i)) };
+    let window =
+        |i: u32| Observation { formula_id: "delta_nll@1/gptq-512".into(), ..row(cell, "delta_nll", 0, i, loss(i)) };
     (0..30).map(window).collect()
 }
 
-const CLOSURE: &str = "kind = \"closure\", method = { weights = \"gptq-4bit-g128\" }, baseline = { weights = \"rtn-4bit-g128\" }";
+const CLOSURE: &str =
+    "kind = \"closure\", method = { weights = \"gptq-4bit-g128\" }, baseline = { weights = \"rtn-4bit-g128\" }";
 
 #[test]
 fn closure_of_a_gap() {
     let (rtn, gptq) = (cell("naive", "rtn"), cell("naive", "gptq"));
-    let judged = |scale: f64, rule: &str| verdict("ratio", &[(CLOSURE, rule)], [losses(&rtn, 1.0, 0.0), losses(&gptq, scale, 1e-4)].concat());
+    let judged = |scale: f64, rule: &str| {
+        verdict("ratio", &[(CLOSURE, rule)], [losses(&rtn, 1.0, 0.0), losses(&gptq, scale, 1e-4)].concat())
+    };
     let (found, measured, reason) = judged(0.4, "at_least = 0.3, no_effect = 0.0");
     assert_eq!(found, Reproduced, "{reason}");
     // oracle: mean losses are 0.0245 and 0.4 · 0.0245 + 1e-4 · 2
@@ -247,7 +266,8 @@ fn slopes_shares_and_the_best_of_several() {
     assert_eq!(verdict("ratio", &share, items(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.8, 0.9])).0, Reproduced);
     assert_eq!(verdict("ratio", &share, items(&[0.1, 0.9])).0, NotReproduced);
 
-    let fast: Vec<Observation> = [times(&naive, 1.0, 0.0), times(&flash, 1.5, 0.0), times(&cell("naive", "rtn"), 1.2, 0.0)].concat();
+    let fast: Vec<Observation> =
+        [times(&naive, 1.0, 0.0), times(&flash, 1.5, 0.0), times(&cell("naive", "rtn"), 1.2, 0.0)].concat();
     let best = "kind = \"best-ratio\", metric = \"m\", over = [{ attention = \"flash\" }, { weights = \"rtn-4bit-g128\" }], under = {}";
     let (found, measured, reason) = verdict("ratio", &[(best, "at_least = 1.0")], fast);
     assert_eq!(found, Reproduced);
