@@ -83,14 +83,14 @@ pub(crate) fn exp_lanes<S: Simd>(s: S, x: S::V) -> S::V {
     let clamped = s.max(s.splat(SMALLEST), s.min(s.splat(88.37), x));
     let shifted = s.fma(clamped, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
     let n = s.sub(shifted, s.splat(ROUND));
-    let r = s.fma(n, s.splat(-0.693_359_375), clamped);
+    let r = s.fma(n, s.splat(-0.693_359_4), clamped);
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
     let mut p = s.splat(1.987_569_1e-4);
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = s.fma(p, r, s.splat(c));
     }
     let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
-    let power = s.from_bits(s.add_u32(s.shl(s.bits(shifted), 23), s.bits(s.splat(1.0))));
+    let power = s.floats(s.add_u32(s.shl(s.bits(shifted), 23), s.bits(s.splat(1.0))));
     s.select_lt(x, s.splat(SMALLEST), s.splat(0.0), s.mul(p, power))
 }
 

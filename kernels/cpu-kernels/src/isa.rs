@@ -127,9 +127,7 @@ impl Vnni {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Token {
     Scalar(Scalar),
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "never built on this architecture"))]
     Avx2(Avx2),
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "never built on this architecture"))]
     Avx512(Avx512),
 }
 

@@ -36,7 +36,7 @@ fn rope_generic<S: Simd>(
     sin: &[f32],
 ) {
     let half = rotary_dim / 2;
-    assert!(rotary_dim <= head_dim && rotary_dim % 2 == 0, "rotary_dim must be even and at most head_dim");
+    assert!(rotary_dim <= head_dim && rotary_dim.is_multiple_of(2), "rotary_dim must be even and at most head_dim");
     assert!(cos.len() == rows * half && sin.len() == rows * half, "cos and sin must be [rows, rotary_dim/2]");
     for row in 0..rows {
         let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);

@@ -62,7 +62,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_u32(self, p: *const u32) -> Self::I;
     fn splat_u32(self, x: u32) -> Self::I;
     fn bits(self, v: Self::V) -> Self::I;
-    fn from_bits(self, i: Self::I) -> Self::V;
+    fn floats(self, i: Self::I) -> Self::V;
     fn add_u32(self, a: Self::I, b: Self::I) -> Self::I;
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;

@@ -200,7 +200,7 @@ fn quantize_row_generic<S: Simd>(s: S, x: &[f32], offset: u8, codes: &mut [u8]) 
     for start in (0..x.len()).step_by(LANES) {
         // SAFETY: at most 16 values from `start` lie in x.
         let v = unsafe { load_at(s, x, start) };
-        largest = s.max(s.from_bits(s.and(s.bits(v), magnitude)), largest);
+        largest = s.max(s.floats(s.and(s.bits(v), magnitude)), largest);
         poison = s.fma(v, s.splat(0.0), poison);
     }
     let absmax = s.maximum(largest);

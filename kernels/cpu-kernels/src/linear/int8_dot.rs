@@ -61,12 +61,12 @@ pub(crate) fn largest_tile(dots: Dots, left: usize) -> usize {
 
 /// Most panels beside `rows` rows.
 pub(crate) fn panels_for(dots: Dots, rows: usize) -> usize {
-    match dots {
-        Dots::Scalar => 1,
+    match (dots, rows) {
+        (Dots::Scalar, _) => 1,
         #[cfg(target_arch = "x86_64")]
-        Dots::Sign(_) => [4, 2, 1, 1][rows - 1],
+        (Dots::Sign(_), _) => [4, 2, 1, 1][rows - 1],
         #[cfg(target_arch = "x86_64")]
-        Dots::Vnni(_) => super::tile::max_panels(true, rows),
+        (Dots::Vnni(_), _) => super::tile::max_panels(true, rows),
     }
 }
 
@@ -151,7 +151,7 @@ mod x86 {
                     _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add((p * quads + quad) * LANES * 4 + AHEAD / P));
                 }
                 for half in 0..2 {
-                    // SAFETY (all of this function): the caller vouches for MR rows, P panels and the output.
+                    // SAFETY: here and below, the caller vouches for MR rows, P panels and the output.
                     let w = unsafe { _mm256_loadu_si256(w.add(((p * quads + quad) * LANES + half * 8) * 4).cast()) };
                     let magnitude = _mm256_abs_epi8(w);
                     for r in 0..MR {
@@ -208,7 +208,7 @@ mod x86 {
     ) {
         let mut acc = [[_mm512_setzero_si512(); P]; MR];
         for p in 0..P {
-            // SAFETY (all of this function): the caller vouches for MR rows, P panels, the offsets and the output.
+            // SAFETY: here and below, the caller vouches for MR rows, P panels, the offsets and the output.
             let offset = unsafe { _mm512_loadu_si512(offsets.add(p * LANES).cast()) };
             for r in 0..MR {
                 acc[r][p] = _mm512_sub_epi32(_mm512_setzero_si512(), offset);

@@ -178,38 +178,39 @@ impl<C: Columns, const MR: usize, const P: usize, const PACKED: bool> Kernel for
         let t = self.0;
         let full = t.n_cols >= P * LANES;
         let mut acc = [[s.splat(0.0); P]; MR];
-        // SAFETY (all of this function): `run_tile`'s caller vouches for A, B and C at these extents; cut columns of
-        // the last panel are read and written through `load_first`/`store_first` only.
-        if !t.fresh {
+        // SAFETY: `run_tile`'s caller vouches for A, B and C at these extents; cut columns of the last panel are read and
+        // written through `load_first` and `store_first` only.
+        unsafe {
+            if !t.fresh {
+                for r in 0..MR {
+                    for p in 0..P {
+                        let c = t.c.add(r * t.c_stride + p * LANES);
+                        let here = t.n_cols.saturating_sub(p * LANES).min(LANES);
+                        acc[r][p] = if full { s.load(c) } else { s.load_first(c, here, 0.0) };
+                    }
+                }
+            }
+            for k in 0..t.kk {
+                let mut b = [s.splat(0.0); P];
+                for p in 0..P {
+                    b[p] = t.columns.load(s, p, k);
+                    if let Some(address) = t.columns.ahead(p, k, P) {
+                        s.prefetch(address);
+                    }
+                }
+                for r in 0..MR {
+                    let a = s.splat(if PACKED { *t.a.add(k * MR + r) } else { *t.a.add(r * t.a_stride + k) });
+                    for p in 0..P {
+                        acc[r][p] = s.fma(a, b[p], acc[r][p]);
+                    }
+                }
+            }
             for r in 0..MR {
                 for p in 0..P {
-                    let c = unsafe { t.c.add(r * t.c_stride + p * LANES) };
+                    let c = t.c.add(r * t.c_stride + p * LANES);
                     let here = t.n_cols.saturating_sub(p * LANES).min(LANES);
-                    acc[r][p] = if full { unsafe { s.load(c) } } else { unsafe { s.load_first(c, here, 0.0) } };
+                    if full { s.store(c, acc[r][p]) } else { s.store_first(c, here, acc[r][p]) }
                 }
-            }
-        }
-        for k in 0..t.kk {
-            let mut b = [s.splat(0.0); P];
-            for p in 0..P {
-                b[p] = unsafe { t.columns.load(s, p, k) };
-                if let Some(address) = t.columns.ahead(p, k, P) {
-                    s.prefetch(address);
-                }
-            }
-            for r in 0..MR {
-                let a = unsafe { if PACKED { *t.a.add(k * MR + r) } else { *t.a.add(r * t.a_stride + k) } };
-                let a = s.splat(a);
-                for p in 0..P {
-                    acc[r][p] = s.fma(a, b[p], acc[r][p]);
-                }
-            }
-        }
-        for r in 0..MR {
-            for p in 0..P {
-                let c = unsafe { t.c.add(r * t.c_stride + p * LANES) };
-                let here = t.n_cols.saturating_sub(p * LANES).min(LANES);
-                if full { unsafe { s.store(c, acc[r][p]) } } else { unsafe { s.store_first(c, here, acc[r][p]) } }
             }
         }
     }

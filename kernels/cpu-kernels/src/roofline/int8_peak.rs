@@ -47,13 +47,14 @@ mod x86 {
     /// Eight chains of sign, maddubs, madd, add.
     #[target_feature(enable = "avx2")]
     pub(super) fn sign(iterations: usize) -> usize {
-        let (w, mut x) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(5)));
+        let (w, x) = (_mm256_set1_epi8(black_box(3)), [_mm256_set1_epi8(black_box(5)); 8]);
         let (magnitude, ones) = (_mm256_abs_epi8(w), _mm256_set1_epi16(1));
         let mut sums = [_mm256_setzero_si256(); 8];
         for _ in 0..iterations {
-            for sum in &mut sums {
-                // x must differ each time, or the compiler hoists the product: one more addition in five instructions.
-                x = _mm256_add_epi8(x, magnitude);
+            for (sum, x) in sums.iter_mut().zip(&x) {
+                // SAFETY: a reference is valid to read. Volatile, or the compiler hoists the whole product; a load has
+                // ports of its own, so the four operations remain the limit.
+                let x = unsafe { std::ptr::from_ref(x).read_volatile() };
                 let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
             }

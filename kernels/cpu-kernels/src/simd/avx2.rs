@@ -97,7 +97,7 @@ impl Simd for Avx2 {
         let wide = unsafe {
             I(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast())))
         };
-        self.from_bits(both!(I, _mm256_slli_epi32::<16>, wide))
+        self.floats(both!(I, _mm256_slli_epi32::<16>, wide))
     }
     #[inline(always)]
     unsafe fn load_u32(self, p: *const u32) -> I {
@@ -115,7 +115,7 @@ impl Simd for Avx2 {
         both!(I, _mm256_castps_si256, v)
     }
     #[inline(always)]
-    fn from_bits(self, a: I) -> V {
+    fn floats(self, a: I) -> V {
         both!(V, _mm256_castsi256_ps, a)
     }
     #[inline(always)]

@@ -92,7 +92,7 @@ impl Simd for Avx512 {
         one!(_mm512_castps_si512(v))
     }
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn floats(self, a: __m512i) -> __m512 {
         one!(_mm512_castsi512_ps(a))
     }
     #[inline(always)]

@@ -124,7 +124,7 @@ impl Simd for Scalar {
         lanes!(i => v[i].to_bits())
     }
     #[inline(always)]
-    fn from_bits(self, a: I) -> V {
+    fn floats(self, a: I) -> V {
         lanes!(i => f32::from_bits(a[i]))
     }
     #[inline(always)]
