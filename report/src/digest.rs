@@ -129,10 +129,11 @@ impl<'a> Digest<'a> {
     pub fn rows(&self, workload: &str, metric: &str) -> Vec<Vec<&'a Observation>> {
         let mut rows = vec![Vec::new(); self.cells.len()];
         for row in self.run.observations.iter().filter(|row| row.workload == workload && row.value.is_some()) {
-            if row.status == Status::Ok && wording::base(&row.metric) == metric {
-                if let Some(index) = self.index(&row.cell) {
-                    rows[index].push(row);
-                }
+            if row.status == Status::Ok
+                && wording::base(&row.metric) == metric
+                && let Some(index) = self.index(&row.cell)
+            {
+                rows[index].push(row);
             }
         }
         rows

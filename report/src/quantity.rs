@@ -66,7 +66,7 @@ pub fn significant(value: f64, digits: i32) -> String {
         return "0".into();
     }
     let magnitude = value.abs().log10().floor() as i32;
-    if magnitude < -4 || magnitude >= 12 {
+    if !(-4..12).contains(&magnitude) {
         return scientific(value, magnitude, digits);
     }
     let decimals = if value.fract() == 0.0 { 0 } else { (digits - 1 - magnitude).max(0) };

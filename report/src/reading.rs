@@ -10,6 +10,9 @@ use crate::quantity::{significant, times};
 /// Quality that differs by less than this factor's logarithm differs by rounding.
 const NEGLIGIBLE: f64 = 1e-4;
 
+/// Divergence from the reference below this is rounding of the kernels.
+const NEGLIGIBLE_DIFFERENCE: f64 = 1e-6;
+
 /// The words beside a ratio.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reading {
@@ -29,10 +32,10 @@ fn say(tone: &'static str, icon: &'static str, word: &'static str, why: String) 
 
 /// Reads the comparison of `a` with the reference; `floor` is the largest |ln ratio| between two copies of the reference.
 pub fn read(a: &Aggregate, comparison: &Comparison, floor: f64) -> Reading {
-    let Some(ratio) = comparison.ratio else {
-        return of_difference(comparison);
-    };
     let kind = metric(&a.metric).map(|metric| metric.kind());
+    let Some(ratio) = comparison.ratio else {
+        return of_difference(comparison, kind);
+    };
     if kind == Some(Kind::Quality) && ratio.low.ln().abs().max(ratio.high.ln().abs()) < NEGLIGIBLE {
         return say("quiet", "=", "equal", "to within 0.01\u{202f}%".into());
     }
@@ -61,13 +64,16 @@ pub fn read(a: &Aggregate, comparison: &Comparison, floor: f64) -> Reading {
 }
 
 /// Without a ratio (a zero on one side) only the sign of the difference speaks.
-fn of_difference(comparison: &Comparison) -> Reading {
+fn of_difference(comparison: &Comparison, kind: Option<Kind>) -> Reading {
     let difference = comparison.difference;
     if difference.low == 0.0 && difference.high == 0.0 {
         return say("quiet", "=", "equal", String::new());
     }
     if difference.low <= 0.0 && difference.high >= 0.0 {
         return say("quiet", "≈", "within noise", "interval of the difference includes 0".into());
+    }
+    if kind == Some(Kind::Quality) && difference.low.abs().max(difference.high.abs()) < NEGLIGIBLE_DIFFERENCE {
+        return say("quiet", "=", "equal", "to within one in a million".into());
     }
     directed(comparison.direction, difference.estimate > 0.0, "no ratio to zero".into())
 }

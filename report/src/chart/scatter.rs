@@ -152,7 +152,8 @@ fn labels(svg: &mut Svg, points: &[Point], wanted: &[usize], (x, y): (&Scale, &S
     let ((left, right), (bottom, top)) = area(size);
     let boxed = |p: &Point| {
         let (at, r) = ((x.at(p.x.at), y.at(p.y.at)), p.radius + 2.0);
-        [at.0 - r, at.1 - r, at.0 + r, at.1 + r]
+        let (up, down) = (if p.mark.tick == 1 { 2.0 * r } else { r }, if p.mark.tick == 2 { 2.0 * r } else { r });
+        [at.0 - r, at.1 - up, at.0 + r, at.1 + down]
     };
     let mut taken: Vec<[f64; 4]> = points.iter().map(boxed).collect();
     for index in wanted {
@@ -163,7 +164,7 @@ fn labels(svg: &mut Svg, points: &[Point], wanted: &[usize], (x, y): (&Scale, &S
         let places = [
             (at.0 + gap, at.1 + 4.0, "start", at.0 + gap),
             (at.0 - gap, at.1 + 4.0, "end", at.0 - gap - width),
-            (at.0, at.1 - gap - 3.0, "middle", at.0 - width / 2.0),
+            (at.0, at.1 - gap - if p.mark.tick == 1 { p.radius + 3.0 } else { 3.0 }, "middle", at.0 - width / 2.0),
             (at.0, at.1 + gap + 11.0, "middle", at.0 - width / 2.0),
         ];
         let free = places.into_iter().find_map(|(tx, ty, anchor, from)| {

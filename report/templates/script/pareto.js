@@ -48,13 +48,13 @@ const pareto = (() => {
     return nodes;
   };
   const labels = (svg, list, wanted, place, [left, right, top, bottom]) => {
-    const taken = list.map((p) => { const [x, y] = place(p); return [x - p.r - 2, y - p.r - 2, x + p.r + 2, y + p.r + 2]; });
+    const taken = list.map((p) => { const [x, y] = place(p); const r = p.r + 2; return [x - r, y - r * (p.cell.tick === 1 ? 2 : 1), x + r, y + r * (p.cell.tick === 2 ? 2 : 1)]; });
     for (const p of wanted) {
       const reference = p.cell.role === "reference";
       const words = reference ? `${p.cell.label} (reference)` : p.cell.label;
       const [x, y] = place(p);
       const [w, gap] = [words.length * 6.6, p.r + (reference ? 9 : 5)];
-      const spots = [[x + gap, y + 4, "start", x + gap], [x - gap, y + 4, "end", x - gap - w], [x, y - gap - 3, "middle", x - w / 2], [x, y + gap + 11, "middle", x - w / 2]];
+      const spots = [[x + gap, y + 4, "start", x + gap], [x - gap, y + 4, "end", x - gap - w], [x, y - gap - (p.cell.tick === 1 ? p.r + 3 : 3), "middle", x - w / 2], [x, y + gap + 11, "middle", x - w / 2]];
       for (const [tx, ty, anchor, from] of spots) {
         const own = [from, ty - 11, from + w, ty + 3];
         const inside = own[0] >= left && own[2] <= right + 12 && own[1] >= top - 8 && own[3] <= bottom;

@@ -9,6 +9,7 @@ const selftest = () => {
   const ids = all("[id]").map((node) => node.id);
   check(new Set(ids).size === ids.length, "two elements share an id");
   testTheme(check, click);
+  testFold(check, click);
   testSort(check, click);
   if (pareto) testPareto(check, click, change);
 };
@@ -19,6 +20,16 @@ const testTheme = (check, click) => {
   check(getComputedStyle(document.body).backgroundColor !== paper, "the theme changed no colour");
   click(theme.button);
   check(theme.current() === before, "the theme did not change back");
+};
+const testFold = (check, click) => {
+  const tables = all("#tables details.metric");
+  if (!tables.length) return;
+  const before = tables.map((details) => details.open);
+  click(fold);
+  check(tables.every((details) => details.open), "not all tables opened");
+  click(fold);
+  check(tables.every((details) => !details.open), "not all tables folded");
+  tables.forEach((details, index) => { details.open = before[index]; });
 };
 const testSort = (check, click) => {
   for (const table of all("table.sortable.numbers")) {

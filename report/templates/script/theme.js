@@ -30,7 +30,13 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "-20% 0px -70% 0px" });
 all("section.part").forEach((section) => watcher.observe(section));
 
-// Paper cannot open what is folded.
-let folded = [];
-addEventListener("beforeprint", () => { folded = all("details:not([open])"); folded.forEach((d) => { d.open = true; }); });
-addEventListener("afterprint", () => { folded.forEach((d) => { d.open = false; }); folded = []; });
+// Tables print as they stand: this opens or folds all of them.
+const fold = one("#fold");
+if (fold) {
+  fold.hidden = false;
+  fold.addEventListener("click", () => {
+    const open = fold.textContent.startsWith("Open");
+    all("#tables details.metric").forEach((details) => { details.open = open; });
+    fold.textContent = open ? "Fold all tables" : "Open all tables";
+  });
+}
