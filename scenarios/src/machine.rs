@@ -76,7 +76,7 @@ pub fn facts(threads: usize) -> Vec<(String, String)> {
 }
 
 /// Best of several passes: a roof is what the machine can do, not what it does on average.
-fn best_rate(passes: usize, mut work: impl FnMut() -> u64) -> f64 {
+fn best_rate(passes: usize, mut work: impl FnMut() -> usize) -> f64 {
     work();
     let rate = |_| {
         let clock = Stopwatch::start();

@@ -40,6 +40,11 @@ const REGISTRY: &[Identity] = &[
         measure: transformer::cache_exact,
     },
     Identity {
+        name: "batch-invariance",
+        about: "bits of a sequence's logits alone against those among 1 to 15 others, and on one thread",
+        measure: transformer::batch_invariance,
+    },
+    Identity {
         name: "flash-exact",
         about: "the cell's attention against softmax(QKᵀ)V in f64: causal, full, ragged batch, one-row decode",
         measure: attention::exact,
@@ -53,6 +58,11 @@ const REGISTRY: &[Identity] = &[
         name: "flash2-unnormalised",
         about: "output writes and divisions of the FlashAttention-1 and -2 loops, counted",
         measure: attention::unnormalised,
+    },
+    Identity {
+        name: "flash-io-model",
+        about: "words moved by the FlashAttention-1 loop against its closed form, by size of the fast memory",
+        measure: attention::io_model,
     },
     Identity {
         name: "gptq-identity-hessian",

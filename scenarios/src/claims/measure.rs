@@ -147,19 +147,27 @@ struct Side<'a> {
 fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64>) -> Result<Measured, String> {
     let (over_cell, under_cell) = (evidence.cell(over.select)?, evidence.cell(under.select)?);
     let mut over_rows = evidence.metric(over_cell, over.workload, over.metric)?;
-    let under_rows = evidence.metric(under_cell, under.workload, under.metric)?;
-    let x = at(&mut over_rows, x)?;
+    let mut under_rows = evidence.metric(under_cell, under.workload, under.metric)?;
+    let wanted = x;
+    let x = at(&mut over_rows, wanted)?;
+    // a sweep coordinate of another workload (context of decoding, length of a prompt) is another coordinate
+    let under_x = if under_rows[0].workload == over_rows[0].workload { x } else { at(&mut under_rows, None)? };
     let (workload, formula) = (over_rows[0].workload.clone(), over_rows[0].formula_id.clone());
     let under_workload = under_rows[0].workload.clone();
     let mut pair: Vec<Observation> =
         evidence.rows(over_cell).into_iter().filter(|row| row.workload == workload).collect();
     pair.iter_mut().for_each(|row| row.cell = "over".into());
     for mut row in evidence.rows(under_cell).into_iter().filter(|row| row.workload == under_workload) {
-        if row.metric == under.metric && under.metric != over.metric {
-            row.metric = over.metric.into();
-            row.formula_id.clone_from(&formula);
-        } else if row.metric == over.metric && under.metric != over.metric {
+        if row.metric == under.metric {
+            if under.metric != over.metric {
+                row.metric = over.metric.into();
+                row.formula_id.clone_from(&formula);
+            }
+        } else if row.metric == over.metric {
             continue;
+        }
+        if row.x == under_x {
+            row.x = x;
         }
         row.cell = "under".into();
         row.workload.clone_from(&workload);

@@ -128,6 +128,21 @@ fn a_ratio_may_join_two_metrics_of_one_cell_at_the_longest_length() {
 }
 
 #[test]
+fn a_ratio_may_join_two_workloads_with_coordinates_of_their_own() {
+    let naive = cell("naive", "f32");
+    let mut rows = vec![];
+    for repetition in 0..5 {
+        let drift = 1.0 + f64::from(repetition);
+        rows.push(Observation { x: Some(512.0), ..row(&naive, "m", repetition, 0, 6.0 * drift) });
+        rows.push(Observation { x: Some(16.0), workload: "tg".into(), ..row(&naive, "m", repetition, 0, 2.0 * drift) });
+    }
+    let measure = "kind = \"ratio\", metric = \"m\", workload = \"w\", under_workload = \"tg\", over = {}, under = {}";
+    let (found, measured, reason) = verdict("ratio", &[(measure, "at_least = 2.9")], rows);
+    assert_eq!(found, Reproduced, "{reason}");
+    assert!((measured.expect("a ratio") - 3.0).abs() < 1e-9);
+}
+
+#[test]
 fn identities_hold_or_are_violated() {
     let naive = cell("naive", "f32");
     let rows = |values: &[f64]| {

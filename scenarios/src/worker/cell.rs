@@ -101,7 +101,7 @@ impl Held {
             Workload::Prefill { tokens } => timed::prefill(self, tokens)?,
             Workload::Decode { tokens, context } => timed::decode(self, *tokens, *context, repetition)?,
             Workload::Generate { text, prompts, prompt_tokens, new_tokens } => timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?,
-            Workload::Kernels { kernels } => kernels::ladders(self, kernels)?,
+            Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
             Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
                 sweep::attention(self, lengths, &shape, *full, repetition)?

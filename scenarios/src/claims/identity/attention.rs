@@ -204,3 +204,26 @@ pub fn unnormalised(held: &Held) -> Result<Outcome> {
     events.push(value("fa1_fa2_difference", at(300), difference(&one, &two)));
     Ok(events.into())
 }
+
+/// The FlashAttention-1 loop over `N` = 8192 rows of d = 64 with a fast memory of M words, B_c = M/4d keys per tile:
+/// `words` moved, and `words_over_closed_form`, 2·N·d + 3·N·d·N/B_c (keys and values once; queries in, output in and out
+/// again per key tile). x = M.
+pub fn io_model(_: &Held) -> Result<Outcome> {
+    const N: usize = 8192;
+    const DIM: usize = 64;
+    let shape = HeadShape::new(1, 1, DIM);
+    let mut step = part(SeqId(0), 0, N);
+    step.positions = vec![N as u32 - 1; N];
+    let mut events = vec![];
+    for key_tile in [16, 32, 64, 128, 256] {
+        let spec = FlashSpec { query_tile: DIM, key_tile, order: FlashOrder::Fa1, ..FlashSpec::default() };
+        let counts = AttentionSpec::Flash(spec).counts(&shape, &step);
+        let (nd, memory) = ((N * DIM) as f64, at(4 * DIM * key_tile));
+        let closed_form = 2.0 * nd + 3.0 * nd * (N / key_tile) as f64;
+        events.push(value("words", memory, counts.words() as f64));
+        events.push(value("words_over_closed_form", memory, counts.words() as f64 / closed_form));
+        let naive = AttentionSpec::Naive.counts(&shape, &step);
+        events.push(value("naive_words_over_flash", memory, naive.words() as f64 / counts.words() as f64));
+    }
+    Ok(events.into())
+}
