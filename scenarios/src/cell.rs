@@ -64,11 +64,6 @@ impl ResolvedScenario {
         Ok(ResolvedScenario { scenario, file: file.map(Path::to_path_buf), source_text: text.into(), cells })
     }
 
-    /// Reads and resolves the scenario file `file`.
-    pub fn read(file: &Path) -> Result<ResolvedScenario, Diagnostics> {
-        ResolvedScenario::parse(&scenario::read(file)?, Some(file))
-    }
-
     /// The cell that everything is compared with.
     pub fn reference(&self) -> &Cell {
         &self.cells[0]

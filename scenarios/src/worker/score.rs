@@ -131,8 +131,16 @@ fn score_event(protocol: &str, window: u32, points: &[Point], n_bytes: u64) -> E
 fn score_window(session: &mut Session, reference: Option<&mut Session>, tokens: &[TokenId], threads: usize) -> Result<Vec<Point>> {
     let seq = SeqId(0);
     let step = Step::extend(seq, 0, tokens).with_all_logits();
+    // every window starts from an empty cache
+    session.truncate(seq, 0);
     let logits = session.forward(&step)?;
-    let reference = reference.map(|r| r.forward(&step).map(|l| (l, ()))).transpose()?.map(|(l, ())| l);
+    let reference = match reference {
+        None => None,
+        Some(reference) => {
+            reference.truncate(seq, 0);
+            Some(reference.forward(&step)?)
+        }
+    };
     let mut points = vec![Point::default(); tokens.len() - 1];
     let chunk = points.len().div_ceil(threads.max(1)).max(1);
     std::thread::scope(|scope| {
