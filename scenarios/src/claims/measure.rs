@@ -113,7 +113,9 @@ fn value(
     let mut rows = evidence.metric(cell, workload, metric)?;
     let extreme = |rows: &[Observation], pick: fn(f64, f64) -> f64| {
         let found = rows.iter().filter_map(|row| row.value).reduce(pick).unwrap_or(f64::NAN);
-        Measured::exact(found, &rows[0].unit, rows.len())
+        let which = if statistic == Statistic::Max { "largest" } else { "smallest" };
+        let note = if rows.len() > 1 { format!("{which} of {}", rows.len()) } else { String::new() };
+        Measured { note, ..Measured::exact(found, &rows[0].unit, 1) }
     };
     match statistic {
         Statistic::Median => {}
