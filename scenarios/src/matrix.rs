@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_scenario_without_axes_has_one_cell() {
-        let text = "name = \"a\"\nquestion = \"q\"\n[[workload]]\nkind = \"kernels\"\nkernels = [{ op = \"gemv\", rows = 1, n = 8, k = 8 }]\n";
+        let text = "name = \"a\"\nquestion = \"q\"\n[[workload]]\nkind = \"kernels\"\nkernels = [{ op = \"gemv\", rows = 1, n = 8, k = 8 }]\n[budget]\naa_control = false\n";
         let cells = cells(text);
         assert_eq!((cells.len(), cells[0].role, cells[0].axes.model.as_str()), (1, Role::Reference, "none"));
     }
