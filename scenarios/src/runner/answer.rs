@@ -58,9 +58,14 @@ pub fn answer(session: &Session, run: &Run) -> Vec<String> {
     let label = |cell: &str| session.live.iter().find(|l| l.cell.id == cell).map_or(cell.to_string(), |l| l.cell.label.clone());
     let candidates: Vec<&str> = session.live.iter().filter(|l| l.status == Status::Ok && l.cell.role != Role::AaControl).map(|l| l.cell.id.as_str()).collect();
     let mut sentences = vec![];
-    for (metric, what) in [("decode_tok_s", "generates"), ("prefill_tok_s", "reads prompts")] {
-        sentences.extend(fastest(&numbers, &candidates, metric, what, &label));
-    }
+    sentences.extend(fastest(&numbers, &candidates, "decode_tok_s", "generates", &label));
+    // decoding plays no part in reading a prompt: its cells would only be repeated draws of the same number
+    let same_decoding = |id: &&str| {
+        let decoding = |id: &str| session.live.iter().find(|l| l.cell.id == id).map(|l| l.cell.axes.decoding.clone());
+        decoding(id) == decoding(&numbers.reference)
+    };
+    let readers: Vec<&str> = candidates.iter().copied().filter(same_decoding).collect();
+    sentences.extend(fastest(&numbers, &readers, "prefill_tok_s", "reads prompts", &label));
     sentences.extend(smallest(&numbers, &candidates, &label));
     sentences.extend(quality(&numbers, &candidates, &label));
     sentences.extend(noise(&numbers));
