@@ -78,7 +78,11 @@ fn models(table: &mut String) {
         let name = stem(&folder);
         let config = include("include_str", &folder.join("config.json"));
         let weights = include("include_bytes", &folder.join("model.safetensors"));
-        writeln!(rows, "    EmbeddedModel {{ name: {name:?}, config: {config}, weights: {weights}, tokenizer: {tokenizer} }},").unwrap();
+        writeln!(
+            rows,
+            "    EmbeddedModel {{ name: {name:?}, config: {config}, weights: {weights}, tokenizer: {tokenizer} }},"
+        )
+        .unwrap();
         let card = folder.join("training.json");
         if card.is_file() {
             writeln!(cards, "    ({name:?}, {}),", include("include_str", &card)).unwrap();
@@ -91,15 +95,17 @@ fn models(table: &mut String) {
 /// What this binary was built from, for the provenance of every run.
 fn provenance() {
     let output = |program: &str, arguments: &[&str]| {
-        let output = std::process::Command::new(program).args(arguments).output().ok().filter(|o| o.status.success())?;
+        let output =
+            std::process::Command::new(program).args(arguments).output().ok().filter(|o| o.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
-    let commit = output("git", &["rev-parse", "HEAD"]).map_or("unknown (not built from a git checkout)".into(), |commit| {
-        match output("git", &["status", "--porcelain", "--untracked-files=no"]) {
-            Some(changes) if changes.is_empty() => commit,
-            _ => format!("{commit} with uncommitted changes"),
-        }
-    });
+    let commit =
+        output("git", &["rev-parse", "HEAD"]).map_or("unknown (not built from a git checkout)".into(), |commit| {
+            match output("git", &["status", "--porcelain", "--untracked-files=no"]) {
+                Some(changes) if changes.is_empty() => commit,
+                _ => format!("{commit} with uncommitted changes"),
+            }
+        });
     let rustc = env::var("RUSTC").ok().and_then(|rustc| output(&rustc, &["--version"])).unwrap_or("unknown".into());
     let get = |name: &str| env::var(name).unwrap_or_default();
     let flags = get("CARGO_ENCODED_RUSTFLAGS").replace('\u{1f}', " ");

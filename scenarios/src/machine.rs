@@ -49,7 +49,11 @@ fn proc_kib(file: &str, key: &str) -> Option<u64> {
 pub fn facts(threads: usize) -> Vec<(String, String)> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |key: &str| {
-        let value = cpuinfo.lines().find(|l| l.starts_with(key)).and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_string());
+        let value = cpuinfo
+            .lines()
+            .find(|l| l.starts_with(key))
+            .and_then(|l| l.split_once(':'))
+            .map(|(_, v)| v.trim().to_string());
         value.unwrap_or_else(|| "unknown".into())
     };
     let read = |file: &str| fs::read_to_string(file).map_or("not exposed".to_string(), |s| s.trim().to_string());
@@ -99,5 +103,11 @@ pub fn measure(threads: usize) -> Result<Roof, cpu_kernels::UnsupportedIsa> {
     let cache = best_rate(20, || (0..8).map(|_| roofline::stream_read(&cpu, &small)).sum());
     let fma = best_rate(5, || roofline::fma_peak(&cpu, 2_000_000));
     let int8 = best_rate(5, || roofline::int8_peak(&cpu, 2_000_000));
-    Ok(Roof { stream_bytes_s: stream, cache_bytes_s: cache.max(stream), fma_flop_s: fma, int8_op_s: int8, llc_bytes: llc })
+    Ok(Roof {
+        stream_bytes_s: stream,
+        cache_bytes_s: cache.max(stream),
+        fma_flop_s: fma,
+        int8_op_s: int8,
+        llc_bytes: llc,
+    })
 }

@@ -134,7 +134,8 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
 
 /// The tags of the axes that vary; when none does, those that say most.
 fn label(tags: &[String; 5], varies: &[bool]) -> String {
-    let varying: Vec<&str> = tags.iter().zip(varies).filter(|(_, varies)| **varies).map(|(tag, _)| tag.as_str()).collect();
+    let varying: Vec<&str> =
+        tags.iter().zip(varies).filter(|(_, varies)| **varies).map(|(tag, _)| tag.as_str()).collect();
     match varying.is_empty() {
         true => format!("{} · {}", tags[0], tags[1]),
         false => varying.join(" · "),
@@ -158,9 +159,11 @@ mod tests {
         let mut names = BTreeSet::new();
         for definition in library::definitions() {
             assert!(names.insert(definition.name), "two scenarios are called {}", definition.name);
-            let resolved = ResolvedScenario::parse(definition.text, None).unwrap_or_else(|e| panic!("{}: {e}", definition.path));
+            let resolved =
+                ResolvedScenario::parse(definition.text, None).unwrap_or_else(|e| panic!("{}: {e}", definition.path));
             assert_eq!(resolved.scenario.name, definition.name, "{}: name and file differ", definition.path);
-            let lines: Vec<String> = resolved.cells.iter().map(|c| format!("{} | {} | {:?}", c.id, c.label, c.role)).collect();
+            let lines: Vec<String> =
+                resolved.cells.iter().map(|c| format!("{} | {} | {:?}", c.id, c.label, c.role)).collect();
             insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
                 insta::assert_snapshot!(definition.name, lines.join("\n"));
             });

@@ -147,7 +147,8 @@ impl Session {
                 live.push(Live { cell, plain_id, status, reason, kernel_path: String::new(), sample: vec![], program });
             }
         }
-        let show = Show::new(quiet, &scenario.scenario.name, live.iter().map(|l| (l.cell.id.as_str(), l.cell.label.as_str())));
+        let show =
+            Show::new(quiet, &scenario.scenario.name, live.iter().map(|l| (l.cell.id.as_str(), l.cell.label.as_str())));
         Ok(Session {
             rows,
             roof: None,
@@ -194,7 +195,10 @@ impl Session {
                 self.directory.append_facts(&facts::of_machine(&self.rows.run_id, &roof, &facts))?;
                 self.roof = Some(roof);
             }
-            other => self.caveats.push(format!("the machine could not be measured ({}), so no roof fractions are given", process::reason(&other))),
+            other => self.caveats.push(format!(
+                "the machine could not be measured ({}), so no roof fractions are given",
+                process::reason(&other)
+            )),
         }
         Ok(())
     }

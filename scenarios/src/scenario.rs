@@ -145,7 +145,15 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { threads: None, seconds: 60.0, min_repetitions: 5, max_repetitions: 30, precision: 0.02, aa_control: true, measure_machine: true }
+        Budget {
+            threads: None,
+            seconds: 60.0,
+            min_repetitions: 5,
+            max_repetitions: 30,
+            precision: 0.02,
+            aa_control: true,
+            measure_machine: true,
+        }
     }
 }
 

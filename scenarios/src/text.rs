@@ -21,7 +21,9 @@ pub enum TextError {
         known: String,
     },
     /// The file cannot be read.
-    #[error("{file}: cannot read the text: {source}; a relative path starts at the scenario file's folder, and {known} need no file")]
+    #[error(
+        "{file}: cannot read the text: {source}; a relative path starts at the scenario file's folder, and {known} need no file"
+    )]
     Io {
         /// The file.
         file: PathBuf,
@@ -114,7 +116,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("bad.txt");
         std::fs::write(&file, b"abc\xffdef").expect("writable");
-        assert!(matches!(resolve("bad.txt", Some(&folder.path().join("s.toml"))), Err(TextError::NotUtf8 { at: 3, .. })));
+        assert!(matches!(
+            resolve("bad.txt", Some(&folder.path().join("s.toml"))),
+            Err(TextError::NotUtf8 { at: 3, .. })
+        ));
         std::fs::write(&file, " \n").expect("writable");
         assert!(matches!(read(&file), Err(TextError::Empty { .. })));
     }

@@ -36,7 +36,8 @@ pub fn main() -> Result<()> {
     let mut held: Option<Held> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line.context("cannot read a command")?;
-        let command: Command = serde_json::from_str(&line).with_context(|| format!("not a command of protocol {PROTOCOL}: {line}"))?;
+        let command: Command =
+            serde_json::from_str(&line).with_context(|| format!("not a command of protocol {PROTOCOL}: {line}"))?;
         let reply = obey(command, &mut held).unwrap_or_else(|e| Reply::Failed { reason: format!("{e:#}") });
         say(&reply)?;
     }
@@ -45,7 +46,9 @@ pub fn main() -> Result<()> {
 
 fn obey(command: Command, held: &mut Option<Held>) -> Result<Reply> {
     match (command, held.as_mut()) {
-        (Command::Machine { threads }, _) => Ok(Reply::Machine { roof: machine::measure(threads)?, facts: machine::facts(threads) }),
+        (Command::Machine { threads }, _) => {
+            Ok(Reply::Machine { roof: machine::measure(threads)?, facts: machine::facts(threads) })
+        }
         (Command::Build(build), _) => {
             let (cell, reply) = Held::build(build)?;
             *held = Some(cell);

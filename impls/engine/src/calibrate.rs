@@ -27,7 +27,12 @@ impl LayerHessians {
     fn new(trunk: &Trunk) -> LayerHessians {
         let a = &trunk.architecture;
         let stats = |features: usize| CalibrationStats::new(features);
-        LayerHessians { qkv: stats(a.hidden), out: stats(a.n_heads * a.head_dim), gate_up: stats(a.hidden), down: stats(a.ffn) }
+        LayerHessians {
+            qkv: stats(a.hidden),
+            out: stats(a.n_heads * a.head_dim),
+            gate_up: stats(a.hidden),
+            down: stats(a.ffn),
+        }
     }
 }
 
@@ -59,7 +64,12 @@ pub fn calibrate_layer(trunk: &Trunk, block: &Block, samples: &[Activations]) ->
 }
 
 /// Advances one sample's residual stream through `block`, with a cache of its own that is dropped afterwards.
-pub(crate) fn run_layer(trunk: &Trunk, block: &Block, x: &mut Activations, probe: Option<&mut dyn Probe>) -> Result<(), EngineError> {
+pub(crate) fn run_layer(
+    trunk: &Trunk,
+    block: &Block,
+    x: &mut Activations,
+    probe: Option<&mut dyn Probe>,
+) -> Result<(), EngineError> {
     let (a, seq) = (&trunk.architecture, SeqId(0));
     let shape = KvShape { n_layers: 1, n_kv_heads: a.n_kv_heads, head_dim: a.head_dim };
     let mut kv = KvSpec::default().build(shape, x.rows(), &trunk.device)?;

@@ -35,11 +35,22 @@ pub struct Engine {
 
 impl Engine {
     /// Builds the cell `spec` from `target` (and `draft`) on `device`.
-    pub fn build(spec: &EngineSpec, target: &Checkpoint, draft: Option<&Checkpoint>, device: &Device, mut options: BuildOptions<'_>) -> Result<Engine, EngineError> {
+    pub fn build(
+        spec: &EngineSpec,
+        target: &Checkpoint,
+        draft: Option<&Checkpoint>,
+        device: &Device,
+        options: BuildOptions<'_>,
+    ) -> Result<Engine, EngineError> {
         check_context(target, options.context_tokens)?;
         let draft = match (spec.decoding.needs_draft(), draft) {
             (false, _) => None,
-            (true, None) => return Err(EngineError::Mismatch(format!("decoding `{}` needs a draft checkpoint: set `draft` in [model]", spec.decoding.tag()))),
+            (true, None) => {
+                return Err(EngineError::Mismatch(format!(
+                    "decoding `{}` needs a draft checkpoint: set `draft` in [model]",
+                    spec.decoding.tag()
+                )));
+            }
             (true, Some(draft)) => {
                 check_pair(target, draft)?;
                 check_context(draft, options.context_tokens)?;
@@ -111,12 +122,18 @@ fn check_context(checkpoint: &Checkpoint, tokens: usize) -> Result<(), EngineErr
 fn check_pair(target: &Checkpoint, draft: &Checkpoint) -> Result<(), EngineError> {
     let (t, d) = (target.architecture.vocab_size, draft.architecture.vocab_size);
     if t != d {
-        return Err(EngineError::Mismatch(format!("draft {} has vocabulary {d}, target {} has {t}; speculation needs one shared tokenizer", draft.source, target.source)));
+        return Err(EngineError::Mismatch(format!(
+            "draft {} has vocabulary {d}, target {} has {t}; speculation needs one shared tokenizer",
+            draft.source, target.source
+        )));
     }
     if let (Some(a), Some(b)) = (&target.tokenizer, &draft.tokenizer) {
         let probe = "The tokenizers must agree, naïve café 1234.";
         if a.encode(probe)? != b.encode(probe)? {
-            return Err(EngineError::Mismatch(format!("draft {} and target {} have different tokenizers; speculation needs one shared tokenizer", draft.source, target.source)));
+            return Err(EngineError::Mismatch(format!(
+                "draft {} and target {} have different tokenizers; speculation needs one shared tokenizer",
+                draft.source, target.source
+            )));
         }
     }
     Ok(())
@@ -139,19 +156,34 @@ fn source(matrix: &Matrix) -> WeightSource<'_> {
     }
 }
 
-fn linear(spec: &WeightsSpec, device: &Device, slot: &str, matrix: &Matrix, stats: Option<&CalibrationStats>) -> Result<Box<dyn Linear>, EngineError> {
-    build_linear(spec, device, source(matrix), matrix.rows, matrix.cols, stats).map_err(|source| EngineError::Weights { slot: slot.into(), source })
+fn linear(
+    spec: &WeightsSpec,
+    device: &Device,
+    slot: &str,
+    matrix: &Matrix,
+    stats: Option<&CalibrationStats>,
+) -> Result<Box<dyn Linear>, EngineError> {
+    build_linear(spec, device, source(matrix), matrix.rows, matrix.cols, stats)
+        .map_err(|source| EngineError::Weights { slot: slot.into(), source })
 }
 
 /// Builds the transformer of one checkpoint, calibrating and quantizing layer by layer where the weights ask for it.
-pub fn build_transformer(spec: &EngineSpec, checkpoint: &Checkpoint, device: &Device, options: BuildOptions<'_>) -> Result<Transformer, EngineError> {
+pub fn build_transformer(
+    spec: &EngineSpec,
+    checkpoint: &Checkpoint,
+    device: &Device,
+    options: BuildOptions<'_>,
+) -> Result<Transformer, EngineError> {
     let (a, tensors) = (&checkpoint.architecture, &*checkpoint.tensors);
     let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?);
     let ends = read_ends(a, tensors)?;
     let mut samples = vec![];
     if spec.weights.needs_calibration() {
         if options.calibration.is_empty() {
-            return Err(EngineError::Mismatch(format!("weights `{}` need a calibration text: set [calibration] in the scenario", spec.weights.tag())));
+            return Err(EngineError::Mismatch(format!(
+                "weights `{}` need a calibration text: set [calibration] in the scenario",
+                spec.weights.tag()
+            )));
         }
         for window in options.calibration {
             let mut x = Activations::default();
@@ -163,7 +195,9 @@ pub fn build_transformer(spec: &EngineSpec, checkpoint: &Checkpoint, device: &De
     for layer in 0..a.n_layers {
         (options.progress)(layer, a.n_layers);
         let (vectors, matrices) = read_layer(a, tensors, layer)?;
-        let of = |spec: &WeightsSpec, stats: [Option<&CalibrationStats>; 4]| -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
+        let of = |spec: &WeightsSpec,
+                  stats: [Option<&CalibrationStats>; 4]|
+         -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
             let slot = |part: &str| format!("layer {layer}, {part}");
             Ok(BlockOf {
                 qkv: linear(spec, device, &slot("q, k, v"), &matrices.qkv, stats[0])?,
@@ -178,7 +212,8 @@ pub fn build_transformer(spec: &EngineSpec, checkpoint: &Checkpoint, device: &De
             let full = Block::new(vectors.clone(), of(&WeightsSpec::F32, [None; 4])?);
             let h = calibrate_layer(&trunk, &full, &samples)?;
             drop(full);
-            let block = Block::new(vectors, of(&spec.weights, [Some(&h.qkv), Some(&h.out), Some(&h.gate_up), Some(&h.down)])?);
+            let block =
+                Block::new(vectors, of(&spec.weights, [Some(&h.qkv), Some(&h.out), Some(&h.gate_up), Some(&h.down)])?);
             for x in &mut samples {
                 run_layer(&trunk, &block, x, None)?;
             }

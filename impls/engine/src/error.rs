@@ -31,7 +31,9 @@ pub enum EngineError {
     #[error(transparent)]
     Decoding(#[from] decoding::SpecError),
     /// A model source is not understood.
-    #[error("model source `{given}`: {problem}; expected embedded:NAME, random:SHAPE[?seed=N], hf:org/name[@revision] or the path of a Hugging Face folder")]
+    #[error(
+        "model source `{given}`: {problem}; expected embedded:NAME, random:SHAPE[?seed=N], hf:org/name[@revision] or the path of a Hugging Face folder"
+    )]
     Source {
         /// As written.
         given: String,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use model::checkpoint::{Bytes, RandomTensors, SafeTensorsFile, Tensors, open_folder};
+use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::{Architecture, TokenId};
 
 pub use hub::HubClient;
@@ -51,7 +51,9 @@ impl FromStr for ModelSource {
             Some(("random", rest)) => {
                 let (shape, seed) = match rest.split_once("?seed=") {
                     None => (rest, 0),
-                    Some((shape, seed)) => (shape, seed.parse().map_err(|_| wrong(format!("seed `{seed}` is not a whole number")))?),
+                    Some((shape, seed)) => {
+                        (shape, seed.parse().map_err(|_| wrong(format!("seed `{seed}` is not a whole number")))?)
+                    }
                 };
                 random::shape(shape).ok_or_else(|| {
                     let known = SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
@@ -61,9 +63,15 @@ impl FromStr for ModelSource {
             }
             Some(("hf", rest)) => {
                 let (repo, revision) = rest.split_once('@').unwrap_or((rest, "main"));
-                let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && s != "." && s != "..";
+                let plain = |s: &str| {
+                    !s.is_empty()
+                        && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+                        && s != "."
+                        && s != ".."
+                };
                 let parts: Vec<&str> = repo.split('/').collect();
-                if !(1..=2).contains(&parts.len()) || !parts.iter().all(|p| plain(p)) || !revision.split('/').all(plain) {
+                if !(1..=2).contains(&parts.len()) || !parts.iter().all(|p| plain(p)) || !revision.split('/').all(plain)
+                {
                     return Err(wrong(format!("`{rest}` is not org/name@revision")));
                 }
                 Ok(ModelSource::Hub { repo: repo.into(), revision: revision.into() })
@@ -134,9 +142,19 @@ impl Checkpoint {
             ModelSource::Folder(path) => Checkpoint::folder(source, path),
             ModelSource::Hub { repo, revision } => Checkpoint::folder(source, &library.hub.fetch(repo, revision)?),
             ModelSource::Random { shape, seed } => {
-                let architecture = random::shape(shape).ok_or_else(|| EngineError::Source { given: source.to_string(), problem: "unknown shape".into() })?;
+                let architecture = random::shape(shape).ok_or_else(|| EngineError::Source {
+                    given: source.to_string(),
+                    problem: "unknown shape".into(),
+                })?;
                 let tensors = Box::new(RandomTensors::new(architecture.clone(), *seed));
-                Ok(Checkpoint { source: source.clone(), architecture, tensors, tokenizer: None, files: vec![], embedded: None })
+                Ok(Checkpoint {
+                    source: source.clone(),
+                    architecture,
+                    tensors,
+                    tokenizer: None,
+                    files: vec![],
+                    embedded: None,
+                })
             }
         }
     }
@@ -144,20 +162,34 @@ impl Checkpoint {
     fn embedded(source: &ModelSource, name: &str, models: &[EmbeddedModel]) -> Result<Checkpoint, EngineError> {
         let found = models.iter().find(|m| m.name == name).ok_or_else(|| {
             let known = models.iter().map(|m| format!("embedded:{}", m.name)).collect::<Vec<_>>().join(", ");
-            EngineError::Source { given: source.to_string(), problem: format!("no such embedded checkpoint (known: {known})") }
+            EngineError::Source {
+                given: source.to_string(),
+                problem: format!("no such embedded checkpoint (known: {known})"),
+            }
         })?;
         let file = |part: &str| PathBuf::from(format!("embedded:{name}/{part}"));
-        let architecture = Architecture::from_json(&file("config.json"), found.config).map_err(model::checkpoint::CheckpointError::from)?;
+        let architecture = Architecture::from_json(&file("config.json"), found.config)
+            .map_err(model::checkpoint::CheckpointError::from)?;
         let tensors = Box::new(SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?);
         let tokenizer = Tokenizer::from_bytes(&file("tokenizer.json"), found.tokenizer, architecture.vocab_size)?;
-        Ok(Checkpoint { source: source.clone(), architecture, tensors, tokenizer: Some(tokenizer), files: vec![], embedded: Some(found.weights) })
+        Ok(Checkpoint {
+            source: source.clone(),
+            architecture,
+            tensors,
+            tokenizer: Some(tokenizer),
+            files: vec![],
+            embedded: Some(found.weights),
+        })
     }
 
     fn folder(source: &ModelSource, folder: &Path) -> Result<Checkpoint, EngineError> {
         if !folder.is_dir() {
-            return Err(EngineError::Source { given: source.to_string(), problem: format!("`{}` is not a folder", folder.display()) });
+            return Err(EngineError::Source {
+                given: source.to_string(),
+                problem: format!("`{}` is not a folder", folder.display()),
+            });
         }
-        let (architecture, tensors, files) = open_folder(folder)?;
+        let Folder { architecture, tensors, files } = open_folder(folder)?;
         let file = folder.join("tokenizer.json");
         let tokenizer = match std::fs::read(&file) {
             Ok(bytes) => Some(Tokenizer::from_bytes(&file, &bytes, architecture.vocab_size)?),
@@ -176,7 +208,10 @@ impl Checkpoint {
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
         match &self.tokenizer {
             Some(tokenizer) => tokenizer.encode(text),
-            None => Err(EngineError::Mismatch(format!("{}: no tokenizer.json beside the weights, so it cannot read text", self.source))),
+            None => Err(EngineError::Mismatch(format!(
+                "{}: no tokenizer.json beside the weights, so it cannot read text",
+                self.source
+            ))),
         }
     }
 
@@ -188,7 +223,8 @@ impl Checkpoint {
         let hash = |file: &PathBuf| {
             let io = |source| EngineError::Io { file: file.clone(), source };
             let digest = sha256_of(&mut std::fs::File::open(file).map_err(io)?).map_err(io)?;
-            let name = file.file_name().map_or_else(|| file.display().to_string(), |n| n.to_string_lossy().into_owned());
+            let name =
+                file.file_name().map_or_else(|| file.display().to_string(), |n| n.to_string_lossy().into_owned());
             Ok((name, digest))
         };
         self.files.iter().map(hash).collect()

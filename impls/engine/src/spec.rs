@@ -77,7 +77,8 @@ impl DeviceSpec {
     /// Opens the device with `threads` worker threads.
     pub fn open(&self, threads: usize) -> Result<Device, EngineError> {
         let DeviceSpec::Cpu(spec) = self;
-        let cpu = Cpu::new(spec.isa.map(IsaName::isa), threads).map_err(|e| unsupported_device(&self.tag(), e.to_string()))?;
+        let cpu = Cpu::new(spec.isa.map(IsaName::isa), threads)
+            .map_err(|e| unsupported_device(&self.tag(), e.to_string()))?;
         Ok(Device::Cpu(Arc::new(cpu)))
     }
 
@@ -124,10 +125,18 @@ impl EngineSpec {
     pub fn plan(&self, facts: PlanFacts) -> Result<(), Unsupported> {
         self.device.plan()?;
         if self.decoding.needs_draft() && !facts.has_draft {
-            return Err(unsupported("decoding", &self.decoding.tag(), "needs a draft checkpoint: set `draft` in [model]".into()));
+            return Err(unsupported(
+                "decoding",
+                &self.decoding.tag(),
+                "needs a draft checkpoint: set `draft` in [model]".into(),
+            ));
         }
         if self.weights.needs_calibration() && facts.random_weights {
-            return Err(unsupported("weights", &self.weights.tag(), "calibration on random weights says nothing; use rtn for a speed-only cell".into()));
+            return Err(unsupported(
+                "weights",
+                &self.weights.tag(),
+                "calibration on random weights says nothing; use rtn for a speed-only cell".into(),
+            ));
         }
         Ok(())
     }

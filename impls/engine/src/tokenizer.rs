@@ -16,7 +16,8 @@ impl Tokenizer {
     /// Parses the bytes of a tokenizer.json; `vocab_size` is the model's.
     pub fn from_bytes(file: &Path, bytes: &[u8], vocab_size: usize) -> Result<Tokenizer, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: file.into(), problem };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| wrong(format!("not a tokenizer.json of the tokenizers library: {e}")))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|e| wrong(format!("not a tokenizer.json of the tokenizers library: {e}")))?;
         // truncation or padding stored in the file would silently change what is scored
         inner.with_truncation(None).map_err(|e| wrong(format!("cannot switch truncation off: {e}")))?;
         inner.with_padding(None);
@@ -45,14 +46,18 @@ impl Tokenizer {
 
     fn encode_as(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
-        let encoding = self.inner.encode_fast(text, special).map_err(|e| wrong(format!("cannot encode the text: {e}")))?;
+        let encoding =
+            self.inner.encode_fast(text, special).map_err(|e| wrong(format!("cannot encode the text: {e}")))?;
         self.checked(encoding.get_ids())
     }
 
     fn checked(&self, ids: &[u32]) -> Result<Vec<TokenId>, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            Some(id) => Err(wrong(format!("gives token {id}, but config.json says vocab_size {}; the files do not belong together", self.vocab_size))),
+            Some(id) => Err(wrong(format!(
+                "gives token {id}, but config.json says vocab_size {}; the files do not belong together",
+                self.vocab_size
+            ))),
             None => Ok(ids.iter().map(|&id| TokenId(id)).collect()),
         }
     }

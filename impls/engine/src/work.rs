@@ -20,7 +20,8 @@ impl WorkCount {
         let mut work = WorkCount::default();
         let last = transformer.linears().count() - 1;
         for (i, linear) in transformer.linears().enumerate() {
-            let operations = 2 * (linear.in_features() * linear.out_features()) as u64 * if i == last { logit_rows } else { rows };
+            let operations =
+                2 * (linear.in_features() * linear.out_features()) as u64 * if i == last { logit_rows } else { rows };
             match linear.is_int8() {
                 true => work.int8_ops += operations,
                 false => work.flops += operations,
@@ -38,6 +39,10 @@ impl WorkCount {
 
     /// Sum of two counts.
     pub fn plus(self, other: WorkCount) -> WorkCount {
-        WorkCount { bytes: self.bytes + other.bytes, flops: self.flops + other.flops, int8_ops: self.int8_ops + other.int8_ops }
+        WorkCount {
+            bytes: self.bytes + other.bytes,
+            flops: self.flops + other.flops,
+            int8_ops: self.int8_ops + other.int8_ops,
+        }
     }
 }

@@ -33,7 +33,13 @@ fn open(path: &Path) -> Checkpoint {
 }
 
 fn spec(attention: AttentionSpec, weights: WeightsSpec) -> EngineSpec {
-    EngineSpec { attention, weights, kv: KvSpec::default(), decoding: DecodingSpec::Greedy, device: DeviceSpec::default() }
+    EngineSpec {
+        attention,
+        weights,
+        kv: KvSpec::default(),
+        decoding: DecodingSpec::Greedy,
+        device: DeviceSpec::default(),
+    }
 }
 
 fn device(isa: Isa, threads: usize) -> Device {
@@ -52,7 +58,8 @@ struct Expected {
 
 impl Expected {
     fn read(family: &str) -> Expected {
-        let json = serde_json::from_str(&std::fs::read_to_string(folder(family).join("expected.json")).unwrap()).unwrap();
+        let json =
+            serde_json::from_str(&std::fs::read_to_string(folder(family).join("expected.json")).unwrap()).unwrap();
         let file = folder(family).join("expected.safetensors");
         Expected { json, tensors: SafeTensorsFile::new(&file, Bytes::map(&file).unwrap()).unwrap() }
     }
@@ -60,7 +67,16 @@ impl Expected {
     fn prompts(&self) -> Vec<(Vec<TokenId>, Vec<f32>, Vec<TokenId>)> {
         let ids = |v: &Value| v.as_array().unwrap().iter().map(|t| TokenId(t.as_u64().unwrap() as u32)).collect();
         let prompts = self.json["prompts"].as_array().unwrap();
-        prompts.iter().map(|p| (ids(&p["input_ids"]), self.tensors.get(p["logits"].as_str().unwrap()).unwrap().data.to_f32(), ids(&p["greedy_ids"]))).collect()
+        prompts
+            .iter()
+            .map(|p| {
+                (
+                    ids(&p["input_ids"]),
+                    self.tensors.get(p["logits"].as_str().unwrap()).unwrap().data.to_f32(),
+                    ids(&p["greedy_ids"]),
+                )
+            })
+            .collect()
     }
 
     fn assert_close(&self, what: &str, actual: &[f32], expected: &[f32]) {
@@ -86,7 +102,12 @@ fn logits_agree_on_every_isa_and_attention() {
                 for threads in [1, 2] {
                     let engine = build(&checkpoint, &spec(attention.clone(), WeightsSpec::F32), &device(isa, threads));
                     for (tokens, want, _) in expected.prompts() {
-                        let what = format!("{family}, {}, {}, {threads} threads, {} tokens", attention.tag(), isa.name(), tokens.len());
+                        let what = format!(
+                            "{family}, {}, {}, {threads} threads, {} tokens",
+                            attention.tag(),
+                            isa.name(),
+                            tokens.len()
+                        );
                         expected.assert_close(&what, logits(&engine, &tokens).as_slice(), &want);
                     }
                 }
@@ -99,7 +120,8 @@ fn logits_agree_on_every_isa_and_attention() {
 fn cached_and_chunked_passes_agree() {
     for family in FAMILIES {
         let (expected, checkpoint) = (Expected::read(family), open(&folder(family)));
-        let engine = build(&checkpoint, &spec(AttentionSpec::all().pop().unwrap(), WeightsSpec::F32), &device(Isa::best(), 2));
+        let engine =
+            build(&checkpoint, &spec(AttentionSpec::all().pop().unwrap(), WeightsSpec::F32), &device(Isa::best(), 2));
         let (tokens, want, _) = expected.prompts().pop().unwrap();
         for chunk in [1, 7, 32, 100] {
             let mut session = engine.session().unwrap();
@@ -117,10 +139,15 @@ fn cached_and_chunked_passes_agree() {
 fn greedy_continuations_agree() {
     for family in FAMILIES {
         let (expected, checkpoint) = (Expected::read(family), open(&folder(family)));
-        let engine = build(&checkpoint, &spec(AttentionSpec::all().pop().unwrap(), WeightsSpec::F32), &device(Isa::best(), 2));
+        let engine =
+            build(&checkpoint, &spec(AttentionSpec::all().pop().unwrap(), WeightsSpec::F32), &device(Isa::best(), 2));
         let mut decoder = engine.decoder().unwrap();
         let prompts = expected.prompts();
-        let mut sequences: Vec<Sequence> = prompts.iter().enumerate().map(|(i, p)| Sequence::new(SeqId(i as u32), p.0.clone(), p.2.len(), vec![], 0).unwrap()).collect();
+        let mut sequences: Vec<Sequence> = prompts
+            .iter()
+            .enumerate()
+            .map(|(i, p)| Sequence::new(SeqId(i as u32), p.0.clone(), p.2.len(), vec![], 0).unwrap())
+            .collect();
         while sequences.iter().any(|s| s.finished().is_none()) {
             decoder.advance(&mut sequences).unwrap();
         }
@@ -145,7 +172,10 @@ fn likelihood_agrees() {
             })
             .sum();
         let want = expected.json["nll"]["sum"].as_f64().unwrap();
-        assert!((nll - want).abs() <= expected.json["tolerance"]["nll_sum_atol"].as_f64().unwrap(), "{family}: {nll}, transformers has {want}");
+        assert!(
+            (nll - want).abs() <= expected.json["tolerance"]["nll_sum_atol"].as_f64().unwrap(),
+            "{family}: {nll}, transformers has {want}"
+        );
     }
 }
 
@@ -178,7 +208,9 @@ fn token_ids_agree() {
         let tokenizer = checkpoint.tokenizer.as_ref().unwrap();
         for case in expected.json["tokenizer"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
-            let ids = |name: &str| -> Vec<TokenId> { case[name].as_array().unwrap().iter().map(|t| TokenId(t.as_u64().unwrap() as u32)).collect() };
+            let ids = |name: &str| -> Vec<TokenId> {
+                case[name].as_array().unwrap().iter().map(|t| TokenId(t.as_u64().unwrap() as u32)).collect()
+            };
             assert_eq!(tokenizer.encode(text).unwrap(), ids("ids"), "{family}: {text:?}");
             assert_eq!(tokenizer.encode_with_special(text).unwrap(), ids("ids_with_special"), "{family}: {text:?}");
         }
@@ -199,7 +231,11 @@ fn a_sharded_checkpoint_is_the_same_model() {
         safetensors::serialize_to_file(tensors, None, &shards.path().join(&file)).unwrap();
         map.extend(part.iter().map(|n| (n.clone(), Value::String(file.clone()))));
     }
-    std::fs::write(shards.path().join("model.safetensors.index.json"), serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    std::fs::write(
+        shards.path().join("model.safetensors.index.json"),
+        serde_json::json!({ "weight_map": map }).to_string(),
+    )
+    .unwrap();
     for file in ["config.json", "tokenizer.json"] {
         std::fs::copy(source.join(file), shards.path().join(file)).unwrap();
     }

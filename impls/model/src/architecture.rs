@@ -123,7 +123,10 @@ impl Architecture {
     pub fn parameters(&self) -> u64 {
         let (q, kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
         let bias = |on: bool, n: usize| if on { n } else { 0 };
-        let attention = self.hidden * (q + 2 * kv) + q * self.hidden + bias(self.biases.qkv, q + 2 * kv) + bias(self.biases.out, self.hidden);
+        let attention = self.hidden * (q + 2 * kv)
+            + q * self.hidden
+            + bias(self.biases.qkv, q + 2 * kv)
+            + bias(self.biases.out, self.hidden);
         let mlp = 3 * self.hidden * self.ffn + bias(self.biases.mlp, 2 * self.ffn + self.hidden);
         let embedding = self.vocab_size * self.hidden * if self.tied_head { 1 } else { 2 };
         (embedding + self.n_layers * (attention + mlp + 2 * self.hidden) + self.hidden) as u64
@@ -132,7 +135,8 @@ impl Architecture {
     /// Reads the text of a Hugging Face `config.json`; `file` names it in errors.
     pub fn from_json(file: &Path, text: &str) -> Result<Architecture, ConfigError> {
         let file = file.display().to_string();
-        let value: Value = serde_json::from_str(text).map_err(|e| ConfigError::Syntax { file: file.clone(), reason: e.to_string() })?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|e| ConfigError::Syntax { file: file.clone(), reason: e.to_string() })?;
         let Value::Object(map) = value else {
             return Err(ConfigError::Syntax { file, reason: "the top level is not an object".into() });
         };
@@ -154,7 +158,8 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn architecture(&self) -> Result<Architecture, ConfigError> {
-        let family = self.text("model_type")?.ok_or_else(|| self.wrong("model_type", "a family name such as \"llama\""))?;
+        let family =
+            self.text("model_type")?.ok_or_else(|| self.wrong("model_type", "a family name such as \"llama\""))?;
         let Some((_, biases)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
             let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
             return Err(self.unsupported("model_type", &format!("\"{family}\""), &known.join(", ")));
@@ -165,7 +170,11 @@ impl Fields<'_> {
         let head_dim = match self.optional_size("head_dim", 1 << 12)? {
             Some(dim) => dim,
             None if hidden % n_heads == 0 => hidden / n_heads,
-            None => return Err(self.wrong("num_attention_heads", &format!("a divisor of hidden_size {hidden}, or a head_dim"))),
+            None => {
+                return Err(
+                    self.wrong("num_attention_heads", &format!("a divisor of hidden_size {hidden}, or a head_dim"))
+                );
+            }
         };
         if n_heads % n_kv_heads != 0 {
             return Err(self.wrong("num_key_value_heads", &format!("a divisor of num_attention_heads {n_heads}")));
@@ -202,9 +211,19 @@ impl Fields<'_> {
             return Err(self.unsupported("hidden_act", &format!("\"{act}\""), "silu"));
         }
         if self.map.get("quantization_config").is_some_and(|v| !v.is_null()) {
-            return Err(self.unsupported("quantization_config", "an already quantized checkpoint", "f32, f16 or bf16 weights"));
+            return Err(self.unsupported(
+                "quantization_config",
+                "an already quantized checkpoint",
+                "f32, f16 or bf16 weights",
+            ));
         }
-        for field in ["partial_rotary_factor", "residual_multiplier", "embedding_multiplier", "logits_scaling", "attention_multiplier"] {
+        for field in [
+            "partial_rotary_factor",
+            "residual_multiplier",
+            "embedding_multiplier",
+            "logits_scaling",
+            "attention_multiplier",
+        ] {
             if self.number(field, self.map.get(field))?.is_some_and(|f| f != 1.0) {
                 return Err(self.unsupported(field, &self.map[field].to_string(), "1.0"));
             }
@@ -227,7 +246,11 @@ impl Fields<'_> {
         let Some(Value::Array(kinds)) = self.map.get("layer_types") else {
             // Qwen2 without layer_types slides only from max_window_layers on: a mixture, unless every layer slides.
             if family != "mistral" && self.optional_size("max_window_layers", 1 << 12)?.is_none_or(|first| first != 0) {
-                return Err(self.unsupported("max_window_layers", "a sliding window in some layers only", "one kind of attention in all layers"));
+                return Err(self.unsupported(
+                    "max_window_layers",
+                    "a sliding window in some layers only",
+                    "one kind of attention in all layers",
+                ));
             }
             return Ok(Some(window));
         };
@@ -235,14 +258,22 @@ impl Fields<'_> {
         match sliding {
             0 => Ok(None),
             n if n == kinds.len() => Ok(Some(window)),
-            _ => Err(self.unsupported("layer_types", "a mixture of sliding and full attention", "one kind in all layers")),
+            _ => Err(self.unsupported(
+                "layer_types",
+                "a mixture of sliding and full attention",
+                "one kind in all layers",
+            )),
         }
     }
 
     /// `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (transformers 4).
     fn rope(&self) -> Result<Rope, ConfigError> {
         let empty = Map::new();
-        let field = if self.map.get("rope_parameters").is_some_and(Value::is_object) { "rope_parameters" } else { "rope_scaling" };
+        let field = if self.map.get("rope_parameters").is_some_and(Value::is_object) {
+            "rope_parameters"
+        } else {
+            "rope_scaling"
+        };
         let table = match self.map.get(field) {
             None | Some(Value::Null) => &empty,
             Some(Value::Object(map)) => map,
@@ -255,7 +286,11 @@ impl Fields<'_> {
             return Err(self.wrong("rope_theta", "a positive number"));
         }
         if get("partial_rotary_factor")?.is_some_and(|f| f != 1.0) {
-            return Err(self.unsupported(&format!("{field}.partial_rotary_factor"), &table["partial_rotary_factor"].to_string(), "1.0"));
+            return Err(self.unsupported(
+                &format!("{field}.partial_rotary_factor"),
+                &table["partial_rotary_factor"].to_string(),
+                "1.0",
+            ));
         }
         let kind = table.get("rope_type").or(table.get("type")).and_then(Value::as_str).unwrap_or("default");
         let scaling = match kind {
@@ -267,7 +302,13 @@ impl Fields<'_> {
                 high_freq_factor: need("high_freq_factor")?,
                 original_max_positions: need("original_max_position_embeddings")?,
             },
-            other => return Err(self.unsupported(&format!("{field}.rope_type"), &format!("\"{other}\""), "default, linear, llama3")),
+            other => {
+                return Err(self.unsupported(
+                    &format!("{field}.rope_type"),
+                    &format!("\"{other}\""),
+                    "default, linear, llama3",
+                ));
+            }
         };
         Ok(Rope { theta, scaling })
     }
@@ -323,6 +364,11 @@ impl Fields<'_> {
     }
 
     fn unsupported(&self, field: &str, asked: &str, supported: &str) -> ConfigError {
-        ConfigError::Unsupported { file: self.file.clone(), field: field.into(), asked: asked.into(), supported: supported.into() }
+        ConfigError::Unsupported {
+            file: self.file.clone(),
+            field: field.into(),
+            asked: asked.into(),
+            supported: supported.into(),
+        }
     }
 }

@@ -35,7 +35,15 @@ impl HeadShape {
 pub trait Attention: Send + Sync {
     /// `q [rows, n_heads·head_dim]` (positions applied) against layer `layer` of `kv`, whose rows of this Step are
     /// already appended → `out [rows, n_heads·head_dim]`; `out` is reshaped.
-    fn forward(&self, step: &Step, layer: usize, shape: &HeadShape, q: &Activations, kv: &dyn KvCache, out: &mut Activations);
+    fn forward(
+        &self,
+        step: &Step,
+        layer: usize,
+        shape: &HeadShape,
+        q: &Activations,
+        kv: &dyn KvCache,
+        out: &mut Activations,
+    );
     /// Bytes of scratch memory that a pass over `rows` queries and `keys` keys allocates beyond its output.
     fn scratch_bytes(&self, shape: &HeadShape, rows: usize, keys: usize) -> usize;
     /// Kernel that runs, e.g. `flash_q32_k64_avx2`.

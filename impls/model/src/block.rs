@@ -34,13 +34,21 @@ pub struct Matrix {
 
 impl Matrix {
     /// Reads the tensors `names` and stacks them by rows; they share their columns.
-    pub fn stack(architecture: &Architecture, tensors: &dyn Tensors, names: &[String]) -> Result<Matrix, CheckpointError> {
+    pub fn stack(
+        architecture: &Architecture,
+        tensors: &dyn Tensors,
+        names: &[String],
+    ) -> Result<Matrix, CheckpointError> {
         let parts = names.iter().map(|name| checked(architecture, tensors, name)).collect::<Result<Vec<_>, _>>()?;
         let (rows, cols) = (parts.iter().map(|p| p.0[0]).sum(), parts[0].0[1]);
         let values = if parts.iter().all(|p| matches!(p.1, TensorData::F16(_))) {
-            MatrixValues::F16(parts.iter().flat_map(|p| if let TensorData::F16(v) = &p.1 { v.to_vec() } else { vec![] }).collect())
+            MatrixValues::F16(
+                parts.iter().flat_map(|p| if let TensorData::F16(v) = &p.1 { v.to_vec() } else { vec![] }).collect(),
+            )
         } else if parts.iter().all(|p| matches!(p.1, TensorData::Bf16(_))) {
-            MatrixValues::Bf16(parts.iter().flat_map(|p| if let TensorData::Bf16(v) = &p.1 { v.to_vec() } else { vec![] }).collect())
+            MatrixValues::Bf16(
+                parts.iter().flat_map(|p| if let TensorData::Bf16(v) = &p.1 { v.to_vec() } else { vec![] }).collect(),
+            )
         } else {
             MatrixValues::F32(parts.iter().flat_map(|p| p.1.to_f32()).collect())
         };
@@ -58,7 +66,11 @@ impl Matrix {
 }
 
 /// A tensor with the shape that the architecture asks for, and only finite values.
-fn checked<'a>(architecture: &Architecture, tensors: &'a dyn Tensors, name: &str) -> Result<(Vec<usize>, TensorData<'a>), CheckpointError> {
+fn checked<'a>(
+    architecture: &Architecture,
+    tensors: &'a dyn Tensors,
+    name: &str,
+) -> Result<(Vec<usize>, TensorData<'a>), CheckpointError> {
     let tensor = tensors.get(name)?;
     let expected = names::shape_of(architecture, name).unwrap_or_default();
     if tensor.shape != expected {
@@ -76,7 +88,11 @@ fn checked<'a>(architecture: &Architecture, tensors: &'a dyn Tensors, name: &str
 }
 
 /// A vector tensor (norm gain or bias) as f32.
-pub(crate) fn vector(architecture: &Architecture, tensors: &dyn Tensors, name: &str) -> Result<Vec<f32>, CheckpointError> {
+pub(crate) fn vector(
+    architecture: &Architecture,
+    tensors: &dyn Tensors,
+    name: &str,
+) -> Result<Vec<f32>, CheckpointError> {
     Ok(checked(architecture, tensors, name)?.1.to_f32())
 }
 
@@ -105,7 +121,11 @@ pub struct BlockOf<M> {
 }
 
 /// Reads layer `layer` of a checkpoint.
-pub fn read_layer(a: &Architecture, tensors: &dyn Tensors, layer: usize) -> Result<(BlockVectors, BlockOf<Matrix>), CheckpointError> {
+pub fn read_layer(
+    a: &Architecture,
+    tensors: &dyn Tensors,
+    layer: usize,
+) -> Result<(BlockVectors, BlockOf<Matrix>), CheckpointError> {
     let name = |part: &str| names::in_layer(layer, part);
     let stack = |parts: &[&str]| {
         Matrix::stack(a, tensors, &parts.iter().map(|p| name(&format!("{p}.weight"))).collect::<Vec<_>>())
@@ -114,7 +134,8 @@ pub fn read_layer(a: &Architecture, tensors: &dyn Tensors, layer: usize) -> Resu
         if !on {
             return Ok(None);
         }
-        let all = parts.iter().map(|p| vector(a, tensors, &name(&format!("{p}.bias")))).collect::<Result<Vec<_>, _>>()?;
+        let all =
+            parts.iter().map(|p| vector(a, tensors, &name(&format!("{p}.bias")))).collect::<Result<Vec<_>, _>>()?;
         Ok(Some(all.concat()))
     };
     const QKV: &[&str] = &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
@@ -127,7 +148,12 @@ pub fn read_layer(a: &Architecture, tensors: &dyn Tensors, layer: usize) -> Resu
         gate_up_bias: bias(a.biases.mlp, GATE_UP)?,
         down_bias: bias(a.biases.mlp, &["mlp.down_proj"])?,
     };
-    let matrices = BlockOf { qkv: stack(QKV)?, out: stack(&["self_attn.o_proj"])?, gate_up: stack(GATE_UP)?, down: stack(&["mlp.down_proj"])? };
+    let matrices = BlockOf {
+        qkv: stack(QKV)?,
+        out: stack(&["self_attn.o_proj"])?,
+        gate_up: stack(GATE_UP)?,
+        down: stack(&["mlp.down_proj"])?,
+    };
     Ok((vectors, matrices))
 }
 

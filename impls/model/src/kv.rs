@@ -43,7 +43,9 @@ pub struct KvBytes {
 
 /// The cache has no room for what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("KV cache full: sequence {seq:?} needs {needed} tokens, room for {capacity}; raise the cell's context length or shorten the prompt")]
+#[error(
+    "KV cache full: sequence {seq:?} needs {needed} tokens, room for {capacity}; raise the cell's context length or shorten the prompt"
+)]
 pub struct CacheFull {
     /// The sequence that wanted room.
     pub seq: SeqId,
@@ -62,7 +64,14 @@ pub trait KvCache: Send + Sync {
     /// Entries of `seq` cached in `layer`.
     fn len(&self, layer: usize, seq: SeqId) -> usize;
     /// Calls `visit` with tiles of at most `tile_len` entries that cover `entries` of `seq` in order.
-    fn tiles(&self, layer: usize, seq: SeqId, entries: Range<usize>, tile_len: usize, visit: &mut dyn FnMut(KvTile<'_>));
+    fn tiles(
+        &self,
+        layer: usize,
+        seq: SeqId,
+        entries: Range<usize>,
+        tile_len: usize,
+        visit: &mut dyn FnMut(KvTile<'_>),
+    );
     /// [`KvCache::tiles`] for a caller that reads KV head `head` alone: a cache that decodes need not decode the others,
     /// and says so with a tile whose `head_stride` is 0.
     fn head_tiles(

@@ -25,12 +25,12 @@ mod transformer;
 mod unsupported;
 
 pub use activations::Activations;
+pub use architecture::Architecture;
 pub use attention::{Attention, HeadShape};
 pub use buffer_pool::{Buffer, BufferPool};
 pub use device::Device;
 pub use kv::{CacheFull, KvBytes, KvCache, KvShape, KvTile};
 pub use linear::Linear;
-pub use architecture::Architecture;
 pub use rope::RopeTable;
 pub use session::StepModel;
 pub use step::{SeqId, Span, Step, TokenId, Visibility};

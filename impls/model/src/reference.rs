@@ -6,10 +6,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::TokenId;
 use crate::architecture::{Architecture, RopeScaling};
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::names::{EMBEDDING, FINAL_NORM, HEAD, in_layer};
-use crate::TokenId;
 
 struct Weights<'a> {
     a: &'a Architecture,
@@ -87,7 +87,8 @@ fn rotate(a: &Architecture, x: &mut [f64], position: usize) {
 pub fn logits(a: &Architecture, tensors: &dyn Tensors, tokens: &[TokenId]) -> Result<Vec<Vec<f64>>, CheckpointError> {
     let w = Weights { a, tensors, widened: RefCell::default() };
     let embedding = w.get(EMBEDDING)?;
-    let mut x: Vec<Vec<f64>> = tokens.iter().map(|t| embedding[t.0 as usize * a.hidden..][..a.hidden].to_vec()).collect();
+    let mut x: Vec<Vec<f64>> =
+        tokens.iter().map(|t| embedding[t.0 as usize * a.hidden..][..a.hidden].to_vec()).collect();
     for layer in 0..a.n_layers {
         let (mut q, mut k, mut v) = (vec![], vec![], vec![]);
         for (position, row) in x.iter().enumerate() {
@@ -96,14 +97,19 @@ pub fn logits(a: &Architecture, tensors: &dyn Tensors, tokens: &[TokenId]) -> Re
             let (mut qi, mut ki) = (part("q_proj")?, part("k_proj")?);
             rotate(a, &mut qi, position);
             rotate(a, &mut ki, position);
-            (q.push(qi), k.push(ki), v.push(part("v_proj")?));
+            v.push(part("v_proj")?);
+            q.push(qi);
+            k.push(ki);
         }
         for (position, row) in x.iter_mut().enumerate() {
             let attended = attend(a, &q[position], &k, &v, position);
             let out = w.product(&attended, layer, "self_attn.o_proj", a.biases.out)?;
             row.iter_mut().zip(out).for_each(|(x, o)| *x += o);
             let y = w.norm(row, &in_layer(layer, "post_attention_layernorm.weight"))?;
-            let (gate, up) = (w.product(&y, layer, "mlp.gate_proj", a.biases.mlp)?, w.product(&y, layer, "mlp.up_proj", a.biases.mlp)?);
+            let (gate, up) = (
+                w.product(&y, layer, "mlp.gate_proj", a.biases.mlp)?,
+                w.product(&y, layer, "mlp.up_proj", a.biases.mlp)?,
+            );
             let gated: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
             let down = w.product(&gated, layer, "mlp.down_proj", a.biases.mlp)?;
             row.iter_mut().zip(down).for_each(|(x, d)| *x += d);
@@ -121,8 +127,9 @@ fn attend(a: &Architecture, q: &[f64], k: &[Vec<f64>], v: &[Vec<f64>], position:
     for head in 0..a.n_heads {
         let kv = head / (a.n_heads / a.n_kv_heads) * a.head_dim;
         let query = &q[head * a.head_dim..][..a.head_dim];
-        let scores: Vec<f64> =
-            (first..=position).map(|t| query.iter().zip(&k[t][kv..]).map(|(q, k)| q * k).sum::<f64>() * scale).collect();
+        let scores: Vec<f64> = (first..=position)
+            .map(|t| query.iter().zip(&k[t][kv..]).map(|(q, k)| q * k).sum::<f64>() * scale)
+            .collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
         for (t, score) in (first..=position).zip(&scores) {

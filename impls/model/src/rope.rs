@@ -29,7 +29,8 @@ impl RopeTable {
                         } else if wavelength > original_max_positions / low_freq_factor {
                             base / factor
                         } else {
-                            let smooth = (original_max_positions / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                            let smooth = (original_max_positions / wavelength - low_freq_factor)
+                                / (high_freq_factor - low_freq_factor);
                             (1.0 - smooth) * base / factor + smooth * base
                         }
                     }

@@ -66,13 +66,20 @@ impl Step {
 
     /// Several Steps as one: their rows follow each other, so independent sequences advance together.
     pub fn batch(steps: &[Step]) -> Step {
-        let mut all = Step { tokens: vec![], positions: vec![], spans: vec![], logit_rows: vec![], visibility: Visibility::Causal };
+        let mut all = Step {
+            tokens: vec![],
+            positions: vec![],
+            spans: vec![],
+            logit_rows: vec![],
+            visibility: Visibility::Causal,
+        };
         for step in steps {
             let base = all.rows();
             all.tokens.extend_from_slice(&step.tokens);
             all.positions.extend_from_slice(&step.positions);
             all.logit_rows.extend(step.logit_rows.iter().map(|r| r + base));
-            all.spans.extend(step.spans.iter().map(|s| Span { rows: s.rows.start + base..s.rows.end + base, ..s.clone() }));
+            all.spans
+                .extend(step.spans.iter().map(|s| Span { rows: s.rows.start + base..s.rows.end + base, ..s.clone() }));
         }
         all
     }

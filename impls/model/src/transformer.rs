@@ -65,7 +65,13 @@ impl Transformer {
 
     /// Runs `step`; keys and values are appended to `kv`, where room must have been reserved. Logits
     /// `[step.logit_rows, vocab]` are left in the workspace.
-    pub fn forward<'w>(&self, step: &Step, kv: &mut dyn KvCache, ws: &'w mut Workspace, mut probe: Option<&mut dyn Probe>) -> &'w Activations {
+    pub fn forward<'w>(
+        &self,
+        step: &Step,
+        kv: &mut dyn KvCache,
+        ws: &'w mut Workspace,
+        mut probe: Option<&mut dyn Probe>,
+    ) -> &'w Activations {
         let mut x = std::mem::take(&mut ws.residual);
         ops::embed(&self.embedding, &step.tokens, &mut x);
         if let Some(probe) = probe.as_deref_mut() {
@@ -116,7 +122,6 @@ impl Session {
         }
         Ok(self.transformer.forward(step, &mut *self.kv, &mut self.workspace, probe))
     }
-
 }
 
 impl StepModel for Session {

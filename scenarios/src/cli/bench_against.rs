@@ -12,10 +12,12 @@ use crate::runner::{self, RunRequest};
 
 /// The command `bench-against`.
 #[derive(Args)]
-#[command(after_long_help = "The commit is checked out into a worktree below target/, built in release mode beside it, and its \
+#[command(
+    after_long_help = "The commit is checked out into a worktree below target/, built in release mode beside it, and its \
 workers run in turns with this program's: A B A B. Both sides share machine, scenario and time, so wall-clock can gate.
 
-Example: cargo run --release -- bench-against main --scenario smoke")]
+Example: cargo run --release -- bench-against main --scenario smoke"
+)]
 pub struct BenchAgainst {
     /// Commit, branch or tag to measure against
     #[arg(value_name = "GITREF")]
@@ -97,13 +99,19 @@ fn build(root: &Path, commit: &str) -> Result<PathBuf> {
     removed?;
     match binary.is_file() {
         true => Ok(binary),
-        false => bail!("{}: the build left no such program; is {commit} older than the program's name?", binary.display()),
+        false => {
+            bail!("{}: the build left no such program; is {commit} older than the program's name?", binary.display())
+        }
     }
 }
 
 /// Standard output of a git command run in `folder`.
 fn git(folder: &Path, words: &[&str]) -> Result<String> {
-    let output = Command::new("git").args(words).current_dir(folder).output().context("cannot start git, which bench-against needs")?;
+    let output = Command::new("git")
+        .args(words)
+        .current_dir(folder)
+        .output()
+        .context("cannot start git, which bench-against needs")?;
     if !output.status.success() {
         bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -9,10 +9,12 @@ use super::{Failure, Outcome, RUN_FAILED};
 
 /// The command `check`.
 #[derive(Args)]
-#[command(after_long_help = "Deterministic metrics (bytes, accepted tokens, perplexity, exactness) gate always. Wall-clock gates \
+#[command(
+    after_long_help = "Deterministic metrics (bytes, accepted tokens, perplexity, exactness) gate always. Wall-clock gates \
 only where base and head ran interleaved in one job: see `infermark bench-against`.
 
-Exit codes: 0 pass, 1 regression, 2 wrong usage, 3 a run cannot be read, 4 inconclusive (with --strict).")]
+Exit codes: 0 pass, 1 regression, 2 wrong usage, 3 a run cannot be read, 4 inconclusive (with --strict)."
+)]
 pub struct Check {
     /// A run directory, or a folder of them of which the newest that fits is taken
     #[arg(long, value_name = "DIR")]

@@ -28,7 +28,9 @@ impl Doctor {
         print(&format!("Machine\n{}\n", table(&["fact", "value"], rows)))?;
         print(&format!("Embedded\n{}\n", embedded()))?;
         let hub = match cfg!(feature = "hub") {
-            true => "hf:org/name@revision downloads into the Hugging Face cache (HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are honoured); not contacted now",
+            true => {
+                "hf:org/name@revision downloads into the Hugging Face cache (HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are honoured); not contacted now"
+            }
             false => "this build cannot download; cargo feature `hub`",
         };
         print(&format!(
@@ -47,14 +49,24 @@ impl Doctor {
 fn embedded() -> String {
     let models = library::checkpoints().iter().map(|m| {
         let sha = library::weights_sha256(m);
-        vec![format!("embedded:{}", m.name), "checkpoint".into(), bytes(m.weights.len() as u64), format!("sha256 {}", &sha[..16])]
+        vec![
+            format!("embedded:{}", m.name),
+            "checkpoint".into(),
+            bytes(m.weights.len() as u64),
+            format!("sha256 {}", &sha[..16]),
+        ]
     });
     let texts = library::texts().iter().map(|t| {
         let text = t.joined();
         let hash = blake3::hash(text.as_bytes()).to_hex();
         vec![format!("embedded:{}", t.name), "text".into(), bytes(text.len() as u64), format!("blake3 {}", &hash[..16])]
     });
-    let scenarios = vec![format!("{} scenarios", library::definitions().len()), "definition".into(), String::new(), "`infermark list`".into()];
+    let scenarios = vec![
+        format!("{} scenarios", library::definitions().len()),
+        "definition".into(),
+        String::new(),
+        "`infermark list`".into(),
+    ];
     table(&["name", "kind", "size", "hash"], models.chain(texts).chain([scenarios]))
 }
 
@@ -69,12 +81,15 @@ fn advice(facts: &[(String, String)], threads: usize) -> Vec<String> {
     }
     let load: f64 = fact("load_average").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0);
     if load > 0.5 {
-        advice.push(format!("load average {load}: something else runs here; timings will be noisy and the A/A cell will say so"));
+        advice.push(format!(
+            "load average {load}: something else runs here; timings will be noisy and the A/A cell will say so"
+        ));
     }
     if fact("isa_best") == "scalar" {
         advice.push("no SIMD instruction set was found: speeds say little about real use".into());
     }
-    advice.push(format!("{threads} worker threads by default, one per physical core; `threads` in [budget] changes it"));
+    advice
+        .push(format!("{threads} worker threads by default, one per physical core; `threads` in [budget] changes it"));
     advice
 }
 

@@ -62,8 +62,14 @@ impl EngineChoice {
     /// Builds an engine whose sequences hold `context_tokens`.
     pub fn build(&self, target: Checkpoint, context_tokens: usize) -> Result<Built, Failure> {
         let spec = self.spec()?;
-        if let Err(refusal) = spec.plan(engine::PlanFacts { has_draft: self.draft.is_some(), random_weights: target.is_random() }) {
-            return Err(anyhow!("{refusal}; {}", if spec.decoding.needs_draft() { "give --draft" } else { "choose other parts" })).usage();
+        if let Err(refusal) =
+            spec.plan(engine::PlanFacts { has_draft: self.draft.is_some(), random_weights: target.is_random() })
+        {
+            return Err(anyhow!(
+                "{refusal}; {}",
+                if spec.decoding.needs_draft() { "give --draft" } else { "choose other parts" }
+            ))
+            .usage();
         }
         let threads = self.threads.unwrap_or_else(machine::default_threads);
         let device = spec.device.open(threads).usage()?;
@@ -127,7 +133,8 @@ impl Built {
 /// `1,2,3` as token ids below `vocab`.
 pub fn token_ids(text: &str, vocab: usize) -> Result<Vec<TokenId>, Failure> {
     let id = |word: &str| -> anyhow::Result<TokenId> {
-        let id: u32 = word.trim().parse().with_context(|| format!("--tokens: {word:?} is not a token id; expected 1,2,3"))?;
+        let id: u32 =
+            word.trim().parse().with_context(|| format!("--tokens: {word:?} is not a token id; expected 1,2,3"))?;
         match (id as usize) < vocab {
             true => Ok(TokenId(id)),
             false => Err(anyhow!("--tokens: {id} is outside the vocabulary of {vocab} entries")),

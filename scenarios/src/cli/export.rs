@@ -34,7 +34,11 @@ pub struct Export {
 impl Export {
     pub(super) fn obey(&self) -> Outcome {
         if !self.run.is_dir() {
-            return Err(anyhow!("{}: no such run directory; expected one that `infermark run` wrote", self.run.display())).usage();
+            return Err(anyhow!(
+                "{}: no such run directory; expected one that `infermark run` wrote",
+                self.run.display()
+            ))
+            .usage();
         }
         let run = Run::load(&self.run).failed()?;
         if let Some(file) = &self.csv {
@@ -70,7 +74,9 @@ fn llama_bench(run: &Run) -> Vec<Value> {
     let mut groups: Vec<(&Observation, Vec<f64>)> = vec![];
     for row in run.observations.iter().filter(|row| llama_kind(row)) {
         let value = row.value.unwrap_or(0.0);
-        let same = |first: &Observation| (&first.cell, &first.workload, &first.metric, first.x) == (&row.cell, &row.workload, &row.metric, row.x);
+        let same = |first: &Observation| {
+            (&first.cell, &first.workload, &first.metric, first.x) == (&row.cell, &row.workload, &row.metric, row.x)
+        };
         match groups.iter_mut().find(|(first, _)| same(first)) {
             Some((_, values)) => values.push(value),
             None => groups.push((row, vec![value])),

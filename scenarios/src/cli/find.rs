@@ -83,7 +83,9 @@ fn length_field(i: usize, workload: &Workload, limit: usize) -> (String, String)
     };
     let what = match workload {
         Workload::Decode { context, tokens } => format!("{context} tokens of context and {tokens} new ones"),
-        Workload::Generate { prompt_tokens, new_tokens, .. } => format!("a prompt of {prompt_tokens} and {new_tokens} new tokens"),
+        Workload::Generate { prompt_tokens, new_tokens, .. } => {
+            format!("a prompt of {prompt_tokens} and {new_tokens} new tokens")
+        }
         _ => format!("{tokens} tokens"),
     };
     (path, what)
@@ -93,7 +95,9 @@ fn length_field(i: usize, workload: &Workload, limit: usize) -> (String, String)
 pub fn fetch_models(resolved: &ResolvedScenario) -> Result<(), Failure> {
     let Some(choice) = &resolved.scenario.model else { return Ok(()) };
     for given in [Some(&choice.source), choice.draft.as_ref()].into_iter().flatten() {
-        if let engine::ModelSource::Hub { repo, revision } = library::model_source(given, resolved.file.as_deref()).usage()? {
+        if let engine::ModelSource::Hub { repo, revision } =
+            library::model_source(given, resolved.file.as_deref()).usage()?
+        {
             library::models().hub.fetch(&repo, &revision).failed()?;
         }
     }

@@ -56,7 +56,8 @@ impl Generate {
         // a speculative round may reach past the last token that is kept
         let room = target.architecture.max_positions.min(prompt.len() + self.max_new_tokens + 32);
         let built = self.engine.build(target, room)?;
-        let stop = built.target.tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end))).collect();
+        let stop =
+            built.target.tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end))).collect();
         let mut decoder = built.engine.decoder().failed()?;
         let mut sequence = Sequence::new(SeqId(0), prompt.clone(), self.max_new_tokens, stop, self.seed).usage()?;
         let decode = |tokens: &[TokenId]| built.target.tokenizer.as_ref().map(|t| t.decode(tokens));

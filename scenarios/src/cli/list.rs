@@ -41,7 +41,8 @@ impl List {
         match self.format {
             Shape::Json => print(&json(&rows)?)?,
             Shape::Table => {
-                let cells = |r: Row| vec![r.name.into(), r.group.into(), r.cells.to_string(), r.claims.to_string(), r.question];
+                let cells =
+                    |r: Row| vec![r.name.into(), r.group.into(), r.cells.to_string(), r.claims.to_string(), r.question];
                 print(&table(&["scenario", "group", "cells", "claims", "question"], rows.into_iter().map(cells)))?;
             }
         }

@@ -63,7 +63,8 @@ impl Logits {
                 let highest = |row: Row<'_>| {
                     let mut order: Vec<usize> = (0..row.logits.len()).collect();
                     order.sort_by(|&a, &b| row.logits[b].total_cmp(&row.logits[a]));
-                    let words: Vec<String> = order.iter().take(SHOWN).map(|&id| format!("{id}: {:.5}", row.logits[id])).collect();
+                    let words: Vec<String> =
+                        order.iter().take(SHOWN).map(|&id| format!("{id}: {:.5}", row.logits[id])).collect();
                     vec![row.position.to_string(), row.token.to_string(), words.join("  ")]
                 };
                 print(&table(&["position", "token", "highest logits"], rows.map(highest)))?;

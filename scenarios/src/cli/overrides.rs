@@ -14,7 +14,10 @@ pub fn apply(text: &str, sets: &[String]) -> Result<String, Failure> {
         return Ok(text.into());
     }
     for set in sets {
-        let (key, value) = set.split_once('=').ok_or_else(|| anyhow!("--set {set}: expected KEY=VALUE, e.g. --set weights=f32,int8")).usage()?;
+        let (key, value) = set
+            .split_once('=')
+            .ok_or_else(|| anyhow!("--set {set}: expected KEY=VALUE, e.g. --set weights=f32,int8"))
+            .usage()?;
         let (key, value) = (key.trim(), parse_value(value.trim()));
         match AXES.contains(&key) {
             true => set_axis(&mut table, key, value),
@@ -26,10 +29,10 @@ pub fn apply(text: &str, sets: &[String]) -> Result<String, Failure> {
 
 /// TOML where it is TOML (`5`, `true`, `["f32"]`, `{ kind = "gptq", bits = 3 }`), else words between commas.
 pub(super) fn parse_value(text: &str) -> Value {
-    if let Ok(mut table) = format!("value = {text}").parse::<Table>() {
-        if let Some(value) = table.remove("value").filter(|_| table.is_empty()) {
-            return value;
-        }
+    if let Ok(mut table) = format!("value = {text}").parse::<Table>()
+        && let Some(value) = table.remove("value").filter(|_| table.is_empty())
+    {
+        return value;
     }
     let words: Vec<Value> = text.split(',').map(|word| Value::String(word.trim().into())).collect();
     match <[Value; 1]>::try_from(words) {
@@ -65,7 +68,10 @@ fn set_field(table: &mut Table, key: &str, value: Value) -> anyhow::Result<()> {
     for part in parts {
         let inner = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
         place = inner.as_table_mut().ok_or_else(|| {
-            anyhow!("--set {key}: `{part}` is not a table; axes ({}) and fields like budget.seconds can be set", AXES.join(", "))
+            anyhow!(
+                "--set {key}: `{part}` is not a table; axes ({}) and fields like budget.seconds can be set",
+                AXES.join(", ")
+            )
         })?;
     }
     place.insert(last.into(), value);

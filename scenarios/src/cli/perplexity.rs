@@ -10,8 +10,10 @@ use crate::text;
 
 /// The command `perplexity`.
 #[derive(Args)]
-#[command(after_help = "Disjoint windows, remainder dropped, all but the first token of a window scored (the protocol `gptq` of \
-scenarios). Scenarios know more protocols and compare cells on identical tokens.")]
+#[command(
+    after_help = "Disjoint windows, remainder dropped, all but the first token of a window scored (the protocol `gptq` of \
+scenarios). Scenarios know more protocols and compare cells on identical tokens."
+)]
 pub struct Perplexity {
     #[command(flatten)]
     engine: EngineChoice,
@@ -41,10 +43,15 @@ impl Perplexity {
         let target = self.engine.open()?;
         let limit = target.architecture.max_positions;
         if !(2..=limit).contains(&self.window) {
-            return Err(anyhow!("--window {}: expected 2 to {limit}, the positions that the model knows", self.window)).usage();
+            return Err(anyhow!("--window {}: expected 2 to {limit}, the positions that the model knows", self.window))
+                .usage();
         }
         let Some(tokenizer) = &target.tokenizer else {
-            return Err(anyhow!("{}: no tokenizer, so it cannot read text; choose a trained checkpoint", target.source)).usage();
+            return Err(anyhow!(
+                "{}: no tokenizer, so it cannot read text; choose a trained checkpoint",
+                target.source
+            ))
+            .usage();
         };
         let (tokens, ends) = tokenizer.encode_with_ends(&text::resolve(&self.text, None).usage()?).failed()?;
         let built = self.engine.build(target, self.window)?;
@@ -58,7 +65,12 @@ impl Perplexity {
             windows += 1;
         }
         if windows == 0 {
-            let problem = anyhow!("{}: {} tokens are fewer than one window of {}; shorten --window", self.text, tokens.len(), self.window);
+            let problem = anyhow!(
+                "{}: {} tokens are fewer than one window of {}; shorten --window",
+                self.text,
+                tokens.len(),
+                self.window
+            );
             return Err(problem).usage();
         }
         let mean = nll / n as f64;

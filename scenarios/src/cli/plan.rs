@@ -69,7 +69,9 @@ fn plan(resolved: &ResolvedScenario) -> Result<Planned<'_>, Failure> {
         }
         None => None,
     };
-    let cell = |cell: &'_ Cell| -> Option<u64> { parameters.map(|n| (n as f64 * cell.spec.weights.bits_per_weight() / 8.0) as u64) };
+    let cell = |cell: &'_ Cell| -> Option<u64> {
+        parameters.map(|n| (n as f64 * cell.spec.weights.bits_per_weight() / 8.0) as u64)
+    };
     Ok(Planned {
         scenario: &scenario.name,
         question: scenario.question.trim(),
@@ -80,7 +82,13 @@ fn plan(resolved: &ResolvedScenario) -> Result<Planned<'_>, Failure> {
         cells: resolved
             .cells
             .iter()
-            .map(|c| PlannedCell { id: &c.id, label: &c.label, role: c.role, skipped: c.unsupported.as_deref(), weights_bytes: cell(c) })
+            .map(|c| PlannedCell {
+                id: &c.id,
+                label: &c.label,
+                role: c.role,
+                skipped: c.unsupported.as_deref(),
+                weights_bytes: cell(c),
+            })
             .collect(),
     })
 }

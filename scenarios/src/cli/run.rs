@@ -13,7 +13,8 @@ use crate::stopwatch::utc_now;
 
 /// The command `run`.
 #[derive(Args)]
-#[command(after_long_help = "The run directory holds observations.parquet, provenance.parquet, claims.json, summary.json, \
+#[command(
+    after_long_help = "The run directory holds observations.parquet, provenance.parquet, claims.json, summary.json, \
 scenario.toml and report.html. Whatever is measured is on disk before the next measurement starts: after Ctrl-C, \
 `infermark report DIR` shows what there is and `infermark run --resume DIR` continues.
 
@@ -21,7 +22,8 @@ Examples:
   infermark run quickstart
   infermark run mine.toml --output results/runs/mine
   infermark run quickstart --set weights=f32,int8 --set budget.seconds=20
-  infermark run --resume results/runs/20261123T074532Z-quickstart")]
+  infermark run --resume results/runs/20261123T074532Z-quickstart"
+)]
 pub struct Run {
     /// Name of a scenario, or the path of a .toml file
     #[arg(value_name = "NAME|FILE.toml", required_unless_present = "resume")]
@@ -72,7 +74,8 @@ impl Run {
     fn found(&self) -> Result<Found, Failure> {
         let kept = |folder: &Path| {
             let file = folder.join("scenario.toml");
-            std::fs::read_to_string(&file).with_context(|| format!("{}: cannot read it, so this is no run to continue", file.display()))
+            std::fs::read_to_string(&file)
+                .with_context(|| format!("{}: cannot read it, so this is no run to continue", file.display()))
         };
         match (&self.scenario, &self.resume) {
             (Some(given), None) => find::find(given),
@@ -157,7 +160,11 @@ pub struct Report {
 impl Report {
     pub(super) fn obey(&self) -> Outcome {
         if !self.run.is_dir() {
-            return Err(anyhow!("{}: no such run directory; expected one that `infermark run` wrote", self.run.display())).usage();
+            return Err(anyhow!(
+                "{}: no such run directory; expected one that `infermark run` wrote",
+                self.run.display()
+            ))
+            .usage();
         }
         let path = report::write(&self.run).failed()?;
         print(&format!("{}\n", path.display()))?;

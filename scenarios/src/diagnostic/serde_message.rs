@@ -48,7 +48,11 @@ pub fn explain(document: &Document<'_>, path: &str, message: &str, fallback: std
         let expected = plain_type(expected);
         let value = found.iter().find(|leaf| given.starts_with(&leaf.printed));
         let name = value.map(|leaf| leaf.name.as_str()).filter(|name| !path.ends_with(name)).unwrap_or("");
-        let field = if name.is_empty() || path.ends_with(']') && name == last_key(&path) { path.clone() } else { join(&path, name) };
+        let field = if name.is_empty() || path.ends_with(']') && name == last_key(&path) {
+            path.clone()
+        } else {
+            join(&path, name)
+        };
         return Diagnostic {
             title: format!("{}expected {expected}, found {given}", prefix(&field)),
             span: value.map_or_else(|| whole(At::Value), |leaf| leaf.value.clone()),

@@ -19,7 +19,9 @@ struct Numbers {
 
 impl Numbers {
     fn of(session: &Session, run: &Run) -> Numbers {
-        let by_role = |role: Role| session.live.iter().find(|l| l.cell.role == role).map(|l| l.cell.id.clone()).unwrap_or_default();
+        let by_role = |role: Role| {
+            session.live.iter().find(|l| l.cell.role == role).map(|l| l.cell.id.clone()).unwrap_or_default()
+        };
         let reference = by_role(Role::Reference);
         let control = by_role(Role::AaControl);
         Numbers {
@@ -55,8 +57,14 @@ fn is_metric(id: &str, metric: &str) -> bool {
 /// Sentences that answer the scenario's question as far as its measurements go.
 pub fn answer(session: &Session, run: &Run) -> Vec<String> {
     let numbers = Numbers::of(session, run);
-    let label = |cell: &str| session.live.iter().find(|l| l.cell.id == cell).map_or(cell.to_string(), |l| l.cell.label.clone());
-    let candidates: Vec<&str> = session.live.iter().filter(|l| l.status == Status::Ok && l.cell.role != Role::AaControl).map(|l| l.cell.id.as_str()).collect();
+    let label =
+        |cell: &str| session.live.iter().find(|l| l.cell.id == cell).map_or(cell.to_string(), |l| l.cell.label.clone());
+    let candidates: Vec<&str> = session
+        .live
+        .iter()
+        .filter(|l| l.status == Status::Ok && l.cell.role != Role::AaControl)
+        .map(|l| l.cell.id.as_str())
+        .collect();
     let mut sentences = vec![];
     sentences.extend(fastest(&numbers, &candidates, "decode_tok_s", "generates", &label));
     // decoding plays no part in reading a prompt: its cells would only be repeated draws of the same number
@@ -72,10 +80,21 @@ pub fn answer(session: &Session, run: &Run) -> Vec<String> {
     sentences
 }
 
-fn fastest(numbers: &Numbers, cells: &[&str], metric: &str, what: &str, label: &dyn Fn(&str) -> String) -> Option<String> {
+fn fastest(
+    numbers: &Numbers,
+    cells: &[&str],
+    metric: &str,
+    what: &str,
+    label: &dyn Fn(&str) -> String,
+) -> Option<String> {
     let keeps = |cell: &&str| numbers.loss(cell).is_none_or(|l| l <= NO_LOSS);
     let speed = |cell: &str| numbers.value(cell, metric).and_then(|a| a.median);
-    let best = cells.iter().copied().filter(|c| keeps(c)).filter_map(|c| Some((c, speed(c)?))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let best = cells
+        .iter()
+        .copied()
+        .filter(|c| keeps(c))
+        .filter_map(|c| Some((c, speed(c)?)))
+        .max_by(|a, b| a.1.total_cmp(&b.1))?;
     let all = cells.iter().copied().filter_map(|c| Some((c, speed(c)?))).max_by(|a, b| a.1.total_cmp(&b.1))?;
     let against = |cell: &str| match numbers.ratio(cell, metric).next().and_then(|c| c.ratio.as_ref()) {
         Some(r) => format!(", {:.2}× the reference [{:.2}, {:.2}]", r.ratio, r.low, r.high),
@@ -84,7 +103,8 @@ fn fastest(numbers: &Numbers, cells: &[&str], metric: &str, what: &str, label: &
     let quality = if numbers.loss(best.0).is_some() { " without losing 1 % of perplexity" } else { "" };
     let mut sentence = format!("{} {what} fastest{quality}: {:.0} tok/s{}.", label(best.0), best.1, against(best.0));
     if all.0 != best.0 {
-        let loss = numbers.loss(all.0).map_or(String::new(), |l| format!(", at {:.1} % more perplexity", 100.0 * (l - 1.0)));
+        let loss =
+            numbers.loss(all.0).map_or(String::new(), |l| format!(", at {:.1} % more perplexity", 100.0 * (l - 1.0)));
         sentence.push_str(&format!(" Faster still, {} reaches {:.0} tok/s{loss}.", label(all.0), all.1));
     }
     Some(sentence)
@@ -93,7 +113,12 @@ fn fastest(numbers: &Numbers, cells: &[&str], metric: &str, what: &str, label: &
 fn smallest(numbers: &Numbers, cells: &[&str], label: &dyn Fn(&str) -> String) -> Option<String> {
     let bytes = |cell: &str| numbers.value(cell, "weights_bytes").and_then(|a| a.median);
     let loss = |cell: &str| numbers.loss(cell);
-    let best = cells.iter().copied().filter(|c| loss(c).is_some_and(|l| l <= NO_LOSS)).filter_map(|c| Some((c, bytes(c)?))).min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let best = cells
+        .iter()
+        .copied()
+        .filter(|c| loss(c).is_some_and(|l| l <= NO_LOSS))
+        .filter_map(|c| Some((c, bytes(c)?)))
+        .min_by(|a, b| a.1.total_cmp(&b.1))?;
     let reference = bytes(&numbers.reference)?;
     (best.1 < reference).then(|| {
         format!("The smallest weights within 1 % of the reference's perplexity are those of {}: {:.1} MB instead of {:.1} MB.", label(best.0), best.1 / 1e6, reference / 1e6)
@@ -107,12 +132,22 @@ fn quality(numbers: &Numbers, cells: &[&str], label: &dyn Fn(&str) -> String) ->
         return Some(format!("No cell loses quality against the reference's perplexity of {ppl:.2}."));
     }
     let agreement = numbers.value(worst.0, "top1_agreement").and_then(|a| a.median);
-    let agreement = agreement.map_or(String::new(), |a| format!(", and its most likely token agrees with the reference's {:.1} % of the time", 100.0 * a));
-    Some(format!("The reference has perplexity {ppl:.2}; the largest loss is {:.2} % ({}){agreement}.", 100.0 * (worst.1 - 1.0), label(worst.0)))
+    let agreement = agreement.map_or(String::new(), |a| {
+        format!(", and its most likely token agrees with the reference's {:.1} % of the time", 100.0 * a)
+    });
+    Some(format!(
+        "The reference has perplexity {ppl:.2}; the largest loss is {:.2} % ({}){agreement}.",
+        100.0 * (worst.1 - 1.0),
+        label(worst.0)
+    ))
 }
 
 fn noise(numbers: &Numbers) -> Option<String> {
-    let timed = numbers.noise.iter().filter(|c| c.direction != Direction::None && c.metric.contains("tok_s")).filter_map(|c| c.ratio.as_ref());
+    let timed = numbers
+        .noise
+        .iter()
+        .filter(|c| c.direction != Direction::None && c.metric.contains("tok_s"))
+        .filter_map(|c| c.ratio.as_ref());
     let widest = timed.map(|r| (r.high - 1.0).abs().max((1.0 - r.low).abs())).fold(0.0, f64::max);
     (widest > 0.0).then(|| format!("Two copies of the reference differed by up to {:.1} %: smaller differences of speed are noise on this machine.", 100.0 * widest))
 }
@@ -133,9 +168,11 @@ pub fn caveats(session: &Session, run: &Run) -> Vec<String> {
         ));
     }
     if cards.iter().any(|c| c.source.starts_with("random:")) {
-        caveats.push("The weights are random: speed and memory are meaningful, likelihood and acceptance are not.".into());
+        caveats
+            .push("The weights are random: speed and memory are meaningful, likelihood and acceptance are not.".into());
     }
-    let excess = run.observations.iter().filter(|o| o.metric == "roof_excess" && o.value.is_some_and(|v| v > 0.0)).count();
+    let excess =
+        run.observations.iter().filter(|o| o.metric == "roof_excess" && o.value.is_some_and(|v| v > 0.0)).count();
     if excess > 0 {
         caveats.push(format!("{excess} rows lie above the measured roof: either the roof was measured under load or the counted work is not all done; treat these speeds with suspicion."));
     }

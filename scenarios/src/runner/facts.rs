@@ -72,7 +72,8 @@ fn texts(scenario: &ResolvedScenario) -> Vec<String> {
         Perplexity { text, .. } | Generate { text, .. } => Some(text.clone()),
         _ => None,
     });
-    let mut names: Vec<String> = of_workloads.chain(scenario.scenario.calibration.iter().map(|c| c.text.clone())).collect();
+    let mut names: Vec<String> =
+        of_workloads.chain(scenario.scenario.calibration.iter().map(|c| c.text.clone())).collect();
     names.sort();
     names.dedup();
     names

@@ -1,7 +1,7 @@
 //! A worker process: started, spoken to in lines, never waited for longer than it has a right to.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command as System, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -31,11 +31,6 @@ impl Program {
         Program(path)
     }
 
-    /// Where it lies.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// Starts a worker and hears its first line.
     pub fn start(&self) -> Result<Worker> {
         let mut child = System::new(&self.0)
@@ -45,7 +40,8 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{}: cannot start a worker", self.0.display()))?;
-        let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
             bail!("a worker has no pipes");
         };
         let (sender, replies) = channel();
@@ -63,7 +59,10 @@ impl Program {
         match worker.next()? {
             Reply::Hello { protocol: PROTOCOL, .. } => Ok(worker),
             Reply::Hello { protocol, version } => {
-                bail!("{}: worker of version {version} speaks protocol {protocol}, this program {PROTOCOL}", self.0.display())
+                bail!(
+                    "{}: worker of version {version} speaks protocol {protocol}, this program {PROTOCOL}",
+                    self.0.display()
+                )
             }
             _ => bail!("{}: does not answer as a worker", self.0.display()),
         }
@@ -106,8 +105,12 @@ impl Worker {
 
     fn next(&mut self) -> Result<Reply> {
         match self.replies.recv_timeout(SILENCE) {
-            Ok(line) => serde_json::from_str(&line).with_context(|| format!("a worker said something that is not a reply: {}", line.chars().take(200).collect::<String>())),
-            Err(RecvTimeoutError::Timeout) => bail!("the worker said nothing for {} s and was stopped", SILENCE.as_secs()),
+            Ok(line) => serde_json::from_str(&line).with_context(|| {
+                format!("a worker said something that is not a reply: {}", line.chars().take(200).collect::<String>())
+            }),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the worker said nothing for {} s and was stopped", SILENCE.as_secs())
+            }
             Err(RecvTimeoutError::Disconnected) => bail!("{}", self.obituary()),
         }
     }
@@ -115,7 +118,11 @@ impl Worker {
     /// How the worker died, with its last words.
     fn obituary(&mut self) -> String {
         let status = self.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-        let hint = if status.contains("SIGKILL") || status.contains("signal: 9") { " (killed: out of memory is the usual cause)" } else { "" };
+        let hint = if status.contains("SIGKILL") || status.contains("signal: 9") {
+            " (killed: out of memory is the usual cause)"
+        } else {
+            ""
+        };
         let words = self.last_words.lock().unwrap_or_else(|e| e.into_inner()).join(" | ");
         format!("the worker ended with {status}{hint}{}{words}", if words.is_empty() { "" } else { ": " })
     }

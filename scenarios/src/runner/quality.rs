@@ -60,7 +60,15 @@ fn group_of(session: &mut Session, group: &[usize]) -> Result<()> {
     for &index in group {
         let live = &mut session.live[index];
         live.kernel_path.clone_from(&kernel_path);
-        let facts: Vec<Fact> = facts.iter().map(|(key, value)| Fact { run_id: run_id.clone(), scope: live.cell.id.clone(), key: key.clone(), value: value.clone() }).collect();
+        let facts: Vec<Fact> = facts
+            .iter()
+            .map(|(key, value)| Fact {
+                run_id: run_id.clone(),
+                scope: live.cell.id.clone(),
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect();
         session.directory.append_facts(&facts)?;
     }
     let reply = spoken(session, &mut worker, &id, &Command::Verify)?;
@@ -69,7 +77,9 @@ fn group_of(session: &mut Session, group: &[usize]) -> Result<()> {
         session.live[index].sample.clone_from(&sample);
         note_checks(session, index, &checks)?;
     }
-    let once: Vec<usize> = (0..session.scenario.scenario.workloads.len()).filter(|&w| !session.scenario.scenario.workloads[w].is_timed()).collect();
+    let once: Vec<usize> = (0..session.scenario.scenario.workloads.len())
+        .filter(|&w| !session.scenario.scenario.workloads[w].is_timed())
+        .collect();
     for workload in once {
         run_once(session, group, &mut worker, workload)?;
     }
@@ -118,7 +128,12 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
         rows.iter_mut().for_each(|r| r.workload.clone_from(&name));
         session.directory.append(&rows)?;
         if index != group[0] {
-            let fact = Fact { run_id: session.rows.run_id.clone(), scope: live.cell.id.clone(), key: format!("{name}_shared_with"), value: id.clone() };
+            let fact = Fact {
+                run_id: session.rows.run_id.clone(),
+                scope: live.cell.id.clone(),
+                key: format!("{name}_shared_with"),
+                value: id.clone(),
+            };
             session.directory.append_facts(&[fact])?;
         }
         if let Reply::Failed { reason } = &reply {

@@ -101,12 +101,16 @@ fn style(template: &str) -> ProgressStyle {
 fn headline(trace: &Trace) -> Option<String> {
     let rate = |n: u32, ns: u64| format!("{:.0} tok/s", f64::from(n) / (ns.max(1) as f64 / 1e9));
     trace.events.iter().find_map(|event| match event {
-        Event::Prefill { n_tokens, duration_ns, .. } | Event::Decode { n_tokens, duration_ns, .. } => Some(rate(*n_tokens, *duration_ns)),
+        Event::Prefill { n_tokens, duration_ns, .. } | Event::Decode { n_tokens, duration_ns, .. } => {
+            Some(rate(*n_tokens, *duration_ns))
+        }
         Event::Request { chunks, .. } => {
             let (n, end) = (chunks.iter().map(|c| c.n_tokens).sum(), chunks.last()?.at_ns);
             Some(rate(n, end))
         }
-        Event::Kernel { op, rung, calls, duration_ns, .. } => Some(format!("{op} {rung} {:.1} µs", *duration_ns as f64 / 1e3 / (*calls).max(1) as f64)),
+        Event::Kernel { op, rung, calls, duration_ns, .. } => {
+            Some(format!("{op} {rung} {:.1} µs", *duration_ns as f64 / 1e3 / (*calls).max(1) as f64))
+        }
         _ => None,
     })
 }

@@ -33,7 +33,9 @@ struct Timed {
 
 /// Times everything; true when repetitions are still owed.
 pub fn time(session: &mut Session) -> Result<bool> {
-    let workloads: Vec<usize> = (0..session.scenario.scenario.workloads.len()).filter(|&w| session.scenario.scenario.workloads[w].is_timed()).collect();
+    let workloads: Vec<usize> = (0..session.scenario.scenario.workloads.len())
+        .filter(|&w| session.scenario.scenario.workloads[w].is_timed())
+        .collect();
     if workloads.is_empty() {
         return Ok(false);
     }
@@ -66,7 +68,12 @@ fn start(session: &mut Session, batch: &[usize], n_workloads: usize) -> Result<V
             Ok((worker, Reply::Built { trace, kernel_path, .. })) => {
                 session.live[index].kernel_path = kernel_path;
                 append(session, index, &trace)?;
-                timed.push(Timed { index, worker, durations: vec![vec![]; n_workloads], refused: vec![false; n_workloads] });
+                timed.push(Timed {
+                    index,
+                    worker,
+                    durations: vec![vec![]; n_workloads],
+                    refused: vec![false; n_workloads],
+                });
             }
             Ok((_, other)) => session.mark(index, Status::Failed, &reason(&other))?,
             Err(error) => session.mark(index, Status::Failed, &format!("{error:#}"))?,
@@ -83,7 +90,13 @@ fn append(session: &mut Session, index: usize, trace: &Trace) -> Result<()> {
 }
 
 /// One run of one workload on one cell; a worker that dies or fails takes its cell out.
-fn one(session: &mut Session, timed: &mut Timed, slot: usize, workload: usize, repetition: u32) -> Result<Option<Trace>> {
+fn one(
+    session: &mut Session,
+    timed: &mut Timed,
+    slot: usize,
+    workload: usize,
+    repetition: u32,
+) -> Result<Option<Trace>> {
     let id = session.live[timed.index].cell.id.clone();
     match spoken(session, &mut timed.worker, &id, &Command::Run { workload, repetition }) {
         Ok(Reply::Trace { trace }) => match failed_checks(&trace) {
@@ -145,7 +158,11 @@ fn rounds(session: &mut Session, timed: &mut [Timed], workloads: &[usize], base:
             return Ok(owed);
         }
         for (slot, &workload) in workloads.iter().enumerate() {
-            let settled = |t: &Timed| t.refused[slot] || session.live[t.index].status != Status::Ok || is_precise(&t.durations[slot], budget.precision);
+            let settled = |t: &Timed| {
+                t.refused[slot]
+                    || session.live[t.index].status != Status::Ok
+                    || is_precise(&t.durations[slot], budget.precision)
+            };
             if !owed && timed.iter().all(settled) {
                 continue;
             }
@@ -164,7 +181,12 @@ fn rounds(session: &mut Session, timed: &mut [Timed], workloads: &[usize], base:
             }
         }
         session.show.step();
-        if !owed && timed.iter().all(|t| session.live[t.index].status != Status::Ok || t.durations.iter().zip(&t.refused).all(|(d, &r)| r || is_precise(d, budget.precision))) {
+        if !owed
+            && timed.iter().all(|t| {
+                session.live[t.index].status != Status::Ok
+                    || t.durations.iter().zip(&t.refused).all(|(d, &r)| r || is_precise(d, budget.precision))
+            })
+        {
             break;
         }
     }
@@ -184,7 +206,6 @@ fn verify_again(session: &mut Session, timed: &mut [Timed]) -> Result<()> {
             Ok(other) => session.mark(cell.index, Status::Failed, &reason(&other))?,
             Err(error) => session.mark(cell.index, Status::Failed, &format!("{error:#}"))?,
         }
-        
     }
     Ok(())
 }
@@ -192,7 +213,9 @@ fn verify_again(session: &mut Session, timed: &mut [Timed]) -> Result<()> {
 /// Seconds of everything timed in a trace: what the stopping rule looks at.
 fn duration(trace: &Trace) -> f64 {
     let ns = |event: &Event| match event {
-        Event::Prefill { duration_ns, .. } | Event::Decode { duration_ns, .. } | Event::Kernel { duration_ns, .. } => *duration_ns,
+        Event::Prefill { duration_ns, .. } | Event::Decode { duration_ns, .. } | Event::Kernel { duration_ns, .. } => {
+            *duration_ns
+        }
         Event::Request { chunks, .. } => chunks.last().map_or(0, |c| c.at_ns),
         _ => 0,
     };
@@ -200,5 +223,6 @@ fn duration(trace: &Trace) -> f64 {
 }
 
 fn is_precise(durations: &[f64], precision: f64) -> bool {
-    durations.len() >= 3 && median_interval(durations, 0).is_some_and(|i| i.high - i.low <= 2.0 * precision * (i.high + i.low) / 2.0)
+    durations.len() >= 3
+        && median_interval(durations, 0).is_some_and(|i| i.high - i.low <= 2.0 * precision * (i.high + i.low) / 2.0)
 }

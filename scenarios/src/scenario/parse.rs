@@ -14,7 +14,11 @@ pub fn parse(text: &str, shown: &str, file: Option<&Path>) -> Result<Scenario, D
     let fail = |diagnostic| Diagnostics::one(shown, text, diagnostic);
     if text.len() > LIMIT_BYTES {
         let problem = format!("a scenario of {} bytes is longer than the {LIMIT_BYTES} allowed", text.len());
-        return Err(Diagnostics::unreadable(Path::new(shown), problem, "put texts into files of their own and name them"));
+        return Err(Diagnostics::unreadable(
+            Path::new(shown),
+            problem,
+            "put texts into files of their own and name them",
+        ));
     }
     let syntax = |error: toml::de::Error| {
         let message = error.message();

@@ -64,27 +64,75 @@ pub fn validate(scenario: &Scenario, file: Option<&Path>) -> Vec<Fault> {
 fn head(scenario: &Scenario, faults: &mut Faults<'_>) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if scenario.name.is_empty() || !scenario.name.chars().all(plain) {
-        faults.add("name", format!("{:?} is no scenario name", scenario.name), "use lower-case letters, digits and hyphens: it becomes a file name");
+        faults.add(
+            "name",
+            format!("{:?} is no scenario name", scenario.name),
+            "use lower-case letters, digits and hyphens: it becomes a file name",
+        );
     }
-    if let Some(stem) = faults.file.and_then(Path::file_stem).map(|s| s.to_string_lossy().into_owned()) {
-        if stem != scenario.name {
-            let title = format!("{:?} is not the file's name, {stem:?}", scenario.name);
-            faults.add("name", title, format!("write name = \"{stem}\" or rename the file: results are found by this name"));
-        }
+    if let Some(stem) = faults.file.and_then(Path::file_stem).map(|s| s.to_string_lossy().into_owned())
+        && stem != scenario.name
+    {
+        let title = format!("{:?} is not the file's name, {stem:?}", scenario.name);
+        faults.add(
+            "name",
+            title,
+            format!("write name = \"{stem}\" or rename the file: results are found by this name"),
+        );
     }
-    faults.need(!scenario.question.trim().is_empty(), "question", "the question is empty", "say what the reader will know afterwards; the report opens with it");
-    faults.need(!scenario.workloads.is_empty(), "", "no workload: the cells would do nothing", "add at least one [[workload]], e.g. kind = \"decode\" with tokens = 128");
+    faults.need(
+        !scenario.question.trim().is_empty(),
+        "question",
+        "the question is empty",
+        "say what the reader will know afterwards; the report opens with it",
+    );
+    faults.need(
+        !scenario.workloads.is_empty(),
+        "",
+        "no workload: the cells would do nothing",
+        "add at least one [[workload]], e.g. kind = \"decode\" with tokens = 128",
+    );
 }
 
 fn budget(scenario: &Scenario, faults: &mut Faults<'_>) {
     let b = &scenario.budget;
-    faults.need(b.seconds.is_finite() && b.seconds > 0.0, "budget.seconds", "must be a positive number of seconds", "60 is the default");
-    faults.need(b.min_repetitions >= 1, "budget.min_repetitions", "must be at least 1", "5 is the default; an interval needs 5 or more");
-    faults.need(b.min_repetitions <= b.max_repetitions, "budget.min_repetitions", &format!("{} is more than max_repetitions = {}", b.min_repetitions, b.max_repetitions), "raise max_repetitions or lower min_repetitions");
-    faults.need(b.precision > 0.0 && b.precision < 1.0, "budget.precision", "must lie between 0 and 1", "0.02 stops when the interval is within 2 % of the median");
-    faults.need(b.threads.is_none_or(|n| (1..=1024).contains(&n)), "budget.threads", "must be 1 to 1024", "leave it out to use the physical cores");
+    faults.need(
+        b.seconds.is_finite() && b.seconds > 0.0,
+        "budget.seconds",
+        "must be a positive number of seconds",
+        "60 is the default",
+    );
+    faults.need(
+        b.min_repetitions >= 1,
+        "budget.min_repetitions",
+        "must be at least 1",
+        "5 is the default; an interval needs 5 or more",
+    );
+    faults.need(
+        b.min_repetitions <= b.max_repetitions,
+        "budget.min_repetitions",
+        &format!("{} is more than max_repetitions = {}", b.min_repetitions, b.max_repetitions),
+        "raise max_repetitions or lower min_repetitions",
+    );
+    faults.need(
+        b.precision > 0.0 && b.precision < 1.0,
+        "budget.precision",
+        "must lie between 0 and 1",
+        "0.02 stops when the interval is within 2 % of the median",
+    );
+    faults.need(
+        b.threads.is_none_or(|n| (1..=1024).contains(&n)),
+        "budget.threads",
+        "must be 1 to 1024",
+        "leave it out to use the physical cores",
+    );
     let e = &scenario.expect;
-    faults.need(e.logit_tolerance.is_finite() && e.logit_tolerance >= 0.0, "expect.logit_tolerance", "must be a number that is at least 0", "2e-4 is the default");
+    faults.need(
+        e.logit_tolerance.is_finite() && e.logit_tolerance >= 0.0,
+        "expect.logit_tolerance",
+        "must be a number that is at least 0",
+        "2e-4 is the default",
+    );
     faults.need(e.prompt_tokens >= 1, "expect.prompt_tokens", "must be at least 1", "48 is the default");
 }
 
@@ -107,7 +155,12 @@ fn models(scenario: &Scenario, faults: &mut Faults<'_>) {
     if let Some(calibration) = &scenario.calibration {
         check_text("calibration.text", &calibration.text, faults);
         faults.need(calibration.windows >= 1, "calibration.windows", "must be at least 1", "32 is the default");
-        faults.need(calibration.window_tokens >= 2, "calibration.window_tokens", "must be at least 2", "256 is the default");
+        faults.need(
+            calibration.window_tokens >= 2,
+            "calibration.window_tokens",
+            "must be at least 2",
+            "256 is the default",
+        );
     }
 }
 
@@ -118,12 +171,17 @@ fn check_source(path: &str, given: &str, faults: &mut Faults<'_>) {
             let known: Vec<&str> = library::checkpoints().iter().map(|m| m.name).collect();
             let listed = known.iter().map(|n| format!("embedded:{n}")).collect::<Vec<_>>().join(", ");
             match nearest(&name, known) {
-                Some(word) => format!("no embedded checkpoint is called `{name}`; did you mean `embedded:{word}`? There is {listed}"),
+                Some(word) => format!(
+                    "no embedded checkpoint is called `{name}`; did you mean `embedded:{word}`? There is {listed}"
+                ),
                 None => format!("no embedded checkpoint is called `{name}`; there is {listed}"),
             }
         }
         Ok(engine::ModelSource::Folder(folder)) if !folder.is_dir() => {
-            format!("`{}` is not a folder; expected embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder, relative to the scenario file", folder.display())
+            format!(
+                "`{}` is not a folder; expected embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder, relative to the scenario file",
+                folder.display()
+            )
         }
         Ok(_) => return,
     };
@@ -144,27 +202,57 @@ fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: 
     match workload {
         Workload::Perplexity { text, protocols, max_tokens } => {
             check_text(&field("text"), text, faults);
-            faults.need(!protocols.is_empty(), &field("protocols"), "no protocol", "e.g. protocols = [{ rule = \"gptq\", window = 512 }]");
+            faults.need(
+                !protocols.is_empty(),
+                &field("protocols"),
+                "no protocol",
+                "e.g. protocols = [{ rule = \"gptq\", window = 512 }]",
+            );
             for (i, protocol) in protocols.iter().enumerate() {
                 check_protocol(&format!("{path}.protocols[{i}]"), protocol, faults);
             }
-            faults.need(max_tokens.is_none_or(|n| n >= 2), &field("max_tokens"), "must be at least 2", "leave it out to read the whole text");
+            faults.need(
+                max_tokens.is_none_or(|n| n >= 2),
+                &field("max_tokens"),
+                "must be at least 2",
+                "leave it out to read the whole text",
+            );
         }
         Workload::Prefill { tokens } => {
-            faults.need(!tokens.is_empty() && tokens.iter().all(|&n| n >= 1), &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
+            faults.need(
+                !tokens.is_empty() && tokens.iter().all(|&n| n >= 1),
+                &field("tokens"),
+                "must be prompt lengths of at least 1",
+                "e.g. tokens = [512]",
+            );
         }
         Workload::Decode { tokens, context } => {
             faults.need(*tokens >= 1, &field("tokens"), "must be at least 1", "e.g. tokens = 128");
-            faults.need(*context >= 1, &field("context"), "must be at least 1", "a decoder needs a token to start from; 16 is the default");
+            faults.need(
+                *context >= 1,
+                &field("context"),
+                "must be at least 1",
+                "a decoder needs a token to start from; 16 is the default",
+            );
         }
         Workload::Generate { text, prompts, prompt_tokens, new_tokens } => {
             check_text(&field("text"), text, faults);
             for (name, n) in [("prompts", prompts), ("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)] {
-                faults.need(*n >= 1, &field(name), "must be at least 1", "e.g. prompts = 8, prompt_tokens = 64, new_tokens = 64");
+                faults.need(
+                    *n >= 1,
+                    &field(name),
+                    "must be at least 1",
+                    "e.g. prompts = 8, prompt_tokens = 64, new_tokens = 64",
+                );
             }
         }
         Workload::Kernels { kernels } => {
-            faults.need(!kernels.is_empty(), &field("kernels"), "no kernel", "e.g. kernels = [{ op = \"gemm\", rows = 512, n = 512, k = 512 }]");
+            faults.need(
+                !kernels.is_empty(),
+                &field("kernels"),
+                "no kernel",
+                "e.g. kernels = [{ op = \"gemm\", rows = 512, n = 512, k = 512 }]",
+            );
             for (i, kernel) in kernels.iter().enumerate() {
                 let known = cpu_kernels::OPS;
                 if !known.contains(&kernel.op.as_str()) {
@@ -172,13 +260,28 @@ fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: 
                     faults.add(format!("{path}.kernels[{i}].op"), format!("unknown operation `{}`", kernel.op), help);
                 }
                 for (name, n) in [("rows", kernel.rows), ("n", kernel.n), ("k", kernel.k)] {
-                    faults.need((1..=1 << 24).contains(&n), &format!("{path}.kernels[{i}].{name}"), "must be 1 to 16777216", "it is a matrix size");
+                    faults.need(
+                        (1..=1 << 24).contains(&n),
+                        &format!("{path}.kernels[{i}].{name}"),
+                        "must be 1 to 16777216",
+                        "it is a matrix size",
+                    );
                 }
             }
         }
         Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, .. } => {
-            faults.need(!lengths.is_empty() && lengths.iter().all(|&n| n >= 1), &field("lengths"), "must be sequence lengths of at least 1", "e.g. lengths = [256, 512, 1024]");
-            faults.need(*heads >= 1 && *kv_heads >= 1 && heads.is_multiple_of((*kv_heads).max(1)), &field("kv_heads"), "must divide `heads`", "every KV head serves the same number of query heads");
+            faults.need(
+                !lengths.is_empty() && lengths.iter().all(|&n| n >= 1),
+                &field("lengths"),
+                "must be sequence lengths of at least 1",
+                "e.g. lengths = [256, 512, 1024]",
+            );
+            faults.need(
+                *heads >= 1 && *kv_heads >= 1 && heads.is_multiple_of((*kv_heads).max(1)),
+                &field("kv_heads"),
+                "must divide `heads`",
+                "every KV head serves the same number of query heads",
+            );
             faults.need(*head_dim >= 1, &field("head_dim"), "must be at least 1", "64 is usual");
         }
         Workload::Identity { check } => {
@@ -190,7 +293,11 @@ fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: 
     }
     let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
     if random && matches!(workload, Workload::Perplexity { .. } | Workload::Generate { .. }) {
-        faults.add(path, "random weights cannot read text", "use prefill and decode for speed, or a trained checkpoint");
+        faults.add(
+            path,
+            "random weights cannot read text",
+            "use prefill and decode for speed, or a trained checkpoint",
+        );
     }
 }
 
@@ -200,13 +307,29 @@ fn check_protocol(path: &str, protocol: &Protocol, faults: &mut Faults<'_>) {
         let help = meant(&protocol.rule, &known, "rules");
         faults.add(format!("{path}.rule"), format!("unknown rule `{}`", protocol.rule), help);
     }
-    faults.need(protocol.window >= 2, &format!("{path}.window"), "must be at least 2 tokens", "the first token of a window has nothing before it, so one token is never scored");
+    faults.need(
+        protocol.window >= 2,
+        &format!("{path}.window"),
+        "must be at least 2 tokens",
+        "the first token of a window has nothing before it, so one token is never scored",
+    );
     match (protocol.rule.as_str(), protocol.stride) {
         ("hf-stride", Some(stride)) => {
-            faults.need((1..=protocol.window).contains(&stride), &format!("{path}.stride"), &format!("must be 1 to the window, {}", protocol.window), "half the window is usual");
+            faults.need(
+                (1..=protocol.window).contains(&stride),
+                &format!("{path}.stride"),
+                &format!("must be 1 to the window, {}", protocol.window),
+                "half the window is usual",
+            );
         }
-        ("hf-stride", None) => faults.add(path, "hf-stride needs a `stride`", format!("e.g. stride = {}", protocol.window / 2)),
-        (_, Some(_)) => faults.add(format!("{path}.stride"), "only hf-stride has a stride", "remove it: the windows of this rule do not overlap"),
+        ("hf-stride", None) => {
+            faults.add(path, "hf-stride needs a `stride`", format!("e.g. stride = {}", protocol.window / 2))
+        }
+        (_, Some(_)) => faults.add(
+            format!("{path}.stride"),
+            "only hf-stride has a stride",
+            "remove it: the windows of this rule do not overlap",
+        ),
         (_, None) => {}
     }
 }
@@ -225,20 +348,34 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
     for (axis, (list, reference)) in AXES.iter().zip(lists.iter().zip(matrix::reference_tags(scenario))) {
         if let Some(tag) = reference.filter(|tag| !list.contains(tag)) {
             let title = format!("`{tag}` is not in the matrix, which has {}", list.join(", "));
-            faults.add(format!("reference.{axis}"), title, format!("add it to matrix.{axis} or choose one of the list"));
+            faults.add(
+                format!("reference.{axis}"),
+                title,
+                format!("add it to matrix.{axis} or choose one of the list"),
+            );
         }
     }
     let needs_text = |spec: &weights::WeightsSpec| spec.needs_calibration();
     let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
     if scenario.calibration.is_none() && !random {
         let in_matrix = scenario.matrix.weights.iter().position(needs_text).map(|i| format!("matrix.weights[{i}]"));
-        let in_engine = scenario.engine.weights.as_ref().filter(|spec| needs_text(spec)).map(|_| "engine.weights".to_string());
+        let in_engine =
+            scenario.engine.weights.as_ref().filter(|spec| needs_text(spec)).map(|_| "engine.weights".to_string());
         if let Some(path) = in_matrix.or(in_engine) {
-            faults.add(path, "this quantizer needs a calibration text", "add [calibration] with text = \"embedded:calibration\"");
+            faults.add(
+                path,
+                "this quantizer needs a calibration text",
+                "add [calibration] with text = \"embedded:calibration\"",
+            );
         }
     }
     let n: usize = lists.iter().map(|list| list.len().max(1)).product();
-    faults.need(n <= matrix::MOST_CELLS, "matrix", &format!("{n} cells are more than the {} allowed", matrix::MOST_CELLS), "shorten a list: every cell is a process of its own");
+    faults.need(
+        n <= matrix::MOST_CELLS,
+        "matrix",
+        &format!("{n} cells are more than the {} allowed", matrix::MOST_CELLS),
+        "shorten a list: every cell is a process of its own",
+    );
 }
 
 fn claims(scenario: &Scenario, faults: &mut Faults<'_>) {
@@ -247,14 +384,23 @@ fn claims(scenario: &Scenario, faults: &mut Faults<'_>) {
     for (i, claim) in scenario.claims.iter().enumerate() {
         let path = format!("claim[{i}]");
         if let Some(first) = seen.insert(&claim.id, i) {
-            faults.add(format!("{path}.id"), format!("claim `{}` is already number {}", claim.id, first + 1), "give each claim its own id");
+            faults.add(
+                format!("{path}.id"),
+                format!("claim `{}` is already number {}", claim.id, first + 1),
+                "give each claim its own id",
+            );
         }
         check_claim(&path, claim, &lists, faults);
     }
 }
 
 fn check_claim(path: &str, claim: &Claim, lists: &[Vec<String>; 5], faults: &mut Faults<'_>) {
-    faults.need(!claim.parts.is_empty(), path, "a claim without a part has no number", "add a [[claim.part]] with label, measure and rule");
+    faults.need(
+        !claim.parts.is_empty(),
+        path,
+        "a claim without a part has no number",
+        "add a [[claim.part]] with label, measure and rule",
+    );
     for (i, part) in claim.parts.iter().enumerate() {
         let part_path = format!("{path}.part[{i}]");
         for (name, select) in part.measure.selections() {
@@ -268,7 +414,12 @@ fn check_claim(path: &str, claim: &Claim, lists: &[Vec<String>; 5], faults: &mut
         let rule = &part.rule;
         let judged = rule.at_least.is_some() || rule.at_most.is_some();
         let title = "the rule judges nothing: no at_least, no at_most, not report_only";
-        faults.need(judged || rule.report_only, &format!("{part_path}.rule"), title, "add a bound, or report_only = true");
+        faults.need(
+            judged || rule.report_only,
+            &format!("{part_path}.rule"),
+            title,
+            "add a bound, or report_only = true",
+        );
     }
 }
 
@@ -276,11 +427,17 @@ impl Measure {
     /// The cells this measure names, by field.
     fn selections(&self) -> Vec<(&'static str, &Select)> {
         match self {
-            Measure::Value { cell, .. } | Measure::Slope { cell, .. } | Measure::Share { cell, .. } => vec![("cell", cell)],
+            Measure::Value { cell, .. } | Measure::Slope { cell, .. } | Measure::Share { cell, .. } => {
+                vec![("cell", cell)]
+            }
             Measure::Ratio { over, under, .. } => vec![("over", over), ("under", under)],
             Measure::Closure { method, baseline, .. } => vec![("method", method), ("baseline", baseline)],
-            Measure::BestRatio { over, under, .. } => over.iter().map(|o| ("over", o)).chain([("under", under)]).collect(),
-            Measure::SpeedupOverModel { speculative, plain, .. } => vec![("speculative", speculative), ("plain", plain)],
+            Measure::BestRatio { over, under, .. } => {
+                over.iter().map(|o| ("over", o)).chain([("under", under)]).collect()
+            }
+            Measure::SpeedupOverModel { speculative, plain, .. } => {
+                vec![("speculative", speculative), ("plain", plain)]
+            }
         }
     }
 }

@@ -46,7 +46,14 @@ impl Held {
     pub fn build(build: Build) -> Result<(Held, Reply)> {
         let clock = Stopwatch::start();
         let resolved = ResolvedScenario::parse(&build.scenario, build.file.as_deref())?;
-        let find = |id: &String| resolved.cells.iter().find(|c| c.id == *id).cloned().with_context(|| format!("the scenario has no cell `{id}`"));
+        let find = |id: &String| {
+            resolved
+                .cells
+                .iter()
+                .find(|c| c.id == *id)
+                .cloned()
+                .with_context(|| format!("the scenario has no cell `{id}`"))
+        };
         let cells = build.cells.iter().map(find).collect::<Result<Vec<_>>>()?;
         let first = cells.first().context("no cell to build")?.clone();
         let device = first.spec.device.open(build.threads)?;
@@ -66,7 +73,8 @@ impl Held {
         }
         let kernel_path = engine.as_ref().map_or_else(|| device.cpu().isa().name().to_string(), Engine::kernel_path);
         let isa = device.cpu().isa().name().to_string();
-        let held = Held { resolved, cells, device, models, engine, reference, threads: build.threads, roof: build.roof };
+        let held =
+            Held { resolved, cells, device, models, engine, reference, threads: build.threads, roof: build.roof };
         let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }, held.memory(0, 0)]);
         let facts = held.facts();
         Ok((held, Reply::Built { kernel_path, isa, trace, facts }))
@@ -94,13 +102,22 @@ impl Held {
 
     /// One repetition of workload number `index`.
     pub fn run(&mut self, index: usize, repetition: u32) -> Result<Reply> {
-        let workload = self.scenario().workloads.get(index).with_context(|| format!("the scenario has no workload number {index}"))?.clone();
+        let workload = self
+            .scenario()
+            .workloads
+            .get(index)
+            .with_context(|| format!("the scenario has no workload number {index}"))?
+            .clone();
         let name = workload.name();
         let events = match &workload {
-            Workload::Perplexity { text, protocols, max_tokens } => score::perplexity(self, text, protocols, *max_tokens)?,
+            Workload::Perplexity { text, protocols, max_tokens } => {
+                score::perplexity(self, text, protocols, *max_tokens)?
+            }
             Workload::Prefill { tokens } => timed::prefill(self, tokens)?,
             Workload::Decode { tokens, context } => timed::decode(self, *tokens, *context, repetition)?,
-            Workload::Generate { text, prompts, prompt_tokens, new_tokens } => timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?,
+            Workload::Generate { text, prompts, prompt_tokens, new_tokens } => {
+                timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
+            }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
             Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
@@ -164,11 +181,17 @@ pub fn open_models(resolved: &ResolvedScenario) -> Result<Option<Models>> {
 }
 
 /// Builds the engine of `spec`, with progress.
-pub fn build_engine(resolved: &ResolvedScenario, models: &Models, spec: &engine::EngineSpec, device: &Device) -> Result<Engine> {
+pub fn build_engine(
+    resolved: &ResolvedScenario,
+    models: &Models,
+    spec: &engine::EngineSpec,
+    device: &Device,
+) -> Result<Engine> {
     let calibration = if spec.weights.needs_calibration() { calibration_windows(resolved, models)? } else { vec![] };
     let tag = spec.weights.tag();
     let mut show = |done: usize, of: usize| progress(&format!("building {tag}"), done, of);
-    let options = BuildOptions { context_tokens: resolved.context_tokens(), calibration: &calibration, progress: &mut show };
+    let options =
+        BuildOptions { context_tokens: resolved.context_tokens(), calibration: &calibration, progress: &mut show };
     Ok(Engine::build(spec, &models.target, models.draft.as_ref(), device, options)?)
 }
 

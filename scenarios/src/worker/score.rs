@@ -86,7 +86,9 @@ struct Point {
 pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_tokens: Option<usize>) -> Result<Outcome> {
     let models = held.models.as_ref().context("perplexity needs a [model]")?;
     let Some(tokenizer) = &models.target.tokenizer else {
-        return Ok(Outcome::Refused("random weights have no tokenizer and no likelihood worth reading: this cell is for speed only".into()));
+        return Ok(Outcome::Refused(
+            "random weights have no tokenizer and no likelihood worth reading: this cell is for speed only".into(),
+        ));
     };
     let (mut tokens, mut ends) = tokenizer.encode_with_ends(&text::resolve(name, held.resolved.file.as_deref())?)?;
     let keep = max_tokens.unwrap_or(usize::MAX).min(tokens.len());
@@ -128,7 +130,12 @@ fn score_event(protocol: &str, window: u32, points: &[Point], n_bytes: u64) -> E
 }
 
 /// Points for targets 1..tokens.len() of one window; without a reference the cell is its own.
-fn score_window(session: &mut Session, reference: Option<&mut Session>, tokens: &[TokenId], threads: usize) -> Result<Vec<Point>> {
+fn score_window(
+    session: &mut Session,
+    reference: Option<&mut Session>,
+    tokens: &[TokenId],
+    threads: usize,
+) -> Result<Vec<Point>> {
     let seq = SeqId(0);
     let step = Step::extend(seq, 0, tokens).with_all_logits();
     // every window starts from an empty cache

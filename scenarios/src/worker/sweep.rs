@@ -33,8 +33,17 @@ pub fn attention(held: &Held, lengths: &[usize], shape: &HeadShape, full: bool, 
         for full in [false, true] {
             let name = if full { "attention_full_vs_f64" } else { "attention_causal_vs_f64" };
             let (error, largest) = error_against_f64(held, &*attention, shape, full)?;
-            events.push(Event::Value { name: "attention_relative_error".into(), x: CHECKED_LENGTH as f64, value: error / largest });
-            events.push(Event::Check { name: name.into(), value: error, limit: 1e-5 * largest, passed: error <= 1e-5 * largest });
+            events.push(Event::Value {
+                name: "attention_relative_error".into(),
+                x: CHECKED_LENGTH as f64,
+                value: error / largest,
+            });
+            events.push(Event::Check {
+                name: name.into(),
+                value: error,
+                limit: 1e-5 * largest,
+                passed: error <= 1e-5 * largest,
+            });
         }
     }
     for &n in lengths {
@@ -53,7 +62,11 @@ pub fn attention(held: &Held, lengths: &[usize], shape: &HeadShape, full: bool, 
                 work: floor(shape, n, full, calls),
             });
             if repetition == 0 && !full {
-                events.push(Event::Value { name: "attention_scratch_bytes".into(), x, value: attention.scratch_bytes(shape, n, n) as f64 });
+                events.push(Event::Value {
+                    name: "attention_scratch_bytes".into(),
+                    x,
+                    value: attention.scratch_bytes(shape, n, n) as f64,
+                });
             }
         }
     }
@@ -89,7 +102,11 @@ impl Problem {
         let mut random = |cols: usize| {
             Activations::from_vec(n, cols, (0..n * cols).map(|_| StandardNormal.sample(&mut rng)).collect())
         };
-        let (q, k, v) = (random(shape.n_heads * shape.head_dim), random(shape.n_kv_heads * shape.head_dim), random(shape.n_kv_heads * shape.head_dim));
+        let (q, k, v) = (
+            random(shape.n_heads * shape.head_dim),
+            random(shape.n_kv_heads * shape.head_dim),
+            random(shape.n_kv_heads * shape.head_dim),
+        );
         let kv_shape = KvShape { n_layers: 1, n_kv_heads: shape.n_kv_heads, head_dim: shape.head_dim };
         let mut kv = KvSpec::default().build(kv_shape, n, &held.device)?;
         kv.reserve(SEQ, n)?;
@@ -114,12 +131,19 @@ fn error_against_f64(held: &Held, attention: &dyn Attention, shape: &HeadShape, 
         for head in 0..shape.n_heads {
             let (h, kv) = (head * shape.head_dim, head / shape.group() * shape.head_dim);
             let q = &problem.q.row(row)[h..h + shape.head_dim];
-            let score = |t: usize| q.iter().zip(&problem.k.row(t)[kv..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>() * f64::from(shape.scale);
+            let score = |t: usize| {
+                q.iter().zip(&problem.k.row(t)[kv..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
+                    * f64::from(shape.scale)
+            };
             let scores: Vec<f64> = (0..visible).map(score).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
             for d in 0..shape.head_dim {
-                let exact: f64 = scores.iter().enumerate().map(|(t, s)| (s - max).exp() / total * f64::from(problem.v.row(t)[kv + d])).sum();
+                let exact: f64 = scores
+                    .iter()
+                    .enumerate()
+                    .map(|(t, s)| (s - max).exp() / total * f64::from(problem.v.row(t)[kv + d]))
+                    .sum();
                 worst = worst.max((exact - f64::from(out.row(row)[h + d])).abs());
                 largest = largest.max(exact.abs());
             }

@@ -37,7 +37,13 @@ impl StepModel for Noted {
         for span in &step.spans {
             let logit_rows = step.logit_rows.iter().filter(|r| span.rows.contains(r)).count();
             let context = span.kv_len - span.rows.len();
-            work = work.plus(WorkCount::of_step(&self.session.transformer, &*self.session.kv, span.rows.len() as u64, context as u64, logit_rows as u64));
+            work = work.plus(WorkCount::of_step(
+                &self.session.transformer,
+                &*self.session.kv,
+                span.rows.len() as u64,
+                context as u64,
+                logit_rows as u64,
+            ));
         }
         let clock = Stopwatch::start();
         let logits = self.session.forward(step)?;
@@ -67,10 +73,13 @@ struct NotedDecoder {
 impl NotedDecoder {
     fn new(engine: &Engine) -> Result<NotedDecoder> {
         let (target, draft) = (Arc::<Mutex<Tally>>::default(), Arc::<Mutex<Tally>>::default());
-        let noted = |session: Session, tally: &Arc<Mutex<Tally>>| Box::new(Noted { session, tally: tally.clone() }) as Box<dyn StepModel>;
+        let noted = |session: Session, tally: &Arc<Mutex<Tally>>| {
+            Box::new(Noted { session, tally: tally.clone() }) as Box<dyn StepModel>
+        };
         // the engine may hold a draft for another cell of its group
         let draft_session = if engine.spec.decoding.needs_draft() { engine.draft_session()? } else { None };
-        let decoder = engine.spec.decoding.build(noted(engine.session()?, &target), draft_session.map(|s| noted(s, &draft)))?;
+        let decoder =
+            engine.spec.decoding.build(noted(engine.session()?, &target), draft_session.map(|s| noted(s, &draft)))?;
         Ok(NotedDecoder { decoder, target, draft })
     }
 
@@ -139,7 +148,8 @@ pub fn decode(held: &Held, tokens: usize, context: usize, repetition: u32) -> Re
     let duration_ns = clock.ns();
     let (target, draft) = (NotedDecoder::take(&decoder.target), NotedDecoder::take(&decoder.draft));
     let floor = work(target.work.plus(draft.work));
-    let mut events = vec![Event::Decode { n_tokens: (made - first) as u32, context: context as u32, duration_ns, work: floor }];
+    let mut events =
+        vec![Event::Decode { n_tokens: (made - first) as u32, context: context as u32, duration_ns, work: floor }];
     events.extend(decoder.decoder.ledger().map(|ledger| speculation(ledger, draft.ns, target.ns)));
     let kv = decoder.decoder.target().kv_bytes();
     events.push(held.memory(kv.logical, kv.resident));
@@ -181,7 +191,10 @@ pub fn generate(held: &Held, text: &str, prompts: usize, prompt_tokens: usize, n
     }
     let tokens = held.tokens_of(text)?;
     if tokens.len() < prompt_tokens {
-        return Ok(Outcome::Refused(format!("{text} has {} tokens, fewer than one prompt of {prompt_tokens}", tokens.len())));
+        return Ok(Outcome::Refused(format!(
+            "{text} has {} tokens, fewer than one prompt of {prompt_tokens}",
+            tokens.len()
+        )));
     }
     let mut decoder = NotedDecoder::new(engine)?;
     let mut events = vec![];
@@ -189,7 +202,13 @@ pub fn generate(held: &Held, text: &str, prompts: usize, prompt_tokens: usize, n
     for request in 0..prompts {
         let start = (tokens.len() - prompt_tokens) * request / prompts.max(1);
         let seq = SeqId(request as u32);
-        let mut sequence = Sequence::new(seq, tokens[start..start + prompt_tokens].to_vec(), new_tokens, vec![], held.scenario().seed)?;
+        let mut sequence = Sequence::new(
+            seq,
+            tokens[start..start + prompt_tokens].to_vec(),
+            new_tokens,
+            vec![],
+            held.scenario().seed,
+        )?;
         let mut chunks = vec![];
         let clock = Stopwatch::start();
         while sequence.finished().is_none() {

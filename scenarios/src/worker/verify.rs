@@ -32,7 +32,11 @@ const SEQ: SeqId = SeqId(0);
 /// Checks every cell of the group.
 pub fn verify(held: &mut Held) -> Result<Reply> {
     let (Some(engine), Some(models)) = (&held.engine, &held.models) else {
-        let checks = held.cells.iter().map(|c| CellChecks { cell: c.id.clone(), trace: held.trace("verify", 0, vec![]) }).collect();
+        let checks = held
+            .cells
+            .iter()
+            .map(|c| CellChecks { cell: c.id.clone(), trace: held.trace("verify", 0, vec![]) })
+            .collect();
         return Ok(Reply::Verified { checks, sample: vec![] });
     };
     let prompt = check_prompt(held, models)?;
@@ -172,7 +176,12 @@ fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
     for (layer, block) in engine.target.blocks.iter().enumerate() {
         let (vectors, _) = read_layer(a, tensors, layer)?;
         let l = &block.linears;
-        let linears = BlockOf { qkv: plain(&*l.qkv)?, out: plain(&*l.out)?, gate_up: plain(&*l.gate_up)?, down: plain(&*l.down)? };
+        let linears = BlockOf {
+            qkv: plain(&*l.qkv)?,
+            out: plain(&*l.out)?,
+            gate_up: plain(&*l.gate_up)?,
+            down: plain(&*l.down)?,
+        };
         blocks.push(Block::new(vectors, linears));
     }
     let ends = read_ends(a, tensors)?;

@@ -71,7 +71,11 @@ fn each_mistake_is_named_where_it_is() {
         ("embedded:draft", "random:llama-9b", ["case.toml:4:", "model.source", "llama-1.1b"]),
         ("embedded:draft", "no/such/folder", ["case.toml:4:", "model.source", "not a folder"]),
         ("embedded:evaluation", "no-such.txt", ["case.toml:14:", "workload[0].text", "embedded:evaluation"]),
-        ("kind = \"decode\"\ntokens = 8", "kind = \"identity\"\ncheck = \"nonsense\"", ["case.toml:18:", "unknown identity", "known"]),
+        (
+            "kind = \"decode\"\ntokens = 8",
+            "kind = \"identity\"\ncheck = \"nonsense\"",
+            ["case.toml:18:", "unknown identity", "known"],
+        ),
     ];
     for (from, to, wanted) in cases {
         let said = message(from, to);
@@ -91,7 +95,10 @@ fn claims_are_checked_against_the_cells() {
         )
     };
     let said = plan(&format!("{GOOD}{}", claim("a", "rtn-4bit-g23", "at_most = 1.0")));
-    assert!(said.contains("claim[0].part[0].measure.cell.weights") && said.contains("did you mean `rtn-4bit-g32`"), "{said}");
+    assert!(
+        said.contains("claim[0].part[0].measure.cell.weights") && said.contains("did you mean `rtn-4bit-g32`"),
+        "{said}"
+    );
     let twice = claim("a", "f32", "at_most = 1.0") + &claim("a", "f32", "point = true");
     let said = plan(&format!("{GOOD}{twice}"));
     assert!(said.contains("claim `a` is already number 1") && said.contains("judges nothing"), "{said}");
@@ -120,10 +127,27 @@ fn mutated() -> impl Strategy<Value = String> {
     let line = (0..lines.len(), 0..lines.len(), any::<bool>()).prop_map(move |(a, b, replace)| {
         let mut lines = lines.clone();
         let moved = lines[a];
-        if replace { lines[b] = moved } else { lines.insert(b, moved) }
+        if replace {
+            lines[b] = moved
+        } else {
+            lines.insert(b, moved)
+        }
         lines.join("\n")
     });
-    let words = ["\"\"", "-1", "1e999", "nan", "[]", "{}", "[[]]", "1979-05-27", "\"é💥\"", "true", "\"\"\"\nx\n\"\"\"", "18446744073709551616"];
+    let words = [
+        "\"\"",
+        "-1",
+        "1e999",
+        "nan",
+        "[]",
+        "{}",
+        "[[]]",
+        "1979-05-27",
+        "\"é💥\"",
+        "true",
+        "\"\"\"\nx\n\"\"\"",
+        "18446744073709551616",
+    ];
     let value = (0..GOOD.lines().count(), proptest::sample::select(words.to_vec())).prop_map(|(at, word)| {
         let change = |(i, line): (usize, &str)| match line.split_once(" = ") {
             Some((key, _)) if i == at => format!("{key} = {word}"),
@@ -150,7 +174,12 @@ proptest! {
 
 #[test]
 fn hostile_nesting_is_refused() {
-    for text in ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), format!("a = {}1{}", "{ b = ".repeat(5_000), " }".repeat(5_000)), "a.".repeat(50_000)] {
+    for text in [
+        "[".repeat(100_000),
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}1{}", "{ b = ".repeat(5_000), " }".repeat(5_000)),
+        "a.".repeat(50_000),
+    ] {
         plan(&text);
     }
 }

@@ -16,7 +16,8 @@ fn names_are_found_and_slips_are_guessed() {
 #[test]
 fn every_shipped_scenario_is_listed_shown_and_planned() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let rows: serde_json::Value = serde_json::from_str(&printed(folder.path(), &["list", "--format", "json"])).expect("JSON");
+    let rows: serde_json::Value =
+        serde_json::from_str(&printed(folder.path(), &["list", "--format", "json"])).expect("JSON");
     let names: Vec<&str> = rows.as_array().expect("a list").iter().filter_map(|r| r["name"].as_str()).collect();
     let table = printed(folder.path(), &["list"]);
     for name in ["quickstart", "smoke", "gemm"] {
@@ -94,8 +95,13 @@ fn the_doctor_names_what_there_is() {
         assert!(said.contains(words), "no {words:?} in\n{said}");
     }
     infermark(folder.path()).args(["logits", "--model", "embedded:draught", "--tokens", "1"]).assert().code(2);
-    assert!(refused(folder.path(), &["logits", "--model", "embedded:draft", "--tokens", "1,x"], 2).contains("token id"));
-    assert!(refused(folder.path(), &["logits", "--model", "embedded:draft", "--tokens", "99999999"], 2).contains("vocabulary"));
+    assert!(
+        refused(folder.path(), &["logits", "--model", "embedded:draft", "--tokens", "1,x"], 2).contains("token id")
+    );
+    assert!(
+        refused(folder.path(), &["logits", "--model", "embedded:draft", "--tokens", "99999999"], 2)
+            .contains("vocabulary")
+    );
 }
 
 #[test]
@@ -110,7 +116,10 @@ fn a_model_speaks() {
     ))
     .expect("JSON");
     assert_eq!(rows.as_array().map(Vec::len), Some(3));
-    printed(folder.path(), &["logits", "--model", "embedded:draft", "--tokens", "1,2,3", "--output", "logits.safetensors"]);
+    printed(
+        folder.path(),
+        &["logits", "--model", "embedded:draft", "--tokens", "1,2,3", "--output", "logits.safetensors"],
+    );
     let bytes = std::fs::read(folder.path().join("logits.safetensors")).expect("written");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     let tensor = file.tensor("logits").expect("the tensor");

@@ -35,7 +35,8 @@ impl HubClient {
     }
 
     fn from_variables(variable: &dyn Fn(&str) -> Option<PathBuf>) -> HubClient {
-        let text = |name: &str| variable(name).map(|v| v.to_string_lossy().trim().to_string()).filter(|v| !v.is_empty());
+        let text =
+            |name: &str| variable(name).map(|v| v.to_string_lossy().trim().to_string()).filter(|v| !v.is_empty());
         let caches = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
         let home = variable("HF_HOME").unwrap_or_else(|| caches.unwrap_or_else(|| ".cache".into()).join("huggingface"));
         let token_file = variable("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
@@ -61,7 +62,8 @@ impl Hub for HubClient {
         Err(EngineError::Hub {
             repo: repo.into(),
             revision: revision.into(),
-            problem: "this build cannot download: build it with the cargo feature `hub`, or name a folder on disk".into(),
+            problem: "this build cannot download: build it with the cargo feature `hub`, or name a folder on disk"
+                .into(),
         })
     }
 }

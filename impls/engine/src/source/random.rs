@@ -33,12 +33,30 @@ pub const SHAPES: &[Shape] = &[
     Shape {
         name: "llama-135m",
         like: "SmolLM-135M",
-        sizes: Sizes { vocab: 49152, hidden: 576, ffn: 1536, layers: 30, heads: 9, kv_heads: 3, head_dim: 64, tied: true },
+        sizes: Sizes {
+            vocab: 49152,
+            hidden: 576,
+            ffn: 1536,
+            layers: 30,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            tied: true,
+        },
     },
     Shape {
         name: "llama-1.1b",
         like: "TinyLlama-1.1B",
-        sizes: Sizes { vocab: 32000, hidden: 2048, ffn: 5632, layers: 22, heads: 32, kv_heads: 4, head_dim: 64, tied: false },
+        sizes: Sizes {
+            vocab: 32000,
+            hidden: 2048,
+            ffn: 5632,
+            layers: 22,
+            heads: 32,
+            kv_heads: 4,
+            head_dim: 64,
+            tied: false,
+        },
     },
 ];
 

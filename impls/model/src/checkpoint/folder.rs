@@ -16,15 +16,29 @@ struct Index {
     weight_map: HashMap<String, String>,
 }
 
-/// Reads `config.json` and maps the weights of `folder`; also returns the weight files in name order.
-pub fn open_folder(folder: &Path) -> Result<(Architecture, Box<dyn Tensors>, Vec<PathBuf>), CheckpointError> {
+/// A checkpoint folder, its weights mapped.
+pub struct Folder {
+    /// Sizes.
+    pub architecture: Architecture,
+    /// Tensors by name.
+    pub tensors: Box<dyn Tensors>,
+    /// Weight files in name order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads `config.json` and maps the weights of `folder`.
+pub fn open_folder(folder: &Path) -> Result<Folder, CheckpointError> {
     let config = folder.join("config.json");
-    let text = std::fs::read_to_string(&config).map_err(|source| CheckpointError::Io { file: config.clone(), action: "cannot read", source })?;
+    let text = std::fs::read_to_string(&config).map_err(|source| CheckpointError::Io {
+        file: config.clone(),
+        action: "cannot read",
+        source,
+    })?;
     let architecture = Architecture::from_json(&config, &text)?;
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     if single.exists() {
         let file = SafeTensorsFile::new(&single, Bytes::map(&single)?)?;
-        return Ok((architecture, Box::new(file), vec![single]));
+        return Ok(Folder { architecture, tensors: Box::new(file), files: vec![single] });
     }
     if !index.exists() {
         return Err(CheckpointError::Malformed {
@@ -34,12 +48,20 @@ pub fn open_folder(folder: &Path) -> Result<(Architecture, Box<dyn Tensors>, Vec
         });
     }
     let (set, files) = open_sharded(folder, &index)?;
-    Ok((architecture, Box::new(set), files))
+    Ok(Folder { architecture, tensors: Box::new(set), files })
 }
 
 fn open_sharded(folder: &Path, index: &Path) -> Result<(SafeTensorsSet, Vec<PathBuf>), CheckpointError> {
-    let malformed = |problem: String| CheckpointError::Malformed { file: index.into(), problem, advice: "copy or download the checkpoint again" };
-    let text = std::fs::read_to_string(index).map_err(|source| CheckpointError::Io { file: index.into(), action: "cannot read", source })?;
+    let malformed = |problem: String| CheckpointError::Malformed {
+        file: index.into(),
+        problem,
+        advice: "copy or download the checkpoint again",
+    };
+    let text = std::fs::read_to_string(index).map_err(|source| CheckpointError::Io {
+        file: index.into(),
+        action: "cannot read",
+        source,
+    })?;
     let parsed: Index = serde_json::from_str(&text).map_err(|e| malformed(format!("not a shard index: {e}")))?;
     let mut names: Vec<&String> = parsed.weight_map.values().collect();
     names.sort();

@@ -23,7 +23,11 @@ impl Bytes {
         let io = |action| move |source| CheckpointError::Io { file: file.to_path_buf(), action, source };
         let handle = std::fs::File::open(file).map_err(io("cannot open"))?;
         if handle.metadata().map_err(io("cannot read its size"))?.len() == 0 {
-            return Err(CheckpointError::Malformed { file: file.into(), problem: "the file is empty".into(), advice: "copy or download it again" });
+            return Err(CheckpointError::Malformed {
+                file: file.into(),
+                problem: "the file is empty".into(),
+                advice: "copy or download it again",
+            });
         }
         // SAFETY: the map is read-only. Another process truncating the file meanwhile would fault; weights are not
         // expected to change during a run, and their hash is recorded.
@@ -68,7 +72,12 @@ impl SafeTensorsFile {
             .iter()
             .map(|(name, tensor)| {
                 let start = tensor.data().as_ptr() as usize - base;
-                let place = Place { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), start, end: start + tensor.data().len() };
+                let place = Place {
+                    dtype: tensor.dtype(),
+                    shape: tensor.shape().to_vec(),
+                    start,
+                    end: start + tensor.data().len(),
+                };
                 (name.to_string(), place)
             })
             .collect();
@@ -91,14 +100,21 @@ fn floats<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
 
 impl Tensors for SafeTensorsFile {
     fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
-        let place = self.places.get(name).ok_or_else(|| CheckpointError::MissingTensor { file: self.file.clone(), name: name.into() })?;
+        let place = self
+            .places
+            .get(name)
+            .ok_or_else(|| CheckpointError::MissingTensor { file: self.file.clone(), name: name.into() })?;
         let bytes = &self.bytes.as_slice()[place.start..place.end];
         let data = match place.dtype {
             Dtype::F32 => TensorData::F32(floats(bytes)),
             Dtype::F16 => TensorData::F16(floats(bytes)),
             Dtype::BF16 => TensorData::Bf16(floats(bytes)),
             other => {
-                return Err(CheckpointError::Dtype { file: self.file.clone(), name: name.into(), found: format!("{other:?}") });
+                return Err(CheckpointError::Dtype {
+                    file: self.file.clone(),
+                    name: name.into(),
+                    found: format!("{other:?}"),
+                });
             }
         };
         Ok(Tensor { shape: place.shape.clone(), data })
@@ -125,7 +141,10 @@ impl SafeTensorsSet {
 
 impl Tensors for SafeTensorsSet {
     fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
-        let &at = self.place.get(name).ok_or_else(|| CheckpointError::MissingTensor { file: self.index.clone(), name: name.into() })?;
+        let &at = self
+            .place
+            .get(name)
+            .ok_or_else(|| CheckpointError::MissingTensor { file: self.index.clone(), name: name.into() })?;
         self.files[at].get(name)
     }
 

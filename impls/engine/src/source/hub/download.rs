@@ -20,11 +20,11 @@ const SINGLE: &str = "model.safetensors";
 /// Folder with config.json, tokenizer.json and the weights of `repo` at `revision`.
 pub(super) fn fetch(client: &HubClient, repo: &str, revision: &str) -> Result<PathBuf, EngineError> {
     let fetch = Fetch { client, repo, revision };
-    if let Some(cached) = fetch.cached_commit() {
-        if let Some(files) = fetch.complete(&cached)? {
-            fetch.verify_all(&cached, &files)?;
-            return Ok(fetch.snapshot(&cached));
-        }
+    if let Some(cached) = fetch.cached_commit()
+        && let Some(files) = fetch.complete(&cached)?
+    {
+        fetch.verify_all(&cached, &files)?;
+        return Ok(fetch.snapshot(&cached));
     }
     if client.offline {
         return Err(fetch.error(format!(
@@ -96,10 +96,14 @@ impl Fetch<'_> {
     fn download(&self) -> Result<PathBuf, EngineError> {
         let builder = ApiBuilder::from_cache(Cache::new(self.client.cache.clone()));
         // its own retries restart a resumed part file at the wrong place, so attempts are made here
-        let builder = builder.with_endpoint(self.client.endpoint.clone()).with_token(self.client.token.clone()).with_retries(0);
+        let builder =
+            builder.with_endpoint(self.client.endpoint.clone()).with_token(self.client.token.clone()).with_retries(0);
         let api = builder.build().map_err(|e| self.error(format!("cannot start the client: {e}")))?;
         let first = self.metadata(&api, self.revision, "config.json")?;
-        let commit = first.ok_or_else(|| self.error("there is no config.json; it is not a model repository".into()))?.commit_hash().to_string();
+        let commit = first
+            .ok_or_else(|| self.error("there is no config.json; it is not a model repository".into()))?
+            .commit_hash()
+            .to_string();
         if !is_hex(&commit, 40) {
             return Err(self.error(format!("the hub names the commit `{commit}`, which is not a commit hash")));
         }
@@ -107,7 +111,9 @@ impl Fetch<'_> {
         self.get(&api, &commit, "tokenizer.json")?;
         if !self.get(&api, &commit, SINGLE)? {
             if !self.get(&api, &commit, INDEX)? {
-                return Err(self.error(format!("it has neither {SINGLE} nor {INDEX}; choose a repository with safetensors weights")));
+                return Err(self.error(format!(
+                    "it has neither {SINGLE} nor {INDEX}; choose a repository with safetensors weights"
+                )));
             }
             for shard in self.shards(&self.snapshot(&commit).join(INDEX))? {
                 if !self.get(&api, &commit, &shard)? {
@@ -155,11 +161,15 @@ impl Fetch<'_> {
         if fs::metadata(&part).is_ok_and(|part| part.len() >= metadata.size() as u64) {
             let _ = fs::remove_file(&part);
         }
-        self.attempt(|| api.repo(self.at(commit)).download(name)).map_err(|error| self.error(self.explain(name, &error)))?;
+        self.attempt(|| api.repo(self.at(commit)).download(name))
+            .map_err(|error| self.error(self.explain(name, &error)))?;
         let found = fs::metadata(&blob).map_or(0, |file| file.len());
         if found != metadata.size() as u64 {
             self.discard(commit, name, &blob);
-            return Err(self.error(format!("{name}: {found} bytes arrived, the hub announced {}; the file is deleted, try again", metadata.size())));
+            return Err(self.error(format!(
+                "{name}: {found} bytes arrived, the hub announced {}; the file is deleted, try again",
+                metadata.size()
+            )));
         }
         self.verify(commit, name)?;
         Ok(true)
@@ -171,7 +181,8 @@ impl Fetch<'_> {
         loop {
             tries += 1;
             // hf-hub panics on a redirect without a place to go to
-            let outcome = catch_unwind(AssertUnwindSafe(&mut request)).unwrap_or(Err(ApiError::MissingHeader("Location")));
+            let outcome =
+                catch_unwind(AssertUnwindSafe(&mut request)).unwrap_or(Err(ApiError::MissingHeader("Location")));
             match outcome {
                 Err(error) if tries < ATTEMPTS && broken(&error) => continue,
                 outcome => return outcome,
@@ -182,11 +193,19 @@ impl Fetch<'_> {
     fn explain(&self, name: &str, error: &ApiError) -> String {
         let endpoint = &self.client.endpoint;
         match status(error) {
-            Some(401 | 403) if self.client.token.is_none() => format!("{name}: {endpoint} wants to know who asks; set HF_TOKEN to a token that may read the repository"),
-            Some(401 | 403) => format!("{name}: {endpoint} refuses this token; accept the model's licence on its page, or use a token that may read it"),
-            Some(404) => format!("{name}: {endpoint} has no such repository, revision or file; check the spelling of org/name@revision"),
+            Some(401 | 403) if self.client.token.is_none() => format!(
+                "{name}: {endpoint} wants to know who asks; set HF_TOKEN to a token that may read the repository"
+            ),
+            Some(401 | 403) => format!(
+                "{name}: {endpoint} refuses this token; accept the model's licence on its page, or use a token that may read it"
+            ),
+            Some(404) => format!(
+                "{name}: {endpoint} has no such repository, revision or file; check the spelling of org/name@revision"
+            ),
             Some(code) => format!("{name}: {endpoint} answered with status {code}; try again later"),
-            None => format!("{name}: {endpoint} does not deliver: {error}; check the network and HF_ENDPOINT, then run again: what has arrived is kept"),
+            None => format!(
+                "{name}: {endpoint} does not deliver: {error}; check the network and HF_ENDPOINT, then run again: what has arrived is kept"
+            ),
         }
     }
 
@@ -200,7 +219,9 @@ impl Fetch<'_> {
         let mut shards: Vec<String> = parsed.weight_map.into_values().collect();
         shards.sort();
         shards.dedup();
-        let plain = |name: &String| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '?', '#', '%']);
+        let plain = |name: &String| {
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '?', '#', '%'])
+        };
         match shards.iter().find(|name| !plain(name)) {
             Some(name) => Err(self.error(format!("{INDEX} names the file `{name}`; shards must lie beside it"))),
             None => Ok(shards),
@@ -224,7 +245,9 @@ impl Fetch<'_> {
         let digest = sha256_of(&mut File::open(&blob).map_err(io)?).map_err(io)?;
         if digest != tag {
             self.discard(commit, name, &blob);
-            return Err(self.error(format!("{name}: sha256 is {digest}, the hub says {tag}; the file is deleted, run again to download it anew")));
+            return Err(self.error(format!(
+                "{name}: sha256 is {digest}, the hub says {tag}; the file is deleted, run again to download it anew"
+            )));
         }
         // without the note the file is only hashed again next time
         let _ = note.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&note)?.write_all(b""));

@@ -90,7 +90,9 @@ fn answer(mut stream: TcpStream, here: &str, site: &Mutex<Site>) {
     }
     let storage = path.starts_with("/storage/");
     let name = path.rsplit('/').next().unwrap_or("").to_string();
-    let known = storage || path.starts_with("/org/tiny/resolve/main/") || path.starts_with(&format!("/org/tiny/resolve/{COMMIT}/"));
+    let known = storage
+        || path.starts_with("/org/tiny/resolve/main/")
+        || path.starts_with(&format!("/org/tiny/resolve/{COMMIT}/"));
     let Some(body) = site.files.get(&name).filter(|_| known).cloned() else {
         return send(&mut stream, "404 Not Found\r\nContent-Length: 0".into(), b"");
     };
@@ -185,7 +187,10 @@ fn a_broken_download_continues_where_it_stopped() {
     let folder = server.fetch().expect("the second attempt finishes");
     assert_eq!(read(&folder, "model.safetensors"), tiny()["model.safetensors"]);
     let seen = &server.site.lock().expect("no panic").seen;
-    assert!(seen.iter().any(|(path, range)| path == "/storage/model.safetensors" && range == "bytes=30000-"), "{seen:?}");
+    assert!(
+        seen.iter().any(|(path, range)| path == "/storage/model.safetensors" && range == "bytes=30000-"),
+        "{seen:?}"
+    );
 }
 
 #[test]
@@ -255,8 +260,17 @@ fn variables_mean_what_the_python_library_means() {
     assert_eq!(plain.endpoint, "https://huggingface.co");
     assert_eq!(plain.cache, Path::new("/h/.cache/huggingface/hub"));
     assert!(!plain.offline && plain.token.is_none());
-    let set = client(&[("HOME", "/h"), ("HF_HOME", "/x"), ("HF_ENDPOINT", "http://e/"), ("HF_TOKEN", " t "), ("HF_HUB_OFFLINE", "yes")]);
-    assert_eq!((set.endpoint.as_str(), set.cache.as_path(), set.token.as_deref(), set.offline), ("http://e", Path::new("/x/hub"), Some("t"), true));
+    let set = client(&[
+        ("HOME", "/h"),
+        ("HF_HOME", "/x"),
+        ("HF_ENDPOINT", "http://e/"),
+        ("HF_TOKEN", " t "),
+        ("HF_HUB_OFFLINE", "yes"),
+    ]);
+    assert_eq!(
+        (set.endpoint.as_str(), set.cache.as_path(), set.token.as_deref(), set.offline),
+        ("http://e", Path::new("/x/hub"), Some("t"), true)
+    );
     assert_eq!(client(&[("HF_HUB_CACHE", "/c"), ("HF_HUB_OFFLINE", "0")]).cache, Path::new("/c"));
     assert!(!client(&[("HF_HUB_OFFLINE", "0")]).offline);
 }
