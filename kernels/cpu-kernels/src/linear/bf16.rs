@@ -1,4 +1,5 @@
 //! What: the bfloat16 linear: 16-bit weights widened in registers, f32 activations and sums.
+//! Source: none; bfloat16 is the upper half of an f32 (Intel, BFLOAT16 Hardware Numerics Definition, 2018).
 //! Shapes: W\[n, k\] → `[⌈n/16⌉][k][16]` of 16-bit patterns.
 //! Exactness: the widening is exact, so results equal the f32 linear's on the rounded weights, bit for bit.
 //! Cost: 2 bytes per weight and pass; one conversion per 16 weights (few rows) or per 192 rows.

@@ -1,4 +1,5 @@
 //! What: bit packing of 2, 3, 4 and 8-bit codes, and the kernels that decode blocks of 32 in registers.
+//! Source: none; the layout is ours.
 //! Shapes: a block is 32 positions × 16 outputs = `bits` vectors of 16 u32 words.
 //! Method: 2, 4, 8 bits: word j holds 32/bits codes, lowest bits first. 3 bits: word j of three holds codes
 //! 10j … 10j+9 in its low 30 bits; codes 30 and 31 have their low two bits in the spare bits of words 0 and 1 and their

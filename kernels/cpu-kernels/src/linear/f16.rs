@@ -1,4 +1,5 @@
 //! What: the IEEE half linear: 16-bit weights widened in registers, f32 activations and sums.
+//! Source: none; binary16 is IEEE 754-2008 §3.6.
 //! Shapes: W\[n, k\] → `[⌈n/16⌉][k][16]` of 16-bit patterns.
 //! Exactness: the widening is exact, so results equal the f32 linear's on the rounded weights, bit for bit.
 //! Cost: 2 bytes per weight and pass; one conversion per 16 weights (few rows) or per 192 rows.

@@ -1,4 +1,5 @@
 //! What: the f32 linear, weights repacked once into panels of 16 output rows.
+//! Source: panels as in Goto and van de Geijn 2008 (Anatomy of High-Performance Matrix Multiplication, §5).
 //! Shapes: W\[n, k\] → `[⌈n/16⌉][k][16]`.
 //! Exactness: one FMA chain over k per output (two roundings a step on scalar); unpack is bit-exact.
 //! Cost: 4 bytes per weight and pass.

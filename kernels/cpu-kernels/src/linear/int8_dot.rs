@@ -1,4 +1,5 @@
 //! What: register tiles of int8 × int8 → int32 dot products, acc\[MR, 16·P\] = x\[MR, k\] · W\[16·P, k\]ᵀ.
+//! Source: Intel SDM vol. 2, `VPMADDUBSW` and `VPDPBUSD`; the sign trick is common practice.
 //! Shapes: W as panels `[⌈k/4⌉][16][4]`; x rows of ⌈k/4⌉ groups of four bytes.
 //! Method: scalar: plain loops. AVX2: `maddubs(|w|, sign(x, w))`: |w| ≤ 128 and |x| ≤ 127, so a pair sums to at most
 //! 2·128·127 = 32 512 < 2¹⁵ and the instruction's saturation cannot occur; `madd` with ones widens to int32.

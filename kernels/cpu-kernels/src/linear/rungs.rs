@@ -1,7 +1,7 @@
-//! The ladders of the linears, and their slow rungs on row-major weights.
-//!
-//! `v0` is the definition as loops; each later rung adds the idea in its name. Panel rungs are the packed types of
-//! this module with the instruction set pinned.
+//! What: the ladders of the linears, and their slow rungs on row-major weights.
+//! Source: none; `v0` is the definition as loops, each later rung adds the idea in its name.
+//! Shapes: x\[rows, k\], W\[n, k\] → out\[rows, n\], all row-major; panel rungs pack W on first use.
+//! Exactness: each rung states its tolerance against f64; lossy formats include their quantisation error.
 
 use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use crate::cpu::Cpu;
