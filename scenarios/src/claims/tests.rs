@@ -43,7 +43,7 @@ fn row(cell: &Cell, metric: &str, repetition: u32, item: u32, value: f64) -> Obs
         scenario: "made-up".into(),
         cell: cell.id.clone(),
         axes: cell.axes.clone(),
-        workload: "w".into(),
+        workload: "load".into(),
         sitting: 0,
         repetition,
         item,
@@ -135,9 +135,14 @@ fn a_ratio_may_join_two_workloads_with_coordinates_of_their_own() {
     for repetition in 0..5 {
         let drift = 1.0 + f64::from(repetition);
         rows.push(Observation { x: Some(512.0), ..row(&naive, "m", repetition, 0, 6.0 * drift) });
-        rows.push(Observation { x: Some(16.0), workload: "tg".into(), ..row(&naive, "m", repetition, 0, 2.0 * drift) });
+        rows.push(Observation {
+            x: Some(16.0),
+            workload: "verify".into(),
+            ..row(&naive, "m", repetition, 0, 2.0 * drift)
+        });
     }
-    let measure = "kind = \"ratio\", metric = \"m\", workload = \"w\", under_workload = \"tg\", over = {}, under = {}";
+    let measure =
+        "kind = \"ratio\", metric = \"m\", workload = \"load\", under_workload = \"verify\", over = {}, under = {}";
     let (found, measured, reason) = verdict("ratio", &[(measure, "at_least = 2.9")], rows);
     assert_eq!(found, Reproduced, "{reason}");
     assert!((measured.expect("a ratio") - 3.0).abs() < 1e-9);

@@ -8,7 +8,7 @@ use super::{Blame, Failure, overrides};
 use crate::cell::ResolvedScenario;
 use crate::diagnostic::{At, Diagnostic, Diagnostics, Document, nearest};
 use crate::library;
-use crate::scenario::{self, Workload};
+use crate::scenario::{self, Scenario, Workload};
 
 /// The text of a scenario and the file it is in, when it is in one.
 pub struct Found {
@@ -45,18 +45,17 @@ pub fn resolve(found: Found, sets: &[String]) -> Result<ResolvedScenario, Failur
     Ok(resolved)
 }
 
-/// No workload may be longer than the positions its models know.
+/// Nothing in the scenario may be longer than the positions its models know.
 fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
     let Some(choice) = &resolved.scenario.model else { return Ok(()) };
     let file = resolved.file.as_deref();
     for (field, given) in [("source", Some(&choice.source)), ("draft", choice.draft.as_ref())] {
         let Some(given) = given else { continue };
         let source = library::model_source(given, file).usage()?;
+        // a hub model that is not here yet is checked when its engine is built
         let Some(architecture) = library::architecture(&source).failed()? else { continue };
         let limit = architecture.max_positions;
-        let too_long = |w: &Workload| w.context_tokens() > limit;
-        let Some(i) = resolved.scenario.workloads.iter().position(too_long) else { continue };
-        let (path, what) = length_field(i, &resolved.scenario.workloads[i], limit);
+        let Some((path, what)) = too_long(&resolved.scenario, limit) else { continue };
         let span = Document::parse(&resolved.source_text).map_or(0..0, |document| document.span(&path, At::Value));
         let shown = file.map_or(resolved.scenario.name.clone(), |f| f.display().to_string());
         let diagnostic = Diagnostic {
@@ -70,25 +69,34 @@ fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The field that makes workload `i` too long, and its value in words.
-fn length_field(i: usize, workload: &Workload, limit: usize) -> (String, String) {
-    let tokens = workload.context_tokens();
-    let path = match workload {
+/// The first field that asks for more than `limit` positions, and what it asks for in words.
+fn too_long(scenario: &Scenario, limit: usize) -> Option<(String, String)> {
+    let expect = &scenario.expect;
+    if expect.prompt_tokens.saturating_add(expect.lossless_tokens) > limit {
+        let what = format!("a check of {} and {} tokens", expect.prompt_tokens, expect.lossless_tokens);
+        return Some(("expect".into(), what));
+    }
+    if let Some(calibration) = scenario.calibration.as_ref().filter(|c| c.window_tokens > limit) {
+        return Some(("calibration.window_tokens".into(), format!("{} tokens", calibration.window_tokens)));
+    }
+    let i = scenario.workloads.iter().position(|w| w.context_tokens() > limit)?;
+    let workload = &scenario.workloads[i];
+    let tokens = format!("{} tokens", workload.context_tokens());
+    Some(match workload {
         Workload::Perplexity { protocols, .. } => {
             let at = protocols.iter().position(|p| p.window > limit).unwrap_or(0);
-            format!("workload[{i}].protocols[{at}].window")
+            (format!("workload[{i}].protocols[{at}].window"), tokens)
         }
-        Workload::Generate { .. } => format!("workload[{i}].new_tokens"),
-        _ => format!("workload[{i}].tokens"),
-    };
-    let what = match workload {
-        Workload::Decode { context, tokens } => format!("{context} tokens of context and {tokens} new ones"),
         Workload::Generate { prompt_tokens, new_tokens, .. } => {
-            format!("a prompt of {prompt_tokens} and {new_tokens} new tokens")
+            let what = format!("a prompt of {prompt_tokens} and {new_tokens} new tokens");
+            (format!("workload[{i}].new_tokens"), what)
         }
-        _ => format!("{tokens} tokens"),
-    };
-    (path, what)
+        Workload::Decode { context, tokens } => {
+            let what = format!("{context} tokens of context and {tokens} new ones");
+            (format!("workload[{i}].tokens"), what)
+        }
+        _ => (format!("workload[{i}].tokens"), tokens),
+    })
 }
 
 /// Brings every hub repository that the scenario names into the cache, once, before workers ask for it.
@@ -101,5 +109,5 @@ pub fn fetch_models(resolved: &ResolvedScenario) -> Result<(), Failure> {
             library::models().hub.fetch(&repo, &revision).failed()?;
         }
     }
-    check_lengths(resolved)
+    Ok(())
 }

@@ -1,12 +1,15 @@
 //! What a well-formed scenario must also be: everything that can be known before a model is opened.
 
+mod claim;
+mod workload;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Claim, Measure, Protocol, Scenario, Select, Workload};
-use crate::diagnostic::{At, meant, nearest};
+use super::{Scenario, Workload};
+use crate::diagnostic::{At, nearest};
+use crate::library;
 use crate::matrix::{self, AXES};
-use crate::{library, text};
 
 /// Something wrong at a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +51,9 @@ pub fn validate(scenario: &Scenario, file: Option<&Path>) -> Vec<Fault> {
     head(scenario, &mut faults);
     budget(scenario, &mut faults);
     models(scenario, &mut faults);
-    let mut names = BTreeMap::new();
-    for (i, workload) in scenario.workloads.iter().enumerate() {
-        if let Some(first) = names.insert(workload.name(), i) {
-            let title = format!("`{}` is the name of workload number {} too", workload.name(), first + 1);
-            faults.add(format!("workload[{i}]"), title, "join the two into one: their results could not be told apart");
-        }
-        check_workload(scenario, &format!("workload[{i}]"), workload, &mut faults);
-    }
+    workload::check_all(scenario, &mut faults);
     cells(scenario, &mut faults);
-    claims(scenario, &mut faults);
+    claim::check_all(scenario, &mut faults);
     faults.list
 }
 
@@ -153,7 +149,7 @@ fn models(scenario: &Scenario, faults: &mut Faults<'_>) {
         }
     }
     if let Some(calibration) = &scenario.calibration {
-        check_text("calibration.text", &calibration.text, faults);
+        workload::check_text("calibration.text", &calibration.text, faults);
         faults.need(calibration.windows >= 1, "calibration.windows", "must be at least 1", "32 is the default");
         faults.need(
             calibration.window_tokens >= 2,
@@ -187,151 +183,6 @@ fn check_source(path: &str, given: &str, faults: &mut Faults<'_>) {
     };
     let (title, help) = problem.split_once("; ").unwrap_or((&problem, ""));
     faults.add(path, title, help);
-}
-
-fn check_text(path: &str, given: &str, faults: &mut Faults<'_>) {
-    if let Err(error) = text::exists(given, faults.file) {
-        let problem = error.to_string();
-        let (title, help) = problem.split_once("; ").unwrap_or((&problem, ""));
-        faults.add(path, title, help);
-    }
-}
-
-fn check_workload(scenario: &Scenario, path: &str, workload: &Workload, faults: &mut Faults<'_>) {
-    let field = |name: &str| format!("{path}.{name}");
-    match workload {
-        Workload::Perplexity { text, protocols, max_tokens } => {
-            check_text(&field("text"), text, faults);
-            faults.need(
-                !protocols.is_empty(),
-                &field("protocols"),
-                "no protocol",
-                "e.g. protocols = [{ rule = \"gptq\", window = 512 }]",
-            );
-            for (i, protocol) in protocols.iter().enumerate() {
-                check_protocol(&format!("{path}.protocols[{i}]"), protocol, faults);
-            }
-            faults.need(
-                max_tokens.is_none_or(|n| n >= 2),
-                &field("max_tokens"),
-                "must be at least 2",
-                "leave it out to read the whole text",
-            );
-        }
-        Workload::Prefill { tokens } => {
-            faults.need(
-                !tokens.is_empty() && tokens.iter().all(|&n| n >= 1),
-                &field("tokens"),
-                "must be prompt lengths of at least 1",
-                "e.g. tokens = [512]",
-            );
-        }
-        Workload::Decode { tokens, context } => {
-            faults.need(*tokens >= 1, &field("tokens"), "must be at least 1", "e.g. tokens = 128");
-            faults.need(
-                *context >= 1,
-                &field("context"),
-                "must be at least 1",
-                "a decoder needs a token to start from; 16 is the default",
-            );
-        }
-        Workload::Generate { text, prompts, prompt_tokens, new_tokens } => {
-            check_text(&field("text"), text, faults);
-            for (name, n) in [("prompts", prompts), ("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)] {
-                faults.need(
-                    *n >= 1,
-                    &field(name),
-                    "must be at least 1",
-                    "e.g. prompts = 8, prompt_tokens = 64, new_tokens = 64",
-                );
-            }
-        }
-        Workload::Kernels { kernels } => {
-            faults.need(
-                !kernels.is_empty(),
-                &field("kernels"),
-                "no kernel",
-                "e.g. kernels = [{ op = \"gemm\", rows = 512, n = 512, k = 512 }]",
-            );
-            for (i, kernel) in kernels.iter().enumerate() {
-                let known = cpu_kernels::OPS;
-                if !known.contains(&kernel.op.as_str()) {
-                    let help = meant(&kernel.op, known, "operations");
-                    faults.add(format!("{path}.kernels[{i}].op"), format!("unknown operation `{}`", kernel.op), help);
-                }
-                for (name, n) in [("rows", kernel.rows), ("n", kernel.n), ("k", kernel.k)] {
-                    faults.need(
-                        (1..=1 << 24).contains(&n),
-                        &format!("{path}.kernels[{i}].{name}"),
-                        "must be 1 to 16777216",
-                        "it is a matrix size",
-                    );
-                }
-            }
-        }
-        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, .. } => {
-            faults.need(
-                !lengths.is_empty() && lengths.iter().all(|&n| n >= 1),
-                &field("lengths"),
-                "must be sequence lengths of at least 1",
-                "e.g. lengths = [256, 512, 1024]",
-            );
-            faults.need(
-                *heads >= 1 && *kv_heads >= 1 && heads.is_multiple_of((*kv_heads).max(1)),
-                &field("kv_heads"),
-                "must divide `heads`",
-                "every KV head serves the same number of query heads",
-            );
-            faults.need(*head_dim >= 1, &field("head_dim"), "must be at least 1", "64 is usual");
-        }
-        Workload::Identity { check } => {
-            let known: Vec<&str> = crate::claims::identities().iter().map(|(name, _)| *name).collect();
-            if !known.contains(&check.as_str()) {
-                faults.add(field("check"), format!("unknown identity `{check}`"), meant(check, &known, "identities"));
-            }
-        }
-    }
-    let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
-    if random && matches!(workload, Workload::Perplexity { .. } | Workload::Generate { .. }) {
-        faults.add(
-            path,
-            "random weights cannot read text",
-            "use prefill and decode for speed, or a trained checkpoint",
-        );
-    }
-}
-
-fn check_protocol(path: &str, protocol: &Protocol, faults: &mut Faults<'_>) {
-    let known = Protocol::RULES;
-    if !known.contains(&protocol.rule.as_str()) {
-        let help = meant(&protocol.rule, &known, "rules");
-        faults.add(format!("{path}.rule"), format!("unknown rule `{}`", protocol.rule), help);
-    }
-    faults.need(
-        protocol.window >= 2,
-        &format!("{path}.window"),
-        "must be at least 2 tokens",
-        "the first token of a window has nothing before it, so one token is never scored",
-    );
-    match (protocol.rule.as_str(), protocol.stride) {
-        ("hf-stride", Some(stride)) => {
-            faults.need(
-                (1..=protocol.window).contains(&stride),
-                &format!("{path}.stride"),
-                &format!("must be 1 to the window, {}", protocol.window),
-                "half the window is usual",
-            );
-        }
-        ("hf-stride", None) => {
-            faults.add(path, "hf-stride needs a `stride`", format!("e.g. stride = {}", protocol.window / 2))
-        }
-        (_, Some(_)) => faults.add(
-            format!("{path}.stride"),
-            "only hf-stride has a stride",
-            "remove it: the windows of this rule do not overlap",
-        ),
-        (_, None) => {}
-    }
 }
 
 fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
@@ -369,6 +220,12 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
             );
         }
     }
+    for (i, spec) in scenario.matrix.decoding.iter().enumerate() {
+        check_decoding(&format!("matrix.decoding[{i}]"), spec, faults);
+    }
+    if let Some(spec) = &scenario.engine.decoding {
+        check_decoding("engine.decoding", spec, faults);
+    }
     let n: usize = lists.iter().map(|list| list.len().max(1)).product();
     faults.need(
         n <= matrix::MOST_CELLS,
@@ -378,73 +235,10 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
     );
 }
 
-fn claims(scenario: &Scenario, faults: &mut Faults<'_>) {
-    let lists = matrix::lists(scenario);
-    let mut seen = BTreeMap::new();
-    for (i, claim) in scenario.claims.iter().enumerate() {
-        let path = format!("claim[{i}]");
-        if let Some(first) = seen.insert(&claim.id, i) {
-            faults.add(
-                format!("{path}.id"),
-                format!("claim `{}` is already number {}", claim.id, first + 1),
-                "give each claim its own id",
-            );
-        }
-        check_claim(&path, claim, &lists, faults);
-    }
-}
-
-fn check_claim(path: &str, claim: &Claim, lists: &[Vec<String>; 5], faults: &mut Faults<'_>) {
-    faults.need(
-        !claim.parts.is_empty(),
-        path,
-        "a claim without a part has no number",
-        "add a [[claim.part]] with label, measure and rule",
-    );
-    for (i, part) in claim.parts.iter().enumerate() {
-        let part_path = format!("{path}.part[{i}]");
-        for (name, select) in part.measure.selections() {
-            for (axis, (tag, list)) in AXES.iter().zip(select.tags().into_iter().zip(lists)) {
-                let Some(tag) = tag.filter(|tag| !list.iter().any(|t| t == *tag)) else { continue };
-                let known: Vec<&str> = list.iter().map(String::as_str).collect();
-                let title = format!("no cell has {axis} `{tag}`");
-                faults.add(format!("{part_path}.measure.{name}.{axis}"), title, meant(tag, &known, "tags"));
-            }
-        }
-        let rule = &part.rule;
-        let judged = rule.at_least.is_some() || rule.at_most.is_some();
-        let title = "the rule judges nothing: no at_least, no at_most, not report_only";
-        faults.need(
-            judged || rule.report_only,
-            &format!("{part_path}.rule"),
-            title,
-            "add a bound, or report_only = true",
-        );
-    }
-}
-
-impl Measure {
-    /// The cells this measure names, by field.
-    fn selections(&self) -> Vec<(&'static str, &Select)> {
-        match self {
-            Measure::Value { cell, .. } | Measure::Slope { cell, .. } | Measure::Share { cell, .. } => {
-                vec![("cell", cell)]
-            }
-            Measure::Ratio { over, under, .. } => vec![("over", over), ("under", under)],
-            Measure::Closure { method, baseline, .. } => vec![("method", method), ("baseline", baseline)],
-            Measure::BestRatio { over, under, .. } => {
-                over.iter().map(|o| ("over", o)).chain([("under", under)]).collect()
-            }
-            Measure::SpeedupOverModel { speculative, plain, .. } => {
-                vec![("speculative", speculative), ("plain", plain)]
-            }
-        }
-    }
-}
-
-impl Select {
-    /// Tags asked for, in the order of [`AXES`].
-    fn tags(&self) -> [Option<&String>; 5] {
-        [self.attention.as_ref(), self.weights.as_ref(), self.kv.as_ref(), self.decoding.as_ref(), self.device.as_ref()]
+fn check_decoding(path: &str, spec: &decoding::DecodingSpec, faults: &mut Faults<'_>) {
+    if let Err(error) = spec.validate() {
+        let problem = error.to_string();
+        let (title, help) = problem.split_once(": ").unwrap_or((&problem, ""));
+        faults.add(path, title, help);
     }
 }

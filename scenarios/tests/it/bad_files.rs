@@ -62,6 +62,17 @@ fn each_mistake_is_named_where_it_is() {
         ("seconds = 5", "precision = 2.0", ["case.toml:11:", "budget.precision", "between 0 and 1"]),
         ("window = 128", "window = 1", ["case.toml:15:", "protocols[0].window", "at least 2"]),
         ("window = 128", "window = 100000", ["case.toml:15:", "protocols[0].window", "positions"]),
+        ("seconds = 5", "seconds = 5\n[expect]\nprompt_tokens = 9000", ["case.toml:", "expect", "positions"]),
+        (
+            "tokens = 8",
+            "tokens = 8\n[engine]\ndecoding = { kind = \"speculative\", gamma = 99 }",
+            ["case.toml:20:", "gamma = 99", "1 to 16"],
+        ),
+        (
+            "kind = \"decode\"\ntokens = 8",
+            "kind = \"kernels\"\nkernels = [{ op = \"gem\", rows = 1, n = 99999999, k = 99999999 }]",
+            ["case.toml:18:", "did you mean `gemv`", "choose smaller sizes"],
+        ),
         ("rule = \"gptq\"", "rule = \"gtpq\"", ["case.toml:15:", "protocols[0].rule", "did you mean `gptq`"]),
         ("tokens = 8", "tokens = 9000", ["case.toml:18:", "workload[1].tokens", "positions"]),
         ("weights = \"f32\"", "weights = \"f16\"", ["case.toml:9:", "reference.weights", "not in the matrix"]),
@@ -99,6 +110,10 @@ fn claims_are_checked_against_the_cells() {
         said.contains("claim[0].part[0].measure.cell.weights") && said.contains("did you mean `rtn-4bit-g32`"),
         "{said}"
     );
+    let elsewhere =
+        claim("a", "f32", "at_most = 1.0").replace("metric = \"ppl\"", "metric = \"ppl\", workload = \"tg9\"");
+    let said = plan(&format!("{GOOD}{elsewhere}"));
+    assert!(said.contains("no workload is called `tg9`") && said.contains("did you mean `tg8`"), "{said}");
     let twice = claim("a", "f32", "at_most = 1.0") + &claim("a", "f32", "point = true");
     let said = plan(&format!("{GOOD}{twice}"));
     assert!(said.contains("claim `a` is already number 1") && said.contains("judges nothing"), "{said}");

@@ -1,0 +1,148 @@
+//! Workloads that can be run.
+
+use std::collections::BTreeMap;
+
+use super::Faults;
+use crate::diagnostic::meant;
+use crate::scenario::{Kernel, Protocol, Scenario, Workload};
+use crate::text;
+
+/// Most values of one kernel operand or one score matrix: above any real layer, below what fills a machine's memory.
+const MOST_VALUES: usize = 1 << 28;
+/// Longest sequence of an attention sweep.
+const MOST_POSITIONS: usize = 1 << 17;
+
+/// Checks every workload and that their names differ.
+pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
+    let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
+    let mut names = BTreeMap::new();
+    for (i, workload) in scenario.workloads.iter().enumerate() {
+        let path = format!("workload[{i}]");
+        if let Some(first) = names.insert(workload.name(), i) {
+            let title = format!("`{}` is the name of workload number {} too", workload.name(), first + 1);
+            faults.add(path.as_str(), title, "join the two into one: their results could not be told apart");
+        }
+        if random && matches!(workload, Workload::Perplexity { .. } | Workload::Generate { .. }) {
+            let help = "use prefill and decode for speed, or a trained checkpoint";
+            faults.add(path.as_str(), "random weights cannot read text", help);
+        }
+        check(&path, workload, faults);
+    }
+}
+
+fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
+    let field = |name: &str| format!("{path}.{name}");
+    match workload {
+        Workload::Perplexity { text, protocols, max_tokens } => {
+            check_text(&field("text"), text, faults);
+            let example = "e.g. protocols = [{ rule = \"gptq\", window = 512 }]";
+            faults.need(!protocols.is_empty(), &field("protocols"), "no protocol", example);
+            for (i, protocol) in protocols.iter().enumerate() {
+                check_protocol(&format!("{path}.protocols[{i}]"), protocol, faults);
+            }
+            let enough = max_tokens.is_none_or(|n| n >= 2);
+            faults.need(enough, &field("max_tokens"), "must be at least 2", "leave it out to read the whole text");
+        }
+        Workload::Prefill { tokens } => {
+            let lengths = !tokens.is_empty() && tokens.iter().all(|&n| n >= 1);
+            faults.need(lengths, &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
+        }
+        Workload::Decode { tokens, context } => {
+            faults.need(*tokens >= 1, &field("tokens"), "must be at least 1", "e.g. tokens = 128");
+            let why = "a decoder needs a token to start from; 16 is the default";
+            faults.need(*context >= 1, &field("context"), "must be at least 1", why);
+        }
+        Workload::Generate { text, prompts, prompt_tokens, new_tokens } => {
+            check_text(&field("text"), text, faults);
+            let example = "e.g. prompts = 8, prompt_tokens = 64, new_tokens = 64";
+            for (name, n) in [("prompts", prompts), ("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)] {
+                faults.need(*n >= 1, &field(name), "must be at least 1", example);
+            }
+        }
+        Workload::Kernels { kernels } => {
+            let example = "e.g. kernels = [{ op = \"gemm\", rows = 512, n = 512, k = 512 }]";
+            faults.need(!kernels.is_empty(), &field("kernels"), "no kernel", example);
+            for (i, kernel) in kernels.iter().enumerate() {
+                check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
+            }
+        }
+        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, .. } => {
+            check_sweep(path, lengths, [*heads, *kv_heads, *head_dim], faults);
+        }
+        Workload::Identity { check } => {
+            let known: Vec<&str> = crate::claims::identities().iter().map(|(name, _)| *name).collect();
+            if !known.contains(&check.as_str()) {
+                faults.add(field("check"), format!("unknown identity `{check}`"), meant(check, &known, "identities"));
+            }
+        }
+    }
+}
+
+/// Whether the text called `given` is there.
+pub(super) fn check_text(path: &str, given: &str, faults: &mut Faults<'_>) {
+    if let Err(error) = text::exists(given, faults.file) {
+        let problem = error.to_string();
+        let (title, help) = problem.split_once("; ").unwrap_or((&problem, ""));
+        faults.add(path, title, help);
+    }
+}
+
+fn check_kernel(path: &str, kernel: &Kernel, faults: &mut Faults<'_>) {
+    let known = cpu_kernels::OPS;
+    if !known.contains(&kernel.op.as_str()) {
+        let help = meant(&kernel.op, known, "operations");
+        faults.add(format!("{path}.op"), format!("unknown operation `{}`", kernel.op), help);
+    }
+    for (name, n) in [("rows", kernel.rows), ("n", kernel.n), ("k", kernel.k)] {
+        faults.need(n >= 1, &format!("{path}.{name}"), "must be at least 1", "it is a matrix size");
+    }
+    let pairs = [(kernel.rows, kernel.k), (kernel.n, kernel.k), (kernel.rows, kernel.n)];
+    let fits = pairs.iter().all(|(a, b)| a.checked_mul(*b).is_some_and(|values| values <= MOST_VALUES));
+    let title = format!("a matrix of this kernel has more than {MOST_VALUES} values");
+    faults.need(fits, path, &title, "choose smaller sizes");
+}
+
+fn check_sweep(path: &str, lengths: &[usize], [heads, kv_heads, head_dim]: [usize; 3], faults: &mut Faults<'_>) {
+    let field = |name: &str| format!("{path}.{name}");
+    let sensible = !lengths.is_empty() && lengths.iter().all(|n| (1..=MOST_POSITIONS).contains(n));
+    let title = format!("must be sequence lengths of 1 to {MOST_POSITIONS}");
+    faults.need(sensible, &field("lengths"), &title, "e.g. lengths = [256, 512, 1024]");
+    faults.need((1..=1024).contains(&heads), &field("heads"), "must be 1 to 1024", "8 is usual for a small model");
+    let divides = kv_heads >= 1 && heads.is_multiple_of(kv_heads.max(1));
+    let why = "every KV head serves the same number of query heads";
+    faults.need(divides, &field("kv_heads"), "must divide `heads`", why);
+    faults.need((1..=1024).contains(&head_dim), &field("head_dim"), "must be 1 to 1024", "64 is usual");
+}
+
+fn check_protocol(path: &str, protocol: &Protocol, faults: &mut Faults<'_>) {
+    let known = Protocol::RULES;
+    if !known.contains(&protocol.rule.as_str()) {
+        let help = meant(&protocol.rule, &known, "rules");
+        faults.add(format!("{path}.rule"), format!("unknown rule `{}`", protocol.rule), help);
+    }
+    faults.need(
+        protocol.window >= 2,
+        &format!("{path}.window"),
+        "must be at least 2 tokens",
+        "the first token of a window has nothing before it, so one token is never scored",
+    );
+    match (protocol.rule.as_str(), protocol.stride) {
+        ("hf-stride", Some(stride)) => {
+            faults.need(
+                (1..=protocol.window).contains(&stride),
+                &format!("{path}.stride"),
+                &format!("must be 1 to the window, {}", protocol.window),
+                "half the window is usual",
+            );
+        }
+        ("hf-stride", None) => {
+            faults.add(path, "hf-stride needs a `stride`", format!("e.g. stride = {}", protocol.window / 2))
+        }
+        (_, Some(_)) => faults.add(
+            format!("{path}.stride"),
+            "only hf-stride has a stride",
+            "remove it: the windows of this rule do not overlap",
+        ),
+        (_, None) => {}
+    }
+}
