@@ -1,6 +1,8 @@
 //! Timed repetitions: warm up until stable, then A B C A B C …, in a new order each round, until every interval is
 //! narrow enough or the budget is spent.
 
+use std::collections::{HashMap, HashSet};
+
 use anyhow::Result;
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::observation::Status;
@@ -39,6 +41,13 @@ pub fn time(session: &mut Session) -> Result<bool> {
     if workloads.is_empty() {
         return Ok(false);
     }
+    let done = rounds_done(session, &workloads);
+    let budget = &mut session.scenario.scenario.budget;
+    budget.min_repetitions = budget.min_repetitions.saturating_sub(done);
+    budget.max_repetitions = budget.max_repetitions.saturating_sub(done);
+    if budget.max_repetitions == 0 {
+        return Ok(false);
+    }
     let batches = batches(session);
     if batches.len() > 1 {
         session.caveats.push(format!("memory holds {} batches of cells, not all at once: each batch is interleaved with the reference, cells of different batches are not", batches.len()));
@@ -52,6 +61,25 @@ pub fn time(session: &mut Session) -> Result<bool> {
         verify_again(session, &mut timed)?;
     }
     Ok(owed)
+}
+
+/// Repetitions that every live cell already has of every timed workload from earlier sittings.
+fn rounds_done(session: &Session, workloads: &[usize]) -> u32 {
+    let names: Vec<String> = workloads.iter().map(|&w| session.scenario.scenario.workloads[w].name()).collect();
+    let mut repetitions: HashMap<(&str, &str), HashSet<(u32, u32)>> = HashMap::new();
+    let mut refused: HashSet<(&str, &str)> = HashSet::new();
+    for row in &session.before.observations {
+        let key = (row.cell.as_str(), row.workload.as_str());
+        match row.status {
+            Status::Ok => _ = repetitions.entry(key).or_default().insert((row.sitting, row.repetition)),
+            Status::Skipped => _ = refused.insert(key),
+            Status::Wrong | Status::Failed => {}
+        }
+    }
+    let live = session.live.iter().filter(|l| l.status == Status::Ok);
+    let pairs = live.flat_map(|l| names.iter().map(move |name| (l.cell.id.as_str(), name.as_str())));
+    let counts = pairs.filter(|key| !refused.contains(key)).map(|key| repetitions.get(&key).map_or(0, HashSet::len));
+    counts.min().unwrap_or(0) as u32
 }
 
 fn start(session: &mut Session, batch: &[usize], n_workloads: usize) -> Result<Vec<Timed>> {
