@@ -46,7 +46,7 @@ pub struct RunRequest {
 
 /// How a run ended.
 pub struct RunOutcome {
-    /// 0 pass, 1 a claim was refuted, 3 a cell failed or is owed, 4 claims left open.
+    /// 0 pass, 1 a claim was refuted, 3 a cell or a claim's measurement failed or is owed, 4 claims left open.
     pub exit: u8,
     /// The run directory.
     pub run_dir: PathBuf,
@@ -257,7 +257,8 @@ impl Session {
         self.directory.write_summary(&summary)?;
         self.directory.seal()?;
         self.show.done();
-        let broken = self.live.iter().any(|l| matches!(l.status, Status::Failed | Status::Wrong));
+        let broken = self.live.iter().any(|l| matches!(l.status, Status::Failed | Status::Wrong))
+            || claims.iter().any(|c| c.verdict == results::claim::Verdict::Failed);
         let exit = match () {
             _ if broken || !complete => 3,
             _ if claims.iter().any(|c| c.verdict.is_refuted()) => 1,

@@ -96,7 +96,7 @@ impl Engine {
         WorkCount::of_step(&self.target, &*session.kv, rows, context, logit_rows)
     }
 
-    /// Kernels that run, e.g. `avx2: f16_panel16 + flash_q32_k64`.
+    /// Kernels that run, e.g. `avx2: f16_panel16 + flash_q64_k256`.
     pub fn kernel_path(&self) -> String {
         let mut names: Vec<String> = vec![];
         for name in self.target.linears().map(|l| l.kernel_name()).chain([self.target.trunk.attention.kernel_name()]) {

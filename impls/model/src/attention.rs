@@ -46,6 +46,6 @@ pub trait Attention: Send + Sync {
     );
     /// Bytes of scratch memory that a pass over `rows` queries and `keys` keys allocates beyond its output.
     fn scratch_bytes(&self, shape: &HeadShape, rows: usize, keys: usize) -> usize;
-    /// Kernel that runs, e.g. `flash_q32_k64_avx2`.
+    /// Kernel that runs, e.g. `flash_q64_k256_avx2`.
     fn kernel_name(&self) -> String;
 }

@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod commands;
+mod runs;
 
 use std::path::Path;
 
