@@ -1,6 +1,6 @@
 //! Frames to one offline HTML file: the answer in words, then the pictures, then everything needed to doubt them.
 //!
-//! [`render`] digests a run once ([`digest::Digest`]), asks every entry of [`section::SECTIONS`] for its HTML and puts the parts on one
+//! [`render`] digests a run once (`digest::Digest`), asks every entry of `section::SECTIONS` for its HTML and puts the parts on one
 //! page. All charts are SVG made here; the scripts in `templates/script/` only add hover, sorting, filtering and metric pickers.
 
 mod chart;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use results::run::{Run, StoreError};
 
-/// Name of the file that [`write`] leaves in a run directory.
+/// Name of the file that [`write()`] leaves in a run directory.
 pub const FILE_NAME: &str = "report.html";
 
 /// Why there is no report.

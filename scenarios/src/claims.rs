@@ -1,6 +1,6 @@
 //! Papers' claims: identities measured on purpose, and verdicts over the observations of a run.
 //!
-//! [`identity`] measures; [`judge`] only reads rows, so that a verdict can be given again from a record alone.
+//! [`identity()`] measures; [`judge`] only reads rows, so that a verdict can be given again from a record alone.
 
 mod evidence;
 mod identity;

@@ -25,7 +25,7 @@ pub struct BenchAgainst {
     /// Name of a scenario, or the path of a .toml file
     #[arg(long, value_name = "NAME|FILE.toml")]
     scenario: String,
-    /// Where results go [default: results/runs/<UTC date and time>-<name>-against-<commit>]
+    /// Where results go [default: results/runs/DATE-NAME-against-COMMIT]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Another value for an axis or a field

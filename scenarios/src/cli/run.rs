@@ -28,7 +28,7 @@ pub struct Run {
     /// Name of a scenario, or the path of a .toml file
     #[arg(value_name = "NAME|FILE.toml", required_unless_present = "resume")]
     scenario: Option<String>,
-    /// Where results go [default: results/runs/<UTC date and time>-<name>]
+    /// Where results go [default: results/runs/DATE-NAME, in UTC]
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     output: Option<PathBuf>,
     /// Continue an unfinished run (give the file too when the scenario names files beside it)
@@ -60,6 +60,12 @@ impl Run {
             None => default_output(&scenario.scenario.name),
         };
         self.check_filter(&scenario)?;
+        let occupied = std::fs::read_dir(&output).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied && self.resume.is_none() {
+            let problem =
+                anyhow!("{}: not empty; choose another folder, or continue it with --resume", output.display());
+            return Err(problem).usage();
+        }
         let request = RunRequest {
             scenario,
             output,

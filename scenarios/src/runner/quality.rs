@@ -110,7 +110,9 @@ pub fn failed_checks(trace: &Trace) -> Option<String> {
 /// Whether an earlier sitting already has this workload's rows of every cell of the group: they need no clock, so
 /// running them again would give the same numbers.
 fn is_done(session: &Session, group: &[usize], name: &str) -> bool {
-    let has = |cell: &str| session.before.observations.iter().any(|o| o.cell == cell && o.workload == name && o.value.is_some());
+    let has = |cell: &str| {
+        session.before.observations.iter().any(|o| o.cell == cell && o.workload == name && o.value.is_some())
+    };
     group.iter().map(|&i| &session.live[i].cell).filter(|c| c.role != Role::AaControl).all(|c| has(&c.id))
 }
 

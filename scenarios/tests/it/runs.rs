@@ -57,8 +57,8 @@ fn a_run_leaves_what_a_reader_needs() {
     assert!(printed(folder.path(), &["check", "--baseline", "out", "out"]).contains("pass"));
     assert!(printed(folder.path(), &["compare", "out", "out"]).contains("decode_tok_s"));
 
-    let said = refused(folder.path(), &["run", "tiny.toml", "--output", "out"], 3);
-    assert!(said.contains("out"), "an existing run is not overwritten: {said}");
+    let said = refused(folder.path(), &["run", "tiny.toml", "--output", "out"], 2);
+    assert!(said.contains("out: not empty"), "an existing run is not overwritten: {said}");
     let said = printed(folder.path(), &["run", "tiny.toml", "--resume", "out", "--no-report", "--quiet"]);
     assert!(said.contains("run: out") && said.ends_with("pass\n"), "{said}");
     write(folder.path(), &TINY.replace("\"f16\"", "\"bf16\""));
