@@ -46,6 +46,9 @@ impl BenchAgainst {
     pub(super) fn obey(&self) -> Outcome {
         let scenario = find::resolve(find::find(&self.scenario)?, &self.sets)?;
         find::fetch_models(&scenario)?;
+        if cfg!(debug_assertions) {
+            eprintln!("note: this program is a debug build and the other one will not be; use cargo run --release");
+        }
         let root = PathBuf::from(git(Path::new("."), &["rev-parse", "--show-toplevel"]).usage()?);
         let commit = git(&root, &["rev-parse", "--verify", &format!("{}^{{commit}}", self.reference)])
             .with_context(|| format!("{}: not a commit of this repository", self.reference))
