@@ -128,9 +128,11 @@ impl Session {
         let started = known.map_or_else(utc_now, |s| s.started.clone());
         let run_id = known.map_or_else(|| facts::run_id(&scenario, &started), |s| s.run_id.clone());
         let rows = Rows::new(&run_id, &scenario, before.next_sitting(), threads);
+        let facts = facts::of_run(&run_id, &scenario, &command, threads)?;
+        facts::check_same(&before, &facts)?;
         std::fs::write(directory.path().join("scenario.toml"), &scenario.source_text)
             .with_context(|| format!("{}: cannot write scenario.toml", directory.path().display()))?;
-        directory.append_facts(&facts::of_run(&run_id, &scenario, &command, threads)?)?;
+        directory.append_facts(&facts)?;
         let keep = |id: &str| cells_filter.as_ref().is_none_or(|f| id.contains(f.as_str()));
         let mut live = vec![];
         for cell in scenario.cells.iter().filter(|c| keep(&c.id) || c.role == results::summary::Role::Reference) {

@@ -1,12 +1,14 @@
 //! Provenance: everything that a number depends on and no column says.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use results::observation::Fact;
+use results::run::Run;
 use results::summary::ModelCard;
 use results::trace::Roof;
 
 use crate::cell::ResolvedScenario;
 use crate::library;
+use crate::machine;
 use crate::stopwatch::utc_now;
 use crate::text;
 use crate::worker::open_models;
@@ -47,6 +49,25 @@ pub fn of_run(run_id: &str, scenario: &ResolvedScenario, command: &str, threads:
         }
     }
     Ok(scoped(run_id, "run", facts))
+}
+
+/// Refuses to continue a run whose numbers would not belong together: other weights, texts, scenario or processor.
+pub fn check_same(before: &Run, now: &[Fact]) -> Result<()> {
+    let decides = |key: &str| {
+        ["scenario_blake3", "text_blake3", "model_", "draft_", "threads"].iter().any(|p| key.starts_with(p))
+    };
+    let changed = |key: &str, old: Option<&str>, new: &str| match old.filter(|old| *old != new) {
+        Some(old) => bail!(
+            "cannot resume: `{key}` was {old} and is now {new}; their rows do not belong in one run, start a new one"
+        ),
+        None => Ok(()),
+    };
+    for fact in now.iter().filter(|f| decides(&f.key)) {
+        changed(&fact.key, before.fact("run", &fact.key), &fact.value)?;
+    }
+    let cpu =
+        machine::facts(0).into_iter().find(|(key, _)| key == "cpu_model").map_or(String::new(), |(_, value)| value);
+    changed("cpu_model", before.fact("machine", "cpu_model"), &cpu)
 }
 
 /// Facts about the machine: its description and its roofs.
