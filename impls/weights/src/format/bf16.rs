@@ -6,48 +6,9 @@
 //! Cost: 2 bytes per weight and call, 2 flops and a shift per weight and row tile.
 //! Not handled: bf16 dot-product instructions, which round sums differently.
 
-use std::sync::Arc;
-
-use cpu_kernels::{Cpu, PackedBf16};
-use model::{Activations, Linear};
+use cpu_kernels::PackedBf16;
 
 /// The format.
-#[derive(Debug)]
-pub struct Bf16Linear {
-    cpu: Arc<Cpu>,
-    weight: PackedBf16,
-}
+pub type Bf16Linear = super::Coat<PackedBf16>;
 
-impl Bf16Linear {
-    /// Multiplies with `weight` on `cpu`.
-    pub fn new(cpu: Arc<Cpu>, weight: PackedBf16) -> Bf16Linear {
-        Bf16Linear { cpu, weight }
-    }
-}
-
-impl Linear for Bf16Linear {
-    fn in_features(&self) -> usize {
-        self.weight.k()
-    }
-
-    fn out_features(&self) -> usize {
-        self.weight.n()
-    }
-
-    fn forward(&self, x: &Activations, y: &mut Activations) {
-        y.reshape(x.rows(), self.out_features());
-        self.weight.forward(&self.cpu, x.as_slice(), x.rows(), y.as_mut_slice());
-    }
-
-    fn weight_bytes(&self) -> usize {
-        self.weight.bytes()
-    }
-
-    fn dequantised(&self) -> Vec<f32> {
-        self.weight.unpack()
-    }
-
-    fn kernel_name(&self) -> String {
-        self.weight.kernel_name(&self.cpu).to_string()
-    }
-}
+coat!(PackedBf16, int8: false);

@@ -6,48 +6,9 @@
 //! Cost: bits/8 bytes per weight and call, and 2 to 4 bytes per group.
 //! Not handled: mixed bit widths in one matrix, quantised activations.
 
-use std::sync::Arc;
-
-use cpu_kernels::{Cpu, PackedGroup};
-use model::{Activations, Linear};
+use cpu_kernels::PackedGroup;
 
 /// The format.
-#[derive(Debug)]
-pub struct GroupLinear {
-    cpu: Arc<Cpu>,
-    weight: PackedGroup,
-}
+pub type GroupLinear = super::Coat<PackedGroup>;
 
-impl GroupLinear {
-    /// Multiplies with `weight` on `cpu`.
-    pub fn new(cpu: Arc<Cpu>, weight: PackedGroup) -> GroupLinear {
-        GroupLinear { cpu, weight }
-    }
-}
-
-impl Linear for GroupLinear {
-    fn in_features(&self) -> usize {
-        self.weight.k()
-    }
-
-    fn out_features(&self) -> usize {
-        self.weight.n()
-    }
-
-    fn forward(&self, x: &Activations, y: &mut Activations) {
-        y.reshape(x.rows(), self.out_features());
-        self.weight.forward(&self.cpu, x.as_slice(), x.rows(), y.as_mut_slice());
-    }
-
-    fn weight_bytes(&self) -> usize {
-        self.weight.bytes()
-    }
-
-    fn dequantised(&self) -> Vec<f32> {
-        self.weight.unpack()
-    }
-
-    fn kernel_name(&self) -> String {
-        self.weight.kernel_name(&self.cpu).to_string()
-    }
-}
+coat!(PackedGroup, int8: false);

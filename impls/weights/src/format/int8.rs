@@ -6,52 +6,9 @@
 //! Cost: 1 byte per weight and call; one pass over x to code it.
 //! Not handled: outlier features in 16 bit, zero points, static activation scales.
 
-use std::sync::Arc;
-
-use cpu_kernels::{Cpu, PackedInt8};
-use model::{Activations, Linear};
+use cpu_kernels::PackedInt8;
 
 /// The format.
-#[derive(Debug)]
-pub struct Int8Linear {
-    cpu: Arc<Cpu>,
-    weight: PackedInt8,
-}
+pub type Int8Linear = super::Coat<PackedInt8>;
 
-impl Int8Linear {
-    /// Multiplies with `weight` on `cpu`.
-    pub fn new(cpu: Arc<Cpu>, weight: PackedInt8) -> Int8Linear {
-        Int8Linear { cpu, weight }
-    }
-}
-
-impl Linear for Int8Linear {
-    fn in_features(&self) -> usize {
-        self.weight.k()
-    }
-
-    fn out_features(&self) -> usize {
-        self.weight.n()
-    }
-
-    fn forward(&self, x: &Activations, y: &mut Activations) {
-        y.reshape(x.rows(), self.out_features());
-        self.weight.forward(&self.cpu, x.as_slice(), x.rows(), y.as_mut_slice());
-    }
-
-    fn weight_bytes(&self) -> usize {
-        self.weight.bytes()
-    }
-
-    fn dequantised(&self) -> Vec<f32> {
-        self.weight.unpack()
-    }
-
-    fn is_int8(&self) -> bool {
-        true
-    }
-
-    fn kernel_name(&self) -> String {
-        self.weight.kernel_name(&self.cpu).to_string()
-    }
-}
+coat!(PackedInt8, int8: true);
