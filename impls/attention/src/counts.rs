@@ -63,7 +63,7 @@ impl AttentionSpec {
 fn needed_flops(shape: &HeadShape, step: &Step) -> u64 {
     let seen = |span: &Span, row: usize| {
         let (p, newest) = (step.positions[row], step.positions[span.rows.end - 1]);
-        reach(shape, span.kv_len, p, p, newest).len() as u64
+        reach(&step.visibility, shape, span.kv_len, (p, p), newest).len() as u64
     };
     let rows = step.spans.iter().flat_map(|span| span.rows.clone().map(move |row| seen(span, row)));
     rows.sum::<u64>() * 4 * (shape.n_heads * shape.head_dim) as u64

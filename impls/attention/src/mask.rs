@@ -19,10 +19,11 @@ pub(crate) fn visible(
     position: u32,
     positions: &[u32],
 ) -> Range<usize> {
-    assert!(
-        matches!(visibility, Visibility::Causal),
-        "attention variants handle causal visibility, not {visibility:?}"
-    );
+    match visibility {
+        Visibility::Causal => {}
+        Visibility::Full => return 0..positions.len(),
+        other => panic!("attention variants handle causal and full visibility, not {other:?}"),
+    }
     let end = match positions.last() {
         Some(&last) if last <= position => positions.len(),
         _ => positions.partition_point(|&key| key <= position),
@@ -38,7 +39,16 @@ pub(crate) fn visible(
 ///
 /// Positions of entries ascend and the newest entry has the position of the span's last row at most, so entry e has a
 /// position in e ..= newest − (len − 1 − e): bounds that hold for caches with gaps, and are tight for those without.
-pub(crate) fn reach(shape: &HeadShape, len: usize, first: u32, last: u32, newest: u32) -> Range<usize> {
+pub(crate) fn reach(
+    visibility: &Visibility,
+    shape: &HeadShape,
+    len: usize,
+    (first, last): (u32, u32),
+    newest: u32,
+) -> Range<usize> {
+    if !matches!(visibility, Visibility::Causal) {
+        return 0..len;
+    }
     let end = len.min(last as usize + 1);
     let start = match shape.window {
         None => 0,

@@ -71,7 +71,7 @@ pub(crate) fn run_layer(
     probe: Option<&mut dyn Probe>,
 ) -> Result<(), EngineError> {
     let (a, seq) = (&trunk.architecture, SeqId(0));
-    let shape = KvShape { n_layers: 1, n_kv_heads: a.n_kv_heads, head_dim: a.head_dim };
+    let shape = KvShape::new(1, a.n_kv_heads, a.head_dim);
     let mut kv = KvSpec::default().build(shape, x.rows(), &trunk.device)?;
     kv.reserve(seq, x.rows())?;
     let step = Step::extend(seq, 0, &vec![TokenId(0); x.rows()]);

@@ -15,6 +15,13 @@ pub struct KvShape {
     pub head_dim: usize,
 }
 
+impl KvShape {
+    /// Keys and values of `n_kv_heads` heads with `head_dim` features each, in `n_layers` layers.
+    pub const fn new(n_layers: usize, n_kv_heads: usize, head_dim: usize) -> KvShape {
+        KvShape { n_layers, n_kv_heads, head_dim }
+    }
+}
+
 /// Consecutive cached entries of one sequence in one layer, all KV heads, as f32.
 ///
 /// Feature `d` of entry `t` (0-based in the tile) of head `h` is `k[h * head_stride + t * row_stride + d]`, same for `v`.

@@ -28,6 +28,8 @@ pub struct Span {
 pub enum Visibility {
     /// Keys whose position is not larger than the row's own.
     Causal,
+    /// Every key of its sequence: an encoder, and a decoder's look at the encoder.
+    Full,
 }
 
 /// A planned forward pass over `rows` tokens.

@@ -50,7 +50,7 @@ impl Transformer {
     /// Shape of a KV cache for this model.
     pub fn kv_shape(&self) -> KvShape {
         let a = self.architecture();
-        KvShape { n_layers: a.n_layers, n_kv_heads: a.n_kv_heads, head_dim: a.head_dim }
+        KvShape::new(a.n_layers, a.n_kv_heads, a.head_dim)
     }
 
     /// Bytes that one pass must read of the stored weights (embedding rows excluded: they are gathered).

@@ -107,7 +107,7 @@ impl Problem {
             random(shape.n_kv_heads * shape.head_dim),
             random(shape.n_kv_heads * shape.head_dim),
         );
-        let kv_shape = KvShape { n_layers: 1, n_kv_heads: shape.n_kv_heads, head_dim: shape.head_dim };
+        let kv_shape = KvShape::new(1, shape.n_kv_heads, shape.head_dim);
         let mut kv = KvSpec::default().build(kv_shape, n, &held.device)?;
         kv.reserve(SEQ, n)?;
         let mut step = Step::extend(SEQ, 0, &vec![TokenId(0); n]);

@@ -58,7 +58,7 @@ impl FlashSpec {
             return 0..len;
         }
         let (first, last) = (step.positions[rows.start], step.positions[rows.end - 1]);
-        let seen = reach(shape, len, first, last, newest);
+        let seen = reach(&step.visibility, shape, len, (first, last), newest);
         seen.start / self.key_tile * self.key_tile..seen.end
     }
 

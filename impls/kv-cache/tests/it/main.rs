@@ -34,7 +34,7 @@ fn every_cache_conforms() {
 
 #[test]
 fn bytes_follow_heads_and_encoding() {
-    let shape = |n_kv_heads| KvShape { n_layers: 3, n_kv_heads, head_dim: 64 };
+    let shape = |n_kv_heads| KvShape::new(3, n_kv_heads, 64);
     let logical = |encoding, n_kv_heads| filled(&contiguous(encoding), shape(n_kv_heads), 100, 200).bytes().logical;
     assert_eq!(logical(EncodingName::F32, 8), 100 * 3 * 2 * 8 * 64 * 4);
     assert_eq!(logical(EncodingName::F32, 8), 8 * logical(EncodingName::F32, 1));
@@ -43,7 +43,7 @@ fn bytes_follow_heads_and_encoding() {
 
 #[test]
 fn room_doubles_up_to_the_capacity() {
-    let shape = KvShape { n_layers: 1, n_kv_heads: 2, head_dim: 16 };
+    let shape = KvShape::new(1, 2, 16);
     let mut kv = KvSpec::default().build(shape, 100, &device()).unwrap();
     let mut rooms = vec![];
     for len in 1..=100 {
@@ -56,7 +56,7 @@ fn room_doubles_up_to_the_capacity() {
 
 #[test]
 fn a_contiguous_f32_cache_is_read_without_a_copy() {
-    let shape = KvShape { n_layers: 1, n_kv_heads: 2, head_dim: 16 };
+    let shape = KvShape::new(1, 2, 16);
     let kv = filled(&KvSpec::default(), shape, 50, 64);
     let mut starts = vec![];
     for _ in 0..2 {

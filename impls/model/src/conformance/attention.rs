@@ -33,7 +33,7 @@ impl Case {
     }
 
     fn kv_shape(&self) -> KvShape {
-        KvShape { n_layers: LAYER + 1, n_kv_heads: self.shape.n_kv_heads, head_dim: self.shape.head_dim }
+        KvShape::new(LAYER + 1, self.shape.n_kv_heads, self.shape.head_dim)
     }
 
     /// Rows of the Step.
@@ -264,8 +264,7 @@ pub fn groups_agree(attention: &dyn Attention) -> Result<(), String> {
         let (mut expected, mut found) = (Activations::default(), Activations::default());
         attention.forward(&step, LAYER, &grouped.shape, &q, &kv, &mut expected);
         let full = HeadShape::new(n_heads, n_heads, head_dim);
-        let mut replicated =
-            PlainCache::new(KvShape { n_layers: LAYER + 1, n_kv_heads: n_heads, head_dim }, usize::MAX);
+        let mut replicated = PlainCache::new(KvShape::new(LAYER + 1, n_heads, head_dim), usize::MAX);
         let copy = |x: Activations| {
             let values = (0..rows).flat_map(|r| (0..n_heads).map(move |h| (r, h / (n_heads / n_kv_heads))));
             let values = values.flat_map(|(r, h)| x.row(r)[h * head_dim..(h + 1) * head_dim].to_vec()).collect();

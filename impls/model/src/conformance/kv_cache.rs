@@ -9,11 +9,7 @@ use crate::{Activations, KvCache, KvShape, SeqId, Span, Step, TokenId, Visibilit
 pub type Make<'a> = &'a dyn Fn(KvShape, usize) -> Box<dyn KvCache>;
 
 /// Shapes tried: odd head sizes and a layer of one head included.
-pub const SHAPES: [KvShape; 3] = [
-    KvShape { n_layers: 1, n_kv_heads: 1, head_dim: 16 },
-    KvShape { n_layers: 2, n_kv_heads: 3, head_dim: 20 },
-    KvShape { n_layers: 3, n_kv_heads: 2, head_dim: 64 },
-];
+pub const SHAPES: [KvShape; 3] = [KvShape::new(1, 1, 16), KvShape::new(2, 3, 20), KvShape::new(3, 2, 64)];
 
 /// Below this an encoding may err as much as at it: half precision is subnormal there.
 const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;

@@ -45,7 +45,7 @@ impl Problem {
         keys: Vec<[Activations; 2]>,
     ) -> Result<Problem> {
         let longest = sequences.iter().map(|(past, rows)| past + rows).sum();
-        let kv_shape = KvShape { n_layers: 1, n_kv_heads: shape.n_kv_heads, head_dim: shape.head_dim };
+        let kv_shape = KvShape::new(1, shape.n_kv_heads, shape.head_dim);
         let mut kv = held.cells[0].spec.kv.build(kv_shape, longest, &held.device)?;
         let mut steps = vec![];
         for (i, (&(past, rows), [k, v])) in sequences.iter().zip(&keys).enumerate() {
