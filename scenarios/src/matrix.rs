@@ -4,11 +4,12 @@ use attention::{AttentionSpec, FlashSpec};
 use decoding::DecodingSpec;
 use engine::{DeviceSpec, EngineSpec, PlanFacts};
 use kv_cache::KvSpec;
-use results::observation::Axes;
+use results::observation::{Axes, OWN_ENGINE};
 use results::summary::Role;
 use weights::WeightsSpec;
 
 use crate::cell::Cell;
+use crate::external::{External, ExternalPart};
 use crate::scenario::{Scenario, Workload};
 
 /// The axes, in the order of ids and columns.
@@ -115,13 +116,16 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         let id = tags.join("+");
         let unsupported = spec.plan(facts).err().map(|refusal| refusal.to_string());
         let [attention, weights, kv, decoding, device] = tags;
-        let axes = Axes { model: model.into(), attention, weights, kv, decoding, device };
-        Cell { id, label, spec, axes, role, unsupported }
+        let axes = Axes { engine: OWN_ENGINE.into(), model: model.into(), attention, weights, kv, decoding, device };
+        Cell { id, label, spec, external: None, axes, role, unsupported }
     };
     let mut cells: Vec<Cell> = Lists::of(scenario).product().into_iter().map(cell).collect();
     // stable: the other cells keep the order of the lists
     cells.sort_by_key(|cell| cell.role != Role::Reference);
     let timed = scenario.workloads.iter().any(Workload::is_timed);
+    if let Some(reference) = cells.first().cloned() {
+        cells.extend(scenario.externals.iter().flat_map(External::parts).map(|part| external(&reference, part)));
+    }
     match cells.first() {
         Some(reference) if scenario.budget.aa_control && timed && reference.unsupported.is_none() => {
             let control = reference.control();
@@ -130,6 +134,36 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         _ => {}
     }
     cells
+}
+
+/// A cell of another engine; where it has no word of its own it stands at the reference's place.
+fn external(reference: &Cell, part: ExternalPart) -> Cell {
+    let weights = if part.weights == "f16" { WeightsSpec::F16 } else { WeightsSpec::F32 };
+    let spec = EngineSpec {
+        attention: AttentionSpec::Naive,
+        weights,
+        kv: KvSpec::default(),
+        decoding: DecodingSpec::Greedy,
+        device: reference.spec.device.clone(),
+    };
+    let engine = part.engine.name();
+    let axes = Axes {
+        engine: engine.into(),
+        attention: part.attention.clone(),
+        weights: part.weights.clone(),
+        kv: part.kv.clone(),
+        decoding: spec.decoding.tag(),
+        ..reference.axes.clone()
+    };
+    Cell {
+        id: format!("{engine}+{}+{}+{}", part.attention, part.weights, part.kv),
+        label: format!("{engine} {} · {}", part.attention, part.weights),
+        spec,
+        external: Some(part),
+        axes,
+        role: Role::Candidate,
+        unsupported: None,
+    }
 }
 
 /// The tags of the axes that vary; when none does, those that say most.

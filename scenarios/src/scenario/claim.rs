@@ -157,6 +157,8 @@ pub enum Statistic {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Select {
+    /// Engine; ours when absent.
+    pub engine: Option<String>,
     /// Tag of the attention axis.
     pub attention: Option<String>,
     /// Tag of the weights axis.

@@ -58,6 +58,8 @@ pub enum Workload {
         /// Full (non-causal) attention beside the causal one, by giving every row the last position.
         #[serde(default)]
         full: bool,
+        /// Query rows, which stand at the last positions: 1 is a decoding step. Every position when absent.
+        rows: Option<usize>,
     },
     /// A named identity measured once: it emits values that a claim judges.
     Identity {
@@ -81,8 +83,9 @@ impl Workload {
                 ops.dedup();
                 format!("kernels-{}", ops.join("-"))
             }
-            Workload::AttentionSweep { heads, kv_heads, head_dim, full, .. } => {
-                format!("attention-{heads}-{kv_heads}-{head_dim}{}", if *full { "-full" } else { "" })
+            Workload::AttentionSweep { heads, kv_heads, head_dim, full, rows, .. } => {
+                let rows = rows.map_or(String::new(), |rows| format!("-rows{rows}"));
+                format!("attention-{heads}-{kv_heads}-{head_dim}{rows}{}", if *full { "-full" } else { "" })
             }
             Workload::Identity { check } => check.clone(),
         }

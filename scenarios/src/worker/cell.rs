@@ -119,9 +119,9 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full } => {
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, rows } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                sweep::attention(self, lengths, &shape, *full, repetition)?
+                sweep::attention(self, &sweep::Sweep { lengths, shape: &shape, rows: *rows }, *full, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
@@ -166,6 +166,9 @@ impl From<Vec<Event>> for Outcome {
 
 /// Whether two cells compute the same logits: they differ in decoding at most.
 pub fn same_forward(a: &Cell, b: &Cell) -> bool {
+    if a.external != b.external {
+        return false;
+    }
     let (a, b) = (&a.spec, &b.spec);
     (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
 }

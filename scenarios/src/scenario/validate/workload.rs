@@ -66,7 +66,9 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
             }
         }
-        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, .. } => {
+        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, rows, .. } => {
+            let fits = rows.is_none_or(|rows| rows >= 1 && lengths.iter().all(|&n| rows <= n));
+            faults.need(fits, &field("rows"), "must be 1 to the shortest length", "rows = 1 is a decoding step");
             check_sweep(path, lengths, [*heads, *kv_heads, *head_dim], faults);
         }
         Workload::Identity { check } => {
