@@ -13,7 +13,7 @@ use polars_io::parquet::read::ParquetReader;
 use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
 use polars_utils::compression::ZstdLevel;
 
-use crate::observation::{OWN_ENGINE, Axes, Direction, Fact, Observation, SCHEMA_VERSION, Status};
+use crate::observation::{Axes, Direction, Fact, OWN_ENGINE, Observation, SCHEMA_VERSION, Status};
 use crate::store::{StoreError, write_atomically};
 
 const ZSTD_LEVEL: i32 = 6;

@@ -9,7 +9,7 @@ pub(crate) use f32::F32;
 use serde::{Deserialize, Serialize};
 
 /// A way to store keys and values. Rows are encoded one head and entry at a time and decoded in runs.
-pub(crate) trait Encoding: Send + Sync + 'static {
+pub(crate) trait Encoding: Clone + Send + Sync + 'static {
     /// What is stored.
     type Code: Copy + Default + Send + Sync;
     /// Codes of a row of `head_dim` values.

@@ -21,6 +21,7 @@ pub mod reference;
 mod rope;
 mod session;
 mod step;
+pub mod transform;
 mod transformer;
 mod unsupported;
 

@@ -41,13 +41,7 @@ pub enum Ask<'a> {
     /// Turn raw f32 tensors into the engine's own file.
     Convert { raw: &'a Path, gguf: &'a Path, weights: &'a str, model: &'a ModelShape, tensors: &'a [TensorPlace] },
     /// Get ready.
-    Load {
-        threads: usize,
-        attention: &'a str,
-        kv: &'a str,
-        gguf: Option<&'a Path>,
-        context_tokens: usize,
-    },
+    Load { threads: usize, attention: &'a str, kv: &'a str, gguf: Option<&'a Path>, context_tokens: usize },
     /// Attention over the q, k, v of `file`: timed, or computed once into `output`.
     Attention {
         file: &'a Path,
@@ -78,7 +72,12 @@ pub enum Answer {
     /// Computed.
     Done {},
     /// Computed and timed: nanoseconds of all calls together, by the monotonic clock of the adapter.
-    Timed { ns: u64, calls: u64, #[serde(default)] peak_rss_bytes: u64 },
+    Timed {
+        ns: u64,
+        calls: u64,
+        #[serde(default)]
+        peak_rss_bytes: u64,
+    },
     /// This engine cannot, or is not here.
     Refused { reason: String },
     /// It tried.
@@ -276,7 +275,10 @@ mod tests {
         assert!(with("echo sad >&2; exit 3").contains("exit status: 3: sad"));
         assert!(with(r#"echo '{"say":"refused","reason":"pip install torch"}'"#) == "pip install torch");
         assert!(with("head -c 2000000 /dev/zero").contains("longer than"));
-        assert!(with(r#"echo '{"say":"hello","protocol":9,"engine":"pytorch","version":"2","facts":[]}'"#).contains("first line"));
+        assert!(
+            with(r#"echo '{"say":"hello","protocol":9,"engine":"pytorch","version":"2","facts":[]}'"#)
+                .contains("first line")
+        );
         assert!(with(&format!("{HELLO}; exec sleep 9")).contains("no answer for 0.3 s"));
         assert!(with(&format!("{HELLO}; read x; echo '{{\"say\":\"timed\",\"ns\":5,\"calls\":1}}'")).contains("ns: 5"));
     }

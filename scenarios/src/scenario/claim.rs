@@ -159,6 +159,8 @@ pub enum Statistic {
 pub struct Select {
     /// Engine; ours when absent.
     pub engine: Option<String>,
+    /// Tag of the model axis, e.g. `embedded:mha[kv1-mean]`.
+    pub model: Option<String>,
     /// Tag of the attention axis.
     pub attention: Option<String>,
     /// Tag of the weights axis.

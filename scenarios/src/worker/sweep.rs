@@ -86,11 +86,7 @@ impl Sweep<'_> {
         let s = self.shape;
         let rows = self.rows.map_or(String::new(), |rows| format!(" r{rows}"));
         [
-            Event::Value {
-                name: format!("{name}_ms"),
-                x: n as f64,
-                value: ns as f64 / calls.max(1) as f64 / 1e6,
-            },
+            Event::Value { name: format!("{name}_ms"), x: n as f64, value: ns as f64 / calls.max(1) as f64 / 1e6 },
             Event::Kernel {
                 op: name.into(),
                 rung: tag.into(),

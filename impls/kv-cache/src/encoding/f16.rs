@@ -13,6 +13,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::Encoding;
 
+#[derive(Clone)]
 pub(crate) struct F16;
 
 impl F16 {

@@ -9,6 +9,7 @@
 
 use super::Encoding;
 
+#[derive(Clone)]
 pub(crate) struct F32;
 
 impl Encoding for F32 {

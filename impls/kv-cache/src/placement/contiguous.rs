@@ -44,6 +44,7 @@ pub(crate) struct Contiguous<E: Encoding> {
     decoded: BufferPool,
 }
 
+#[derive(Clone)]
 struct Sequence<E: Encoding> {
     room: usize,
     /// Of every entry that some layer has.
@@ -51,6 +52,7 @@ struct Sequence<E: Encoding> {
     layers: Vec<Layer<E>>,
 }
 
+#[derive(Clone)]
 struct Layer<E: Encoding> {
     len: usize,
     k: Vec<E::Code>,
@@ -196,6 +198,14 @@ impl<E: Encoding> KvCache for Contiguous<E> {
             sequence.positions.truncate(len);
             sequence.layers.iter_mut().for_each(|layer| layer.len = layer.len.min(len));
         }
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        match self.sequences.get(&from).cloned() {
+            Some(copy) => self.sequences.insert(to, copy),
+            None => self.sequences.remove(&to),
+        };
+        true
     }
 
     fn bytes(&self) -> KvBytes {

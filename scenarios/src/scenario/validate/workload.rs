@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Faults;
 use crate::diagnostic::meant;
-use crate::scenario::{Kernel, Protocol, Scenario, Workload};
+use crate::scenario::{Kernel, ModelPart, Protocol, Scenario, Workload};
 use crate::text;
 
 /// Most values of one kernel operand or one score matrix: above any real layer, below what fills a machine's memory.
@@ -14,7 +14,8 @@ const MOST_POSITIONS: usize = 1 << 17;
 
 /// Checks every workload and that their names differ.
 pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
-    let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
+    let models = scenario.models();
+    let random = !models.is_empty() && models.iter().all(ModelPart::is_random);
     let mut names = BTreeMap::new();
     for (i, workload) in scenario.workloads.iter().enumerate() {
         let path = format!("workload[{i}]");
