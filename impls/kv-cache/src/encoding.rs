@@ -13,7 +13,7 @@ use cpu_kernels::attention::Codes;
 use serde::{Deserialize, Serialize};
 
 /// A way to store keys and values, one row (one entry of one head) at a time: as many codes as values.
-pub(crate) trait Encoding: Send + Sync + 'static {
+pub(crate) trait Encoding: Clone + Send + Sync + 'static {
     /// What is stored.
     type Code: Copy + Default + Send + Sync;
     /// Whether a row has a scale beside its codes.

@@ -163,6 +163,13 @@ pub trait KvCache: Send + Sync {
     }
     /// Forgets every entry of `seq` from `len` on, in all layers; `len` 0 frees the sequence's room.
     fn truncate(&mut self, seq: SeqId, len: usize);
+    /// Makes `to` hold a copy of the entries of `from`, in all layers, replacing what `to` had. Gives back false where
+    /// the cache cannot; `to` then has no entries.
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        let _ = from;
+        self.truncate(to, 0);
+        false
+    }
     /// Memory in use.
     fn bytes(&self) -> KvBytes;
     /// Bytes read by attention for one entry of one layer (keys and values, all heads), in the cache's encoding.

@@ -14,6 +14,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::Encoding;
 
+#[derive(Clone)]
 pub(crate) struct F16;
 
 impl F16 {

@@ -11,6 +11,7 @@ use cpu_kernels::attention::Codes;
 
 use super::Encoding;
 
+#[derive(Clone)]
 pub(crate) struct F32;
 
 impl Encoding for F32 {

@@ -12,6 +12,7 @@ use cpu_kernels::attention::Codes;
 
 use super::Encoding;
 
+#[derive(Clone)]
 pub(crate) struct Int8;
 
 impl Int8 {

@@ -44,6 +44,7 @@ pub(crate) struct Contiguous<E: Encoding> {
     sequences: HashMap<SeqId, Sequence<E>>,
 }
 
+#[derive(Clone)]
 struct Sequence<E: Encoding> {
     room: usize,
     /// Of every entry that some layer has.
@@ -51,6 +52,7 @@ struct Sequence<E: Encoding> {
     layers: Vec<Layer<E>>,
 }
 
+#[derive(Clone)]
 struct Layer<E: Encoding> {
     len: usize,
     k: Side<E>,
@@ -58,6 +60,7 @@ struct Layer<E: Encoding> {
 }
 
 /// Keys or values of one layer of one sequence.
+#[derive(Clone)]
 struct Side<E: Encoding> {
     /// Heads, and values per row of each; no head where nothing is stored.
     n_heads: usize,
@@ -197,6 +200,14 @@ impl<E: Encoding> KvCache for Contiguous<E> {
             sequence.positions.truncate(len);
             sequence.layers.iter_mut().for_each(|layer| layer.len = layer.len.min(len));
         }
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        match self.sequences.get(&from).cloned() {
+            Some(copy) => self.sequences.insert(to, copy),
+            None => self.sequences.remove(&to),
+        };
+        true
     }
 
     fn bytes(&self) -> KvBytes {

@@ -29,6 +29,7 @@ pub fn check(make: Make<'_>, relative_error: f32) -> Result<(), String> {
         refuses_beyond_capacity(make, shape)?;
         frees_a_truncated_sequence(make, shape)?;
         shows_one_head(make, shape)?;
+        forks_or_says_so(make, shape, relative_error)?;
     }
     Ok(())
 }
@@ -238,4 +239,31 @@ pub fn shows_one_head(make: Make<'_>, shape: KvShape) -> Result<(), String> {
         ensure(all == one, || format!("head_tiles of group {group} differs from tiles"))?;
     }
     Ok(())
+}
+
+/// A forked sequence has the entries of the other; afterwards they grow apart. A cache that cannot says so and has none.
+pub fn forks_or_says_so(make: Make<'_>, shape: KvShape, relative_error: f32) -> Result<(), String> {
+    let mut kv = make(shape, 64);
+    let (from, to) = (SeqId(1), SeqId(2));
+    extend(&mut *kv, shape, 0, &[(from, 0..20), (to, 0..30)])?;
+    if !kv.fork(from, to) {
+        return ensure(kv.len(0, to) == 0, || "a cache that cannot fork left entries".into());
+    }
+    let rows = |kv: &dyn KvCache, seq: SeqId| {
+        let mut rows = vec![];
+        for layer in 0..shape.n_layers {
+            ensure(kv.len(layer, seq) >= 20, || format!("layer {layer}, {seq:?}: {} entries", kv.len(layer, seq)))?;
+            kv.tiles(layer, seq, 0..20, 1, &mut |tile| {
+                rows.extend(values(&tile, &shape, 0).into_iter().map(|(.., value)| value));
+            });
+        }
+        Ok::<_, String>(rows)
+    };
+    ensure(kv.len(0, to) == 20, || format!("a fork of 20 entries has {}", kv.len(0, to)))?;
+    ensure(rows(&*kv, from)? == rows(&*kv, to)?, || "a fork has other entries".into())?;
+    extend(&mut *kv, shape, 1, &[(to, 20..40)])?;
+    extend(&mut *kv, shape, 0, &[(from, 20..23)])?;
+    holds(&*kv, shape, from, 23, &|_| 0, relative_error)?;
+    ensure(rows(&*kv, from)? == rows(&*kv, to)?, || "growing changed what was forked".into())?;
+    ensure(kv.fork(SeqId(9), to) && kv.len(0, to) == 0, || "a fork of an unknown sequence has entries".into())
 }
