@@ -3,16 +3,22 @@
 use model::{CacheFull, SeqId, Step, StepModel, TokenId};
 
 use crate::sampling::UnusableLogits;
-use crate::{Emitted, Ledger, Sequence};
+use crate::{Emitted, Hypothesis, Ledger, Sequence};
 
 /// Advances sequences with the models it owns. It reads no clock: a caller that wants the time of target and draft
 /// apart hands in StepModels that note it.
 pub trait Decoder: Send {
-    /// Adds at least one token to every unfinished sequence; their rows share the Steps. The first call for a sequence
-    /// runs its prompt. After an error no sequence has changed its tokens, and the call may be repeated.
+    /// Adds at least one token to every unfinished sequence, and says which; a decoder that compares whole hypotheses adds
+    /// all tokens when its search ends and none before. The rows of all sequences share the Steps. The first call for a
+    /// sequence runs its prompt. After an error no sequence has changed its tokens, and the call may be repeated.
     fn advance(&mut self, sequences: &mut [Sequence]) -> Result<Vec<Emitted>, DecodeError>;
     /// What was drafted and accepted so far; none for decoders that do not draft.
     fn ledger(&self) -> Option<&Ledger>;
+    /// What a decoder that compares whole hypotheses found for `seq`, best first, until it is released; else nothing.
+    fn hypotheses(&self, seq: SeqId) -> &[Hypothesis] {
+        let _ = seq;
+        &[]
+    }
     /// Frees the cache of a sequence that will not be advanced again.
     fn release(&mut self, seq: SeqId);
     /// The model whose distribution is decoded.

@@ -4,6 +4,7 @@
 //! [`DecodingSpec`] names the variants; [`DecodingSpec::build`] is the only list of them.
 
 mod acceptance;
+mod beam;
 pub mod chi_square;
 mod decoder;
 mod greedy;
@@ -16,12 +17,13 @@ mod speculative;
 pub mod table;
 
 pub use acceptance::{accepts, residual};
+pub use beam::{Beam, BeamSpec};
 pub use decoder::{DecodeError, Decoder};
 pub use greedy::Greedy;
 pub use ledger::Ledger;
 pub use sampled::Sampled;
 pub use sampling::SamplingSpec;
-pub use sequence::{Emitted, EmptyPrompt, Finish, Sequence};
+pub use sequence::{Emitted, EmptyPrompt, Finish, Hypothesis, Sequence};
 pub use speculative::{Speculative, SpeculativeSpec};
 
 use model::StepModel;
@@ -38,6 +40,8 @@ pub enum DecodingSpec {
     Sampled(SamplingSpec),
     /// A draft model proposes, the target verifies several tokens in one pass.
     Speculative(SpeculativeSpec),
+    /// Several hypotheses side by side; the best whole continuation wins.
+    Beam(BeamSpec),
 }
 
 impl DecodingSpec {
@@ -52,10 +56,11 @@ impl DecodingSpec {
             DecodingSpec::Sampled(nucleus),
             DecodingSpec::Speculative(SpeculativeSpec::default()),
             DecodingSpec::Speculative(lossless_sampling),
+            DecodingSpec::Beam(BeamSpec::default()),
         ]
     }
 
-    /// The value of the decoding column: `greedy`, `sampled-t0.8-p0.95`, `speculative-g4`, `speculative-g4-t1`.
+    /// The value of the decoding column: `greedy`, `sampled-t0.8-p0.95`, `speculative-g4`, `speculative-g4-t1`, `beam-n4`.
     pub fn tag(&self) -> String {
         match self {
             DecodingSpec::Greedy => "greedy".to_string(),
@@ -64,12 +69,23 @@ impl DecodingSpec {
             DecodingSpec::Speculative(SpeculativeSpec { gamma, sampling: Some(sampling) }) => {
                 format!("speculative-g{gamma}-{}", sampling.tag())
             }
+            DecodingSpec::Beam(beam) => format!("beam-{}", beam.tag()),
         }
     }
 
     /// Whether [`build`](Self::build) wants a draft model.
     pub fn needs_draft(&self) -> bool {
         matches!(self, DecodingSpec::Speculative(_))
+    }
+
+    /// Whether it promises the tokens of plain greedy decoding.
+    pub fn keeps_greedy_tokens(&self) -> bool {
+        match self {
+            DecodingSpec::Greedy => true,
+            DecodingSpec::Sampled(_) => false,
+            DecodingSpec::Speculative(spec) => spec.sampling.is_none(),
+            DecodingSpec::Beam(spec) => spec.n_beams == 1,
+        }
     }
 
     /// The seed that sequences of this spec are made with; 0 where nothing is drawn.
@@ -81,6 +97,9 @@ impl DecodingSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         if let DecodingSpec::Speculative(speculative) = self {
             speculative.validate()?;
+        }
+        if let DecodingSpec::Beam(beam) = self {
+            beam.validate()?;
         }
         self.sampling().map_or(Ok(()), SamplingSpec::validate)
     }
@@ -96,6 +115,7 @@ impl DecodingSpec {
             (DecodingSpec::Greedy, None) => Box::new(Greedy::new(target)),
             (DecodingSpec::Sampled(sampling), None) => Box::new(Sampled::new(sampling.clone(), target)),
             (DecodingSpec::Speculative(spec), Some(draft)) => Box::new(Speculative::new(spec.clone(), target, draft)?),
+            (DecodingSpec::Beam(spec), None) => Box::new(Beam::new(spec.clone(), target)?),
             (DecodingSpec::Speculative(_), None) => return Err(SpecError::DraftMissing),
             (_, Some(_)) => return Err(SpecError::DraftUnused { tag: self.tag() }),
         })
@@ -103,7 +123,7 @@ impl DecodingSpec {
 
     fn sampling(&self) -> Option<&SamplingSpec> {
         match self {
-            DecodingSpec::Greedy => None,
+            DecodingSpec::Greedy | DecodingSpec::Beam(_) => None,
             DecodingSpec::Sampled(sampling) => Some(sampling),
             DecodingSpec::Speculative(speculative) => speculative.sampling.as_ref(),
         }

@@ -21,6 +21,19 @@ pub struct Emitted {
     pub tokens: Vec<TokenId>,
 }
 
+/// A whole continuation and how likely it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hypothesis {
+    /// Generated tokens; a stop token is the last.
+    pub tokens: Vec<TokenId>,
+    /// `sum_log_p / tokens^length_penalty`: what hypotheses are ordered by.
+    pub score: f64,
+    /// Sum of the tokens' natural log-probabilities.
+    pub sum_log_p: f64,
+    /// It ended at a stop token, not at the length limit.
+    pub stopped: bool,
+}
+
 /// A sequence needs at least one token to predict from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the prompt of sequence {seq:?} has no tokens: give at least one (a beginning-of-text token will do)")]

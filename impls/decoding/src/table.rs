@@ -15,6 +15,7 @@ pub struct TableModel {
     log_p: Vec<f32>,
     cached: HashMap<SeqId, Vec<TokenId>>,
     capacity: usize,
+    forks: bool,
     logits: Activations,
 }
 
@@ -57,6 +58,11 @@ impl TableModel {
         TableModel { capacity, ..self }
     }
 
+    /// The same model, unable to fork a sequence.
+    pub fn without_forks(self) -> TableModel {
+        TableModel { forks: false, ..self }
+    }
+
     /// Tokens of `seq` in the cache.
     pub fn cached(&self, seq: SeqId) -> &[TokenId] {
         self.cached.get(&seq).map_or(&[], Vec::as_slice)
@@ -77,6 +83,7 @@ impl TableModel {
             log_p: rows.iter().flatten().map(|p| p.ln() as f32).collect(),
             cached: HashMap::new(),
             capacity: usize::MAX,
+            forks: true,
             logits: Activations::default(),
         })
     }
@@ -124,6 +131,13 @@ impl StepModel for TableModel {
         } else if let Some(tokens) = self.cached.get_mut(&seq) {
             tokens.truncate(len);
         }
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        if self.forks {
+            self.cached.insert(to, self.cached(from).to_vec());
+        }
+        self.forks
     }
 }
 

@@ -1,5 +1,8 @@
 //! Logits, greedy continuations, likelihood and token ids against Hugging Face transformers.
 
+#[path = "parity/beam.rs"]
+mod beam;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -60,7 +60,7 @@ pub fn rope(device: &Device, x: &mut Activations, head_dim: usize, cos: &[f32], 
 pub fn silu_mul(device: &Device, x: &Activations, y: &mut Activations) {
     let ffn = x.cols() / 2;
     y.reshape(x.rows(), ffn);
-    kernels::silu_mul(device.cpu(), x.as_slice(), x.rows(), ffn, y.as_mut_slice());
+    kernels::activate_mul(device.cpu(), kernels::Activation::Silu, x.as_slice(), x.rows(), ffn, y.as_mut_slice());
 }
 
 /// `y += x`.

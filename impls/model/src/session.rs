@@ -11,6 +11,13 @@ pub trait StepModel: Send {
     fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull>;
     /// Forgets every cached entry of `seq` from `len` on; 0 frees the sequence.
     fn truncate(&mut self, seq: SeqId, len: usize);
+    /// Makes `to` remember what `from` does, replacing what `to` had. Gives back false where that cannot be done; `to` then
+    /// has no entries and the caller runs its tokens again.
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        let _ = from;
+        self.truncate(to, 0);
+        false
+    }
     /// Memory of its KV cache; nothing for a model without one.
     fn kv_bytes(&self) -> KvBytes {
         KvBytes::default()

@@ -137,6 +137,10 @@ impl StepModel for Session {
         self.kv.truncate(seq, len);
     }
 
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        self.kv.fork(from, to)
+    }
+
     fn kv_bytes(&self) -> KvBytes {
         self.kv.bytes()
     }

@@ -21,7 +21,7 @@ pub mod roofline;
 pub mod rope;
 pub mod vector;
 
-pub use activation::{gelu_tanh, gelu_tanh_mul, silu_mul};
+pub use activation::{Activation, activate, activate_mul};
 pub use attention::{online_softmax_update, scale_row, scores_tile, weighted_sum};
 pub use cpu::{Cpu, UnsupportedIsa};
 pub use exp::{exp, log_sum_exp, row_max, softmax_row};
@@ -29,5 +29,5 @@ pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};
 pub use ladder::{OPS, Problem, Rung, ladder};
 pub use linear::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
 pub use norm::{layer_norm, rms_norm};
-pub use rope::rope_half_split;
+pub use rope::{rope_half_split, rope_interleaved};
 pub use vector::{add_in_place, argmax, axpy, dot};

@@ -58,6 +58,10 @@ impl StepModel for Noted {
         self.session.truncate(seq, len);
     }
 
+    fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        self.session.fork(from, to)
+    }
+
     fn kv_bytes(&self) -> KvBytes {
         self.session.kv_bytes()
     }
@@ -87,7 +91,7 @@ impl NotedDecoder {
         std::mem::take(&mut *tally.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// One token at least; true while the sequence goes on.
+    /// Tokens that one call added.
     fn advance(&mut self, sequence: &mut Sequence) -> Result<usize> {
         let emitted = self.decoder.advance(std::slice::from_mut(sequence))?;
         Ok(emitted.iter().map(|e| e.tokens.len()).sum())
@@ -140,7 +144,8 @@ pub fn decode(held: &Held, tokens: usize, context: usize, repetition: u32) -> Re
     let mut made = decoder.advance(&mut sequence)?;
     NotedDecoder::take(&decoder.target);
     NotedDecoder::take(&decoder.draft);
-    let first = made;
+    // beam search has made it too and emits it later
+    let first = made.max(1);
     let clock = Stopwatch::start();
     while sequence.finished().is_none() {
         made += decoder.advance(&mut sequence)?;
@@ -213,7 +218,9 @@ pub fn generate(held: &Held, text: &str, prompts: usize, prompt_tokens: usize, n
         let clock = Stopwatch::start();
         while sequence.finished().is_none() {
             let n = decoder.advance(&mut sequence)?;
-            chunks.push(Chunk { at_ns: clock.ns(), n_tokens: n as u32 });
+            if n > 0 {
+                chunks.push(Chunk { at_ns: clock.ns(), n_tokens: n as u32 });
+            }
         }
         kv = decoder.decoder.target().kv_bytes();
         decoder.decoder.release(seq);

@@ -49,9 +49,7 @@ pub fn verify(held: &mut Held) -> Result<Reply> {
     let mut checks = vec![];
     for cell in &held.cells {
         let mut events = shared.clone();
-        if let DecodingSpec::Speculative(spec) = &cell.spec.decoding
-            && spec.sampling.is_none()
-        {
+        if cell.spec.decoding.keeps_greedy_tokens() && cell.spec.decoding != DecodingSpec::Greedy {
             let n = held.scenario().expect.lossless_tokens;
             if plain.is_none() {
                 plain = Some(continuation(engine, &DecodingSpec::Greedy, &prompt, n)?);

@@ -1,7 +1,7 @@
 //! The spec as a scenario writes it.
 
 use decoding::table::{TableError, TableModel};
-use decoding::{DecodingSpec, SamplingSpec, SpecError, SpeculativeSpec};
+use decoding::{BeamSpec, DecodingSpec, SamplingSpec, SpecError, SpeculativeSpec};
 use model::StepModel;
 use serde_json::json;
 
@@ -20,6 +20,8 @@ fn specs_parse_with_defaults_and_have_short_tags() {
         (json!({"kind": "sampled"}), "sampled-t1"),
         (json!({"kind": "sampled", "temperature": 0.8, "top_p": 0.95}), "sampled-t0.8-p0.95"),
         (json!({"kind": "sampled", "top_k": 40, "min_p": 0.1, "seed": 7}), "sampled-t1-k40-m0.1-s7"),
+        (json!({"kind": "beam"}), "beam-n4"),
+        (json!({"kind": "beam", "n_beams": 2, "length_penalty": 0.6, "early_stopping": true}), "beam-n2-lp0.6-early"),
         (json!({"kind": "speculative"}), "speculative-g4"),
         (json!({"kind": "speculative", "gamma": 2, "sampling": {}}), "speculative-g2-t1"),
     ];
@@ -49,7 +51,8 @@ fn unknown_keys_and_kinds_are_refused() {
         (json!({"kind": "sampled", "gamma": 4}), "gamma"),
         (json!({"kind": "speculative", "top_p": 0.9}), "top_p"),
         (json!({"kind": "speculative", "sampling": {"topp": 0.9}}), "topp"),
-        (json!({"kind": "beam"}), "beam"),
+        (json!({"kind": "viterbi"}), "viterbi"),
+        (json!({"kind": "beam", "beams": 4}), "beams"),
         (json!({"temperature": 1}), "kind"),
     ] {
         let error = parse(value).expect_err(word);
@@ -84,6 +87,13 @@ fn values_out_of_range_name_their_field() {
             let error = spec.validate().expect_err(field).to_string();
             assert!(error.starts_with(&format!("decoding.{field} = ")), "{error}");
         }
+    }
+    for (field, n_beams, length_penalty) in
+        [("n_beams", 0, 1.0), ("n_beams", 257, 1.0), ("length_penalty", 4, f64::NAN)]
+    {
+        let error = DecodingSpec::Beam(BeamSpec { n_beams, length_penalty, early_stopping: false }).validate();
+        let error = error.expect_err(field).to_string();
+        assert!(error.starts_with(&format!("decoding.{field} = ")), "{error}");
     }
     for gamma in [0, 17] {
         let error = DecodingSpec::Speculative(SpeculativeSpec { gamma, sampling: None }).validate();

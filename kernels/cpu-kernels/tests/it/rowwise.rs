@@ -2,8 +2,8 @@
 
 use crate::oracle::{assert_close, assert_same_bits, cpus, values};
 use cpu_kernels::{
-    add_in_place, argmax, axpy, dot, exp, gelu_tanh, gelu_tanh_mul, layer_norm, log_sum_exp, rms_norm, rope_half_split,
-    silu_mul, softmax_row,
+    Activation, activate, activate_mul, add_in_place, argmax, axpy, dot, exp, layer_norm, log_sum_exp, rms_norm,
+    rope_half_split, rope_interleaved, softmax_row,
 };
 use proptest::prelude::*;
 
@@ -76,11 +76,42 @@ fn avx2_and_avx512_agree_bit_for_bit() {
         let mut y = vec![0.0; 533];
         rms_norm(cpu, &x, 1, 533, &x, 1e-5, &mut y);
         all.extend(&y);
-        gelu_tanh(cpu, &mut y);
+        activate(cpu, Activation::GeluTanh, &mut y, 1, 533);
+        activate(cpu, Activation::Gelu, &mut y, 1, 533);
         all.extend(&y);
         results.push(all);
     }
     results.windows(2).for_each(|pair| assert_same_bits(&pair[0], &pair[1], "levels"));
+}
+
+/// erf by Simpson's rule on its integral.
+fn erf(x: f64) -> f64 {
+    let (n, h) = (2000, x.clamp(-7.0, 7.0) / 2000.0);
+    let f = |i: usize| (-(i as f64 * h).powi(2)).exp();
+    let inner: f64 = (1..n).map(|i| f(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    (f(0) + inner + f(n)) * h / 3.0 * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[test]
+fn interleaved_pairs_are_the_half_split_of_reordered_features() {
+    let (rows, heads, dim, rotary) = (3, 2, 12, 8);
+    let (x, angles) = (values(7, rows * heads * dim), values(8, rows * rotary / 2));
+    let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+    let mut interleaved = x.clone();
+    rope_interleaved(&mut interleaved, rows, heads * dim, heads, dim, rotary, &cos, &sin);
+    let place = |i: usize| if i >= rotary { i } else { i / 2 + i % 2 * rotary / 2 };
+    let mut split = x.clone();
+    for (to, from) in split.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
+        (0..dim).for_each(|i| to[place(i)] = from[i]);
+    }
+    for cpu in cpus(&[1]) {
+        let mut split = split.clone();
+        rope_half_split(&cpu, &mut split, rows, heads * dim, heads, dim, rotary, &cos, &sin);
+        for (got, want) in interleaved.chunks_exact(dim).zip(split.chunks_exact(dim)) {
+            let reordered: Vec<f32> = (0..dim).map(|i| want[place(i)]).collect();
+            assert_same_bits(got, &reordered, "interleaved");
+        }
+    }
 }
 
 proptest! {
@@ -128,14 +159,23 @@ proptest! {
     fn activations_match_f64(seed in 0u64..1000, rows in 1usize..4, ffn in 1usize..80) {
         let x: Vec<f32> = values(seed, rows * 2 * ffn).iter().map(|v| v * 10.0).collect();
         let silu = |g: f64| g / (1.0 + (-g).exp());
-        let gelu = |g: f64| 0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh());
+        let gelu = |g: f64| 0.5 * g * (1.0 + erf(g / 2f64.sqrt()));
+        let gelu_tanh = |g: f64| 0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh());
         for cpu in cpus(&[1]) {
-            for (name, f) in [("silu", &silu as &dyn Fn(f64) -> f64), ("gelu", &gelu)] {
+            let table: [(Activation, &dyn Fn(f64) -> f64); 4] = [
+                (Activation::Silu, &silu),
+                (Activation::GeluTanh, &gelu_tanh),
+                (Activation::Gelu, &gelu),
+                (Activation::Relu, &|g| g.max(0.0)),
+            ];
+            for (activation, f) in table {
+                let name = &format!("{activation:?}");
+                let mut plain = x.clone();
+                activate(&cpu, activation, &mut plain, rows, 2 * ffn);
+                let want: Vec<_> = x.iter().map(|&v| (f(v.into()), f64::from(v).abs())).collect();
+                assert_close(&plain, &want, 1e-6, name);
                 let mut y = vec![0.0; rows * ffn];
-                match name {
-                    "silu" => silu_mul(&cpu, &x, rows, ffn, &mut y),
-                    _ => gelu_tanh_mul(&cpu, &x, rows, ffn, &mut y),
-                }
+                activate_mul(&cpu, activation, &x, rows, ffn, &mut y);
                 let want: Vec<_> = (0..rows * ffn)
                     .map(|i| {
                         let (row, j) = (i / ffn, i % ffn);
