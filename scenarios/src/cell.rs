@@ -8,7 +8,7 @@ use results::summary::Role;
 
 use crate::diagnostic::Diagnostics;
 use crate::matrix::expand;
-use crate::scenario::{self, Scenario, Workload};
+use crate::scenario::{self, ModelPart, Scenario, Workload};
 
 /// What the id of the control cell ends with.
 pub const CONTROL_SUFFIX: &str = "#aa";
@@ -16,10 +16,13 @@ pub const CONTROL_SUFFIX: &str = "#aa";
 /// A cell of the matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
-    /// Tags of the axes joined by `+`, e.g. `flash+int8+contiguous+greedy+cpu`; the control's ends with `#aa`.
+    /// Tags of the axes joined by `+`, e.g. `flash+int8+contiguous+greedy+cpu`, after the model's where models vary; the
+    /// control's ends with `#aa`.
     pub id: String,
     /// The tags that vary in this scenario.
     pub label: String,
+    /// Its model; none in a scenario without one.
+    pub model: Option<ModelPart>,
     /// Its parts.
     pub spec: EngineSpec,
     /// Its place on the axes.

@@ -6,8 +6,11 @@ use std::sync::LazyLock;
 use engine::source::sha256_of;
 use engine::{EmbeddedModel, EngineError, Library, ModelSource};
 use model::Architecture;
+use model::transform::Transforms;
 use results::summary::ModelCard;
 use serde::Deserialize;
+
+use crate::scenario::ModelPart;
 
 /// A scenario inside the binary.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +124,13 @@ pub fn architecture(source: &ModelSource) -> Result<Option<Architecture>, Engine
     }
 }
 
+/// Sizes of the model that `part` of the scenario file `file` names, its transforms applied, as far as they are known.
+pub fn architecture_of(part: &ModelPart, file: Option<&Path>) -> Result<Option<Architecture>, EngineError> {
+    let known = architecture(&model_source(&part.source, file)?)?;
+    let changed = |a| part.transforms.architecture(&a).map_err(|e| EngineError::Mismatch(e.to_string()));
+    known.map(changed).transpose()
+}
+
 /// The part of `training.json` that a reader of results wants.
 #[derive(Deserialize)]
 struct Training {
@@ -143,8 +153,12 @@ struct Arguments {
     seed: u64,
 }
 
-/// What a reader should know about the model at `source`.
-pub fn model_card(source: &ModelSource, architecture: &Architecture) -> ModelCard {
+/// What a reader should know about the model `part`, whose checkpoint (as it is before its transforms) is open.
+pub fn model_card(part: &ModelPart, checkpoint: &engine::Checkpoint) -> ModelCard {
+    let source = &checkpoint.source;
+    // transforms that this architecture refuses have failed the model's cells already
+    let architecture =
+        &part.transforms.architecture(&checkpoint.architecture).unwrap_or(checkpoint.architecture.clone());
     let mut facts = vec![(
         "shape".to_string(),
         format!(
@@ -164,8 +178,19 @@ pub fn model_card(source: &ModelSource, architecture: &Architecture) -> ModelCar
         }
         ModelSource::Folder(_) | ModelSource::Hub { .. } => {}
     }
+    let mut shown = source.to_string();
+    if !part.transforms.is_empty() {
+        shown += &format!("[{}]", part.transforms.tag());
+        facts.push(("transforms".into(), json_of(&part.transforms)));
+    }
     let parameters = architecture.parameters();
-    ModelCard { source: source.to_string(), parameters, f32_bytes: 4 * parameters, facts }
+    ModelCard { source: shown, parameters, f32_bytes: 4 * parameters, facts }
+}
+
+/// Transforms as JSON, for provenance.
+pub fn json_of(transforms: &Transforms) -> String {
+    // a struct of numbers and names has no way to fail
+    serde_json::to_string(transforms).unwrap_or_default()
 }
 
 fn training_facts(name: &str) -> Vec<(String, String)> {

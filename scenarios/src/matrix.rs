@@ -9,18 +9,19 @@ use results::summary::Role;
 use weights::WeightsSpec;
 
 use crate::cell::Cell;
-use crate::scenario::{Scenario, Workload};
+use crate::scenario::{ModelPart, Scenario, Workload};
 
 /// The axes, in the order of ids and columns.
-pub const AXES: [&str; 5] = ["attention", "weights", "kv", "decoding", "device"];
+pub const AXES: [&str; 6] = ["model", "attention", "weights", "kv", "decoding", "device"];
 
 /// Most cells of one scenario.
 pub const MOST_CELLS: usize = 256;
 
 /// Tags of each axis's list; an axis that does not vary has the one part that all cells share.
-pub fn lists(scenario: &Scenario) -> [Vec<String>; 5] {
+pub fn lists(scenario: &Scenario) -> [Vec<String>; 6] {
     let parts = Lists::of(scenario);
     [
+        parts.model.iter().map(model_tag).collect(),
         parts.attention.iter().map(AttentionSpec::tag).collect(),
         parts.weights.iter().map(WeightsSpec::tag).collect(),
         parts.kv.iter().map(KvSpec::tag).collect(),
@@ -30,9 +31,10 @@ pub fn lists(scenario: &Scenario) -> [Vec<String>; 5] {
 }
 
 /// Tags that `[reference]` names.
-pub fn reference_tags(scenario: &Scenario) -> [Option<String>; 5] {
+pub fn reference_tags(scenario: &Scenario) -> [Option<String>; 6] {
     let r = &scenario.reference;
     [
+        r.model.as_ref().map(ModelPart::tag),
         r.attention.as_ref().map(AttentionSpec::tag),
         r.weights.as_ref().map(WeightsSpec::tag),
         r.kv.as_ref().map(KvSpec::tag),
@@ -41,7 +43,13 @@ pub fn reference_tags(scenario: &Scenario) -> [Option<String>; 5] {
     ]
 }
 
+/// `none` in a scenario without a model.
+fn model_tag(model: &Option<ModelPart>) -> String {
+    model.as_ref().map_or("none".into(), ModelPart::tag)
+}
+
 struct Lists {
+    model: Vec<Option<ModelPart>>,
     attention: Vec<AttentionSpec>,
     weights: Vec<WeightsSpec>,
     kv: Vec<KvSpec>,
@@ -60,7 +68,9 @@ fn or_shared<T: Clone>(list: &[T], shared: &Option<T>, default: T) -> Vec<T> {
 impl Lists {
     fn of(scenario: &Scenario) -> Lists {
         let (m, e) = (&scenario.matrix, &scenario.engine);
+        let models: Vec<_> = scenario.models().into_iter().map(Some).collect();
         Lists {
+            model: if models.is_empty() { vec![None] } else { models },
             attention: or_shared(&m.attention, &e.attention, AttentionSpec::Flash(FlashSpec::default())),
             weights: or_shared(&m.weights, &e.weights, WeightsSpec::F32),
             kv: or_shared(&m.kv, &e.kv, KvSpec::default()),
@@ -69,7 +79,13 @@ impl Lists {
         }
     }
 
-    fn product(&self) -> Vec<EngineSpec> {
+    /// Every combination, the model varying slowest.
+    fn product(&self) -> Vec<(Option<ModelPart>, EngineSpec)> {
+        let specs = self.specs();
+        self.model.iter().flat_map(|model| specs.iter().map(|spec| (model.clone(), spec.clone()))).collect()
+    }
+
+    fn specs(&self) -> Vec<EngineSpec> {
         let mut specs = vec![];
         for device in &self.device {
             for attention in &self.attention {
@@ -92,8 +108,8 @@ impl Lists {
     }
 }
 
-fn tags(spec: &EngineSpec) -> [String; 5] {
-    [spec.attention.tag(), spec.weights.tag(), spec.kv.tag(), spec.decoding.tag(), spec.device.tag()]
+fn tags(model: &Option<ModelPart>, spec: &EngineSpec) -> [String; 6] {
+    [model_tag(model), spec.attention.tag(), spec.weights.tag(), spec.kv.tag(), spec.decoding.tag(), spec.device.tag()]
 }
 
 /// Every cell of `scenario`.
@@ -102,21 +118,21 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
     let wanted = reference_tags(scenario);
     let reference: Vec<&str> =
         lists.iter().zip(&wanted).map(|(list, tag)| tag.as_deref().unwrap_or_else(|| &list[0])).collect();
-    let facts = PlanFacts {
-        has_draft: scenario.model.as_ref().is_some_and(|m| m.draft.is_some()),
-        random_weights: scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:")),
-    };
     let varies: Vec<bool> = lists.iter().map(|list| list.len() > 1).collect();
-    let model = scenario.model.as_ref().map_or("none", |m| m.source.as_str());
-    let cell = |spec: EngineSpec| {
-        let tags = tags(&spec);
+    let cell = |(part, spec): (Option<ModelPart>, EngineSpec)| {
+        let tags = tags(&part, &spec);
+        let facts = PlanFacts {
+            has_draft: scenario.draft().is_some(),
+            random_weights: part.as_ref().is_some_and(ModelPart::is_random),
+        };
         let role = if tags.iter().eq(reference.iter()) { Role::Reference } else { Role::Candidate };
         let label = label(&tags, &varies);
-        let id = tags.join("+");
+        // the model is part of an id only where it varies: ids of the others stay comparable between scenarios
+        let id = tags[usize::from(!varies[0])..].join("+");
         let unsupported = spec.plan(facts).err().map(|refusal| refusal.to_string());
-        let [attention, weights, kv, decoding, device] = tags;
-        let axes = Axes { model: model.into(), attention, weights, kv, decoding, device };
-        Cell { id, label, spec, axes, role, unsupported }
+        let [model, attention, weights, kv, decoding, device] = tags;
+        let axes = Axes { model, attention, weights, kv, decoding, device };
+        Cell { id, label, model: part, spec, axes, role, unsupported }
     };
     let mut cells: Vec<Cell> = Lists::of(scenario).product().into_iter().map(cell).collect();
     // stable: the other cells keep the order of the lists
@@ -133,11 +149,11 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
 }
 
 /// The tags of the axes that vary; when none does, those that say most.
-fn label(tags: &[String; 5], varies: &[bool]) -> String {
+fn label(tags: &[String; 6], varies: &[bool]) -> String {
     let varying: Vec<&str> =
         tags.iter().zip(varies).filter(|(_, varies)| **varies).map(|(tag, _)| tag.as_str()).collect();
     match varying.is_empty() {
-        true => format!("{} · {}", tags[0], tags[1]),
+        true => format!("{} · {}", tags[1], tags[2]),
         false => varying.join(" · "),
     }
 }
@@ -192,6 +208,23 @@ mod tests {
         assert_eq!(skipped, [false, true, true, true, false]);
         let reason = cells(text)[1].unsupported.clone().unwrap_or_default();
         assert!(reason.contains("draft"), "{reason}");
+    }
+
+    #[test]
+    fn models_are_an_axis() {
+        let text = "name = \"a\"\nquestion = \"q\"\n[model]\nsource = \"embedded:base\"\n[matrix]\n\
+                    model = [\"embedded:base\", { source = \"embedded:base\", kv_heads = { groups = 1, method = \"first\" } }]\n\
+                    weights = [\"f32\", \"f16\"]\n[reference]\nmodel = \"embedded:base\"\n[[workload]]\nkind = \"decode\"\ntokens = 4\n";
+        let ids: Vec<String> = cells(text).into_iter().map(|c| c.id).collect();
+        let expected = ["", "", "[kv1-first]", "[kv1-first]", ""].map(|changed| format!("embedded:base{changed}"));
+        let weights = ["f32", "f16", "f32", "f16", "f32"];
+        for (i, id) in ids.iter().enumerate() {
+            let end = if i == 4 { "#aa" } else { "" };
+            assert_eq!(*id, format!("{}+flash+{}+contiguous+greedy+cpu{end}", expected[i], weights[i]));
+        }
+        let one = text.replace("\"embedded:base\", {", "{").replace("model = \"embedded:base\"", "");
+        assert_eq!(cells(&one)[0].axes.model, "embedded:base[kv1-first]");
+        assert_eq!(cells(&one)[0].id, "flash+f32+contiguous+greedy+cpu", "a model that does not vary is not in ids");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The scenario: what a TOML file may say. Only these types derive `Deserialize`; once parsed, they are trusted.
 
 mod claim;
+mod model;
 mod parse;
 mod validate;
 mod workload;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use weights::WeightsSpec;
 
 pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Statistic};
+pub use model::ModelPart;
 pub use parse::{parse, read};
 pub use workload::{Kernel, Protocol, Workload};
 
@@ -30,7 +32,7 @@ pub struct Scenario {
     /// Seed of everything random.
     #[serde(default = "one")]
     pub seed: u64,
-    /// Checkpoints; a scenario of kernels or identities alone needs none.
+    /// Checkpoints of every cell, unless the matrix lists models; a scenario of kernels or identities alone needs none.
     pub model: Option<ModelChoice>,
     /// Calibration text of quantizers that need one.
     pub calibration: Option<Calibration>,
@@ -83,44 +85,64 @@ pub struct Calibration {
 
 /// One part per axis, each optional.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Parts {
+    /// Model; absent means the one of `[model]`.
+    pub model: Option<ModelPart>,
     /// Attention variant.
-    #[serde(default, deserialize_with = "crate::part::optional")]
+    #[serde(deserialize_with = "crate::part::optional")]
     pub attention: Option<AttentionSpec>,
     /// Weights.
-    #[serde(default, deserialize_with = "crate::part::optional")]
+    #[serde(deserialize_with = "crate::part::optional")]
     pub weights: Option<WeightsSpec>,
     /// KV cache.
-    #[serde(default, deserialize_with = "crate::part::optional")]
+    #[serde(deserialize_with = "crate::part::optional")]
     pub kv: Option<KvSpec>,
     /// Decoding.
-    #[serde(default, deserialize_with = "crate::part::optional")]
+    #[serde(deserialize_with = "crate::part::optional")]
     pub decoding: Option<DecodingSpec>,
     /// Device.
-    #[serde(default, deserialize_with = "crate::part::optional")]
+    #[serde(deserialize_with = "crate::part::optional")]
     pub device: Option<DeviceSpec>,
 }
 
 /// Lists of parts; an empty list means the axis does not vary.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Matrix {
+    /// Models; an empty list means the one of `[engine]` or `[model]`.
+    pub model: Vec<ModelPart>,
     /// Attention variants.
-    #[serde(default, deserialize_with = "crate::part::list")]
+    #[serde(deserialize_with = "crate::part::list")]
     pub attention: Vec<AttentionSpec>,
     /// Weights.
-    #[serde(default, deserialize_with = "crate::part::list")]
+    #[serde(deserialize_with = "crate::part::list")]
     pub weights: Vec<WeightsSpec>,
     /// KV caches.
-    #[serde(default, deserialize_with = "crate::part::list")]
+    #[serde(deserialize_with = "crate::part::list")]
     pub kv: Vec<KvSpec>,
     /// Decoding methods.
-    #[serde(default, deserialize_with = "crate::part::list")]
+    #[serde(deserialize_with = "crate::part::list")]
     pub decoding: Vec<DecodingSpec>,
     /// Devices.
-    #[serde(default, deserialize_with = "crate::part::list")]
+    #[serde(deserialize_with = "crate::part::list")]
     pub device: Vec<DeviceSpec>,
+}
+
+impl Scenario {
+    /// The models of its cells: the matrix's, else the one that all cells share; empty where none is named.
+    pub fn models(&self) -> Vec<ModelPart> {
+        let shared = || self.engine.model.clone().or_else(|| self.model.as_ref().map(|m| ModelPart::plain(&m.source)));
+        match self.matrix.model.as_slice() {
+            [] => shared().into_iter().collect(),
+            list => list.to_vec(),
+        }
+    }
+
+    /// The draft that every cell may use.
+    pub fn draft(&self) -> Option<&str> {
+        self.model.as_ref()?.draft.as_deref()
+    }
 }
 
 /// How long and how often to measure.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
+use model::transform::Transforms;
 use model::{Architecture, EncoderDecoderShape, TokenId};
 
 pub use hub::HubClient;
@@ -130,6 +131,8 @@ pub struct Checkpoint {
     pub tensors: Box<dyn Tensors>,
     /// Tokenizer; random weights have none.
     pub tokenizer: Option<Tokenizer>,
+    /// What was changed since it was read.
+    pub transforms: Transforms,
     files: Vec<PathBuf>,
     embedded: Option<&'static [u8]>,
 }
@@ -152,6 +155,7 @@ impl Checkpoint {
                     architecture,
                     tensors,
                     tokenizer: None,
+                    transforms: Transforms::default(),
                     files: vec![],
                     embedded: None,
                 })
@@ -178,6 +182,7 @@ impl Checkpoint {
             architecture,
             tensors,
             tokenizer: Some(tokenizer),
+            transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),
         })
@@ -199,7 +204,29 @@ impl Checkpoint {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(EngineError::Io { file, source: e }),
         };
-        Ok(Checkpoint { source: source.clone(), architecture, tensors, tokenizer, files, embedded: None })
+        let (source, transforms) = (source.clone(), Transforms::default());
+        Ok(Checkpoint { source, architecture, tensors, tokenizer, transforms, files, embedded: None })
+    }
+
+    /// The checkpoint with `transforms` applied to its tensors and architecture.
+    pub fn transformed(self, transforms: &Transforms) -> Result<Checkpoint, EngineError> {
+        let (architecture, tensors) = transforms
+            .apply(self.architecture, self.tensors)
+            .map_err(|error| EngineError::Mismatch(format!("{}: {error}", self.source)))?;
+        Ok(Checkpoint { architecture, tensors, transforms: transforms.clone(), ..self })
+    }
+
+    /// Whether both checkpoints cut text into the same tokens, as far as a probe can tell.
+    pub fn reads_like(&self, other: &Checkpoint) -> Result<bool, EngineError> {
+        const PROBE: &str = "The tokenizers must agree, naïve café 1234.";
+        if self.architecture.vocab_size != other.architecture.vocab_size {
+            return Ok(false);
+        }
+        match (&self.tokenizer, &other.tokenizer) {
+            (Some(a), Some(b)) => Ok(a.len() == b.len() && a.encode(PROBE)? == b.encode(PROBE)?),
+            (None, None) => Ok(true),
+            _ => Ok(false),
+        }
     }
 
     /// Whether the weights are random numbers.

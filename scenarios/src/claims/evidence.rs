@@ -26,13 +26,15 @@ impl<'a> Evidence<'a> {
     pub fn cell(&self, select: &Select) -> Result<&'a Cell, String> {
         let reference = &self.scenario.reference().axes;
         let wanted = [
+            select.model.as_ref().unwrap_or(&reference.model),
             select.attention.as_ref().unwrap_or(&reference.attention),
             select.weights.as_ref().unwrap_or(&reference.weights),
             select.kv.as_ref().unwrap_or(&reference.kv),
             select.decoding.as_ref().unwrap_or(&reference.decoding),
             select.device.as_ref().unwrap_or(&reference.device),
         ];
-        let tags = |axes: &'a Axes| [&axes.attention, &axes.weights, &axes.kv, &axes.decoding, &axes.device];
+        let tags =
+            |axes: &'a Axes| [&axes.model, &axes.attention, &axes.weights, &axes.kv, &axes.decoding, &axes.device];
         let mut cells = self.scenario.cells.iter().filter(|c| c.role != Role::AaControl);
         cells.find(|c| tags(&c.axes) == wanted).ok_or_else(|| {
             let tags: Vec<&str> = wanted.iter().map(|tag| tag.as_str()).collect();

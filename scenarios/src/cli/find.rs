@@ -47,11 +47,9 @@ pub fn resolve(found: Found, sets: &[String]) -> Result<ResolvedScenario, Failur
 
 /// Nothing in the scenario may be longer than the positions its models know.
 fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
-    let Some(choice) = &resolved.scenario.model else { return Ok(()) };
     let file = resolved.file.as_deref();
-    for (field, given) in [("source", Some(&choice.source)), ("draft", choice.draft.as_ref())] {
-        let Some(given) = given else { continue };
-        let source = library::model_source(given, file).usage()?;
+    for (field, given) in sources(&resolved.scenario) {
+        let source = library::model_source(&given, file).usage()?;
         // a hub model that is not here yet is checked when its engine is built
         let Some(architecture) = library::architecture(&source).failed()? else { continue };
         let limit = architecture.max_positions;
@@ -59,7 +57,7 @@ fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
         let span = Document::parse(&resolved.source_text).map_or(0..0, |document| document.span(&path, At::Value));
         let shown = file.map_or(resolved.scenario.name.clone(), |f| f.display().to_string());
         let diagnostic = Diagnostic {
-            title: format!("`{path}`: {what} is more than the {limit} positions of model.{field} = \"{given}\""),
+            title: format!("`{path}`: {what} is more than the {limit} positions of {field} = \"{given}\""),
             span,
             label: format!("at most {limit}"),
             help: "shorten it, or choose a model with a longer context".into(),
@@ -67,6 +65,18 @@ fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
         return Err(Diagnostics::one(&shown, &resolved.source_text, diagnostic)).usage();
     }
     Ok(())
+}
+
+/// Every checkpoint that the cells use, with the field that names it.
+fn sources(scenario: &Scenario) -> Vec<(&'static str, String)> {
+    let field = match (&scenario.matrix.model[..], &scenario.engine.model) {
+        ([], None) => "model.source",
+        ([], Some(_)) => "engine.model",
+        _ => "matrix.model",
+    };
+    let mut found: Vec<_> = scenario.models().into_iter().map(|part| (field, part.source)).collect();
+    found.extend(scenario.draft().map(|draft| ("model.draft", draft.to_string())));
+    found
 }
 
 /// The first field that asks for more than `limit` positions, and what it asks for in words.
@@ -101,10 +111,9 @@ fn too_long(scenario: &Scenario, limit: usize) -> Option<(String, String)> {
 
 /// Brings every hub repository that the scenario names into the cache, once, before workers ask for it.
 pub fn fetch_models(resolved: &ResolvedScenario) -> Result<(), Failure> {
-    let Some(choice) = &resolved.scenario.model else { return Ok(()) };
-    for given in [Some(&choice.source), choice.draft.as_ref()].into_iter().flatten() {
+    for (_, given) in sources(&resolved.scenario) {
         if let engine::ModelSource::Hub { repo, revision } =
-            library::model_source(given, resolved.file.as_deref()).usage()?
+            library::model_source(&given, resolved.file.as_deref()).usage()?
         {
             library::models().hub.fetch(&repo, &revision).failed()?;
         }

@@ -8,7 +8,7 @@ use super::table::{bytes, table};
 use super::{Blame, Failure, Outcome, PASS, Shape, find, json, print};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::library;
-use crate::scenario::Workload;
+use crate::scenario::{ModelPart, Workload};
 
 /// The command `plan`.
 #[derive(Args)]
@@ -28,7 +28,7 @@ pub struct Plan {
 struct Planned<'a> {
     scenario: &'a str,
     question: &'a str,
-    model: Option<&'a str>,
+    models: Vec<String>,
     workloads: Vec<String>,
     claims: Vec<&'a str>,
     /// Seconds of timed repetitions; building, checking and scoring come on top.
@@ -62,20 +62,19 @@ impl Plan {
 
 fn plan(resolved: &ResolvedScenario) -> Result<Planned<'_>, Failure> {
     let scenario = &resolved.scenario;
-    let parameters = match &scenario.model {
-        Some(choice) => {
-            let source = library::model_source(&choice.source, resolved.file.as_deref()).usage()?;
-            library::architecture(&source).failed()?.map(|a| a.parameters())
-        }
-        None => None,
-    };
+    let models = scenario.models();
+    let mut parameters = vec![];
+    for part in &models {
+        parameters.push(library::architecture_of(part, resolved.file.as_deref()).usage()?.map(|a| a.parameters()));
+    }
     let cell = |cell: &'_ Cell| -> Option<u64> {
-        parameters.map(|n| (n as f64 * cell.spec.weights.bits_per_weight() / 8.0) as u64)
+        let of = models.iter().position(|part| Some(part) == cell.model.as_ref())?;
+        parameters[of].map(|n| (n as f64 * cell.spec.weights.bits_per_weight() / 8.0) as u64)
     };
     Ok(Planned {
         scenario: &scenario.name,
         question: scenario.question.trim(),
-        model: scenario.model.as_ref().map(|m| m.source.as_str()),
+        models: models.iter().map(ModelPart::tag).collect(),
         workloads: scenario.workloads.iter().map(Workload::name).collect(),
         claims: scenario.claims.iter().map(|c| c.id.as_str()).collect(),
         timed_seconds: scenario.budget.seconds,
@@ -110,7 +109,7 @@ fn in_words(planned: &Planned<'_>) -> String {
         "{}\n\n{cells}\n{} cells run, {skipped} skipped; model: {}; workloads: {}; claims: {claims}\ntimed repetitions take at most {} s; building, checking and scoring come on top\n",
         planned.question,
         planned.cells.len() - skipped,
-        planned.model.unwrap_or("none"),
+        if planned.models.is_empty() { "none".into() } else { planned.models.join(", ") },
         planned.workloads.join(", "),
         planned.timed_seconds,
     )

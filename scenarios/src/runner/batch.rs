@@ -6,6 +6,7 @@ use results::observation::Status;
 use results::summary::Role;
 
 use super::Session;
+use crate::cell::Cell;
 use crate::machine;
 use crate::worker::open_models;
 
@@ -17,7 +18,7 @@ const OVERHEAD: f64 = 64e6;
 /// Indices of live cells, in batches.
 pub fn batches(session: &Session) -> Vec<Vec<usize>> {
     let timed: Vec<usize> = (0..session.live.len()).filter(|&i| session.live[i].status == Status::Ok).collect();
-    let bytes: Vec<f64> = (0..session.live.len()).map(|_| worker_bytes(session)).collect();
+    let bytes: Vec<f64> = session.live.iter().map(|live| worker_bytes(session, &live.cell)).collect();
     split(&timed, &bytes, |i| session.live[i].cell.role != Role::Candidate, machine::available_memory() as f64 * SHARE)
 }
 
@@ -41,9 +42,9 @@ fn split(cells: &[usize], bytes: &[f64], always: impl Fn(usize) -> bool, room: f
 }
 
 /// An upper bound: f32 weights twice (embedding and a tied head are both kept), target and draft.
-fn worker_bytes(session: &Session) -> f64 {
+fn worker_bytes(session: &Session, cell: &Cell) -> f64 {
     let of = |c: &Checkpoint| 1.3 * 4.0 * c.architecture.parameters() as f64;
-    match open_models(&session.scenario) {
+    match open_models(&session.scenario, cell.model.as_ref()) {
         Ok(Some(models)) => OVERHEAD + of(&models.target) + models.draft.as_ref().map_or(0.0, of),
         _ => OVERHEAD,
     }

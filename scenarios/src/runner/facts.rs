@@ -9,6 +9,7 @@ use results::trace::Roof;
 use crate::cell::ResolvedScenario;
 use crate::library;
 use crate::machine;
+use crate::scenario::ModelPart;
 use crate::stopwatch::utc_now;
 use crate::text;
 use crate::worker::open_models;
@@ -39,16 +40,30 @@ pub fn of_run(run_id: &str, scenario: &ResolvedScenario, command: &str, threads:
         facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
         facts.push((format!("text_bytes {name}"), text.len().to_string()));
     }
-    if let Some(models) = open_models(scenario)? {
-        for (role, checkpoint) in [("model", Some(&models.target)), ("draft", models.draft.as_ref())] {
+    facts.extend(of_models(scenario)?);
+    Ok(scoped(run_id, "run", facts))
+}
+
+/// Sources, hashes and transforms of every model; keys say which where there are several.
+fn of_models(scenario: &ResolvedScenario) -> Result<Vec<(String, String)>> {
+    let parts = scenario.scenario.models();
+    let mut facts = vec![];
+    for (i, part) in parts.iter().enumerate() {
+        let Some(models) = open_models(scenario, Some(part))? else { continue };
+        let of = if parts.len() > 1 { format!(" {}", part.tag()) } else { String::new() };
+        if !part.transforms.is_empty() {
+            facts.push((format!("model_transforms{of}"), library::json_of(&part.transforms)));
+        }
+        let draft = models.draft.as_ref().filter(|_| i == 0);
+        for (role, of, checkpoint) in [("model", of.as_str(), Some(&models.target)), ("draft", "", draft)] {
             let Some(checkpoint) = checkpoint else { continue };
-            facts.push((format!("{role}_source"), checkpoint.source.to_string()));
+            facts.push((format!("{role}_source{of}"), checkpoint.source.to_string()));
             for (file, digest) in checkpoint.hashes()? {
-                facts.push((format!("{role}_sha256 {file}"), digest));
+                facts.push((format!("{role}_sha256{of} {file}"), digest));
             }
         }
     }
-    Ok(scoped(run_id, "run", facts))
+    Ok(facts)
 }
 
 /// Refuses to continue a run whose numbers would not belong together: other weights, texts, scenario or processor.
@@ -102,11 +117,13 @@ fn texts(scenario: &ResolvedScenario) -> Vec<String> {
 
 /// Cards of the scenario's models; one that cannot be opened has failed its cells already.
 pub fn model_cards(scenario: &ResolvedScenario) -> Vec<ModelCard> {
-    match open_models(scenario) {
-        Ok(Some(models)) => {
-            let all = [Some(&models.target), models.draft.as_ref()];
-            all.into_iter().flatten().map(|c| library::model_card(&c.source, &c.architecture)).collect()
+    let (mut cards, mut draft) = (vec![], None);
+    for part in scenario.scenario.models() {
+        if let Ok(Some(models)) = open_models(scenario, Some(&part)) {
+            cards.push(library::model_card(&part, &models.target));
+            draft = models.draft.as_ref().map(|d| library::model_card(&ModelPart::plain(&d.source.to_string()), d));
         }
-        _ => vec![],
     }
+    cards.extend(draft);
+    cards
 }

@@ -6,7 +6,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Scenario, Workload};
+use super::{ModelPart, Scenario, Workload};
 use crate::diagnostic::{At, nearest};
 use crate::library;
 use crate::matrix::{self, AXES};
@@ -133,20 +133,22 @@ fn budget(scenario: &Scenario, faults: &mut Faults<'_>) {
 }
 
 fn models(scenario: &Scenario, faults: &mut Faults<'_>) {
-    match &scenario.model {
-        Some(choice) => {
-            check_source("model.source", &choice.source, faults);
-            if let Some(draft) = &choice.draft {
-                check_source("model.draft", draft, faults);
-            }
+    if let Some(choice) = &scenario.model {
+        check_source("model.source", &choice.source, faults);
+        if let Some(draft) = &choice.draft {
+            check_source("model.draft", draft, faults);
         }
-        None => {
-            let needing = scenario.workloads.iter().position(Workload::needs_model);
-            if let Some(i) = needing {
-                let title = "this workload runs a model, and the scenario names none";
-                faults.add(format!("workload[{i}]"), title, "add [model] with source = \"embedded:base\"");
-            }
-        }
+    }
+    let in_matrix = scenario.matrix.model.iter().enumerate().map(|(i, part)| (format!("matrix.model[{i}]"), part));
+    let shared = scenario.engine.model.iter().map(|part| ("engine.model".to_string(), part));
+    for (path, part) in in_matrix.chain(shared) {
+        check_model(&path, part, faults);
+    }
+    if scenario.models().is_empty()
+        && let Some(i) = scenario.workloads.iter().position(Workload::needs_model)
+    {
+        let title = "this workload runs a model, and the scenario names none";
+        faults.add(format!("workload[{i}]"), title, "add [model] with source = \"embedded:base\"");
     }
     if let Some(calibration) = &scenario.calibration {
         workload::check_text("calibration.text", &calibration.text, faults);
@@ -157,6 +159,21 @@ fn models(scenario: &Scenario, faults: &mut Faults<'_>) {
             "must be at least 2",
             "256 is the default",
         );
+    }
+}
+
+/// The source exists, and its architecture, where it is known without reading weights, allows the transforms.
+fn check_model(path: &str, part: &ModelPart, faults: &mut Faults<'_>) {
+    let before = faults.list.len();
+    check_source(path, &part.source, faults);
+    if faults.list.len() > before || part.transforms.is_empty() {
+        return;
+    }
+    let known = library::model_source(&part.source, faults.file).and_then(|source| library::architecture(&source));
+    if let Ok(Some(architecture)) = known
+        && let Err(error) = part.transforms.architecture(&architecture)
+    {
+        faults.add(path, error.to_string(), "a transform is applied to the checkpoint's own architecture");
     }
 }
 
@@ -207,7 +224,8 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
         }
     }
     let needs_text = |spec: &weights::WeightsSpec| spec.needs_calibration();
-    let random = scenario.model.as_ref().is_some_and(|m| m.source.starts_with("random:"));
+    let models = scenario.models();
+    let random = !models.is_empty() && models.iter().all(ModelPart::is_random);
     if scenario.calibration.is_none() && !random {
         let in_matrix = scenario.matrix.weights.iter().position(needs_text).map(|i| format!("matrix.weights[{i}]"));
         let in_engine =

@@ -1,6 +1,6 @@
 //! A cell held by a worker: its engine, and the workloads it can run.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use engine::{BuildOptions, Checkpoint, Engine, ModelSource};
 use model::{Device, TokenId};
 use results::trace::{Event, Roof, Trace};
@@ -10,7 +10,7 @@ use crate::cell::{Cell, ResolvedScenario};
 use crate::library;
 use crate::machine;
 use crate::protocol::{Build, Reply};
-use crate::scenario::{Scenario, Workload};
+use crate::scenario::{ModelPart, Scenario, Workload};
 use crate::stopwatch::Stopwatch;
 use crate::text;
 
@@ -57,7 +57,7 @@ impl Held {
         let cells = build.cells.iter().map(find).collect::<Result<Vec<_>>>()?;
         let first = cells.first().context("no cell to build")?.clone();
         let device = first.spec.device.open(build.threads)?;
-        let models = open_models(&resolved)?;
+        let models = ready_models(&resolved, first.model.as_ref())?;
         let (mut engine, mut reference) = (None, None);
         if let Some(models) = &models {
             // any cell of the group may need the draft, so the engine is built for the one that does
@@ -68,7 +68,7 @@ impl Held {
             let reference_cell = resolved.reference();
             if build.with_reference && !same_forward(reference_cell, &first) {
                 let device = reference_cell.spec.device.open(build.threads)?;
-                reference = Some(build_engine(&resolved, models, &reference_cell.spec, &device)?);
+                reference = Some(build_reference(&resolved, models, &first, &device)?);
             }
         }
         let kernel_path = engine.as_ref().map_or_else(|| device.cpu().isa().name().to_string(), Engine::kernel_path);
@@ -119,9 +119,14 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full } => {
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                sweep::attention(self, lengths, &shape, *full, repetition)?
+                let modes: &[sweep::Mode] = match (decode, full) {
+                    (true, _) => &[sweep::Mode::Decode],
+                    (false, true) => &[sweep::Mode::Causal, sweep::Mode::Full],
+                    (false, false) => &[sweep::Mode::Causal],
+                };
+                sweep::attention(self, lengths, &shape, modes, *batch, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
@@ -142,6 +147,9 @@ impl Held {
         let mut facts = vec![];
         if let Some(models) = &self.models {
             facts.push(("model".into(), models.target.source.to_string()));
+            if !models.target.transforms.is_empty() {
+                facts.push(("model_transforms".into(), library::json_of(&models.target.transforms)));
+            }
             if let Some(draft) = &models.draft {
                 facts.push(("draft".into(), draft.source.to_string()));
             }
@@ -166,18 +174,42 @@ impl From<Vec<Event>> for Outcome {
 
 /// Whether two cells compute the same logits: they differ in decoding at most.
 pub fn same_forward(a: &Cell, b: &Cell) -> bool {
+    let same_model = a.model == b.model;
     let (a, b) = (&a.spec, &b.spec);
-    (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
+    same_model && (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
 }
 
-/// Opens the checkpoints a scenario names.
-pub fn open_models(resolved: &ResolvedScenario) -> Result<Option<Models>> {
-    let Some(choice) = &resolved.scenario.model else { return Ok(None) };
-    let open = |source: &String| -> Result<Checkpoint> {
+/// Opens the checkpoints of a cell whose model is `part`, as they are before its transforms.
+pub fn open_models(resolved: &ResolvedScenario, part: Option<&ModelPart>) -> Result<Option<Models>> {
+    let Some(part) = part else { return Ok(None) };
+    let open = |source: &str| -> Result<Checkpoint> {
         let source: ModelSource = library::model_source(source, resolved.file.as_deref())?;
         Ok(Checkpoint::open(&source, &library::models())?)
     };
-    Ok(Some(Models { target: open(&choice.source)?, draft: choice.draft.as_ref().map(open).transpose()? }))
+    Ok(Some(Models { target: open(&part.source)?, draft: resolved.scenario.draft().map(open).transpose()? }))
+}
+
+/// The same with the target changed as `part` says: what an engine is built from.
+fn ready_models(resolved: &ResolvedScenario, part: Option<&ModelPart>) -> Result<Option<Models>> {
+    let (Some(part), Some(models)) = (part, open_models(resolved, part)?) else { return Ok(None) };
+    Ok(Some(Models { target: models.target.transformed(&part.transforms)?, draft: models.draft }))
+}
+
+/// The reference cell's engine, whose likelihoods those of `first` are compared with token by token.
+fn build_reference(resolved: &ResolvedScenario, models: &Models, first: &Cell, device: &Device) -> Result<Engine> {
+    let cell = resolved.reference();
+    if cell.model == first.model {
+        return build_engine(resolved, models, &cell.spec, device);
+    }
+    let own = ready_models(resolved, cell.model.as_ref())?.context("the reference cell has no model")?;
+    if !own.target.reads_like(&models.target)? {
+        bail!(
+            "{} and the reference cell's {} cut text into different tokens, so their likelihoods cannot be compared token by token; give them scenarios of their own",
+            models.target.source,
+            own.target.source
+        );
+    }
+    build_engine(resolved, &own, &cell.spec, device)
 }
 
 /// Builds the engine of `spec`, with progress.

@@ -1,21 +1,16 @@
 //! Layers of both stacks: attention and feed-forward sublayers, each with its residual sum and its norm.
 
-use cpu_kernels as kernels;
-use cpu_kernels::Activation;
-
 use super::shape::EncoderDecoderShape;
-use crate::block::{Matrix, MatrixValues};
+use crate::architecture::NormKind;
+use crate::block::{Matrix, MatrixValues, NormWeights};
 use crate::checkpoint::{CheckpointError, TensorData, Tensors};
 use crate::{Activations, Attention, Device, HeadShape, KvCache, Linear, Step, ops};
 
 /// Makes a matrix product of a matrix; the first argument says which one in errors.
 pub type MakeLinear<'a, E> = &'a mut dyn FnMut(&str, &Matrix) -> Result<Box<dyn Linear>, E>;
 
-/// A norm's gain and bias, `[hidden]` each.
-pub(super) struct Norm {
-    gain: Vec<f32>,
-    bias: Vec<f32>,
-}
+/// A layer norm over `hidden` features.
+pub(super) struct Norm(NormWeights);
 
 /// A matrix product with bias.
 pub(super) struct Projection {
@@ -115,7 +110,7 @@ impl Reader<'_> {
 
     pub(super) fn norm(&self, name: &str, hidden: usize) -> Result<Norm, CheckpointError> {
         let part = |part: &str| self.vector(&format!("{name}.{part}"), &[hidden]);
-        Ok(Norm { gain: part("weight")?, bias: part("bias")? })
+        Ok(Norm(NormWeights { gain: part("weight")?, bias: part("bias")? }))
     }
 
     fn projection<E: From<CheckpointError>>(
@@ -172,9 +167,7 @@ impl Reader<'_> {
 
 impl Norm {
     pub(super) fn apply(&self, common: &Common, x: &Activations, y: &mut Activations) {
-        y.reshape(x.rows(), x.cols());
-        let (cpu, eps) = (common.device.cpu(), common.shape.norm_eps);
-        kernels::layer_norm(cpu, x.as_slice(), x.rows(), x.cols(), &self.gain, &self.bias, eps, y.as_mut_slice());
+        ops::norm(&common.device, NormKind::Layer, &self.0, common.shape.norm_eps, x, y);
     }
 }
 
@@ -196,10 +189,10 @@ fn sublayer(
     if common.shape.pre_norm {
         norm.apply(common, x, &mut normed);
         inside(&normed, &mut added, b);
-        ops::add(&common.device, &added, x);
+        ops::add(&common.device, &added, 1.0, x);
     } else {
         inside(x, &mut added, b);
-        ops::add(&common.device, &added, x);
+        ops::add(&common.device, &added, 1.0, x);
         norm.apply(common, x, &mut normed);
         std::mem::swap(x, &mut normed);
     }
@@ -260,7 +253,7 @@ impl Layer {
         let FeedForward { inner, outer, norm } = &self.feed_forward;
         sublayer(common, norm, x, b, |x, y, b| {
             inner.apply(x, &mut b.inner);
-            activate(common, common.shape.activation, &mut b.inner);
+            ops::activate(&common.device, common.shape.activation, &mut b.inner);
             outer.apply(&b.inner, y);
         });
     }
@@ -271,9 +264,4 @@ impl Layer {
         let of_heads = attention.into_iter().flatten().flat_map(|h| [&h.q, &h.kv, &h.out]);
         of_heads.chain([&self.feed_forward.inner, &self.feed_forward.outer]).map(|p| &*p.linear)
     }
-}
-
-fn activate(common: &Common, activation: Activation, x: &mut Activations) {
-    let (rows, cols) = (x.rows(), x.cols());
-    kernels::activate(common.device.cpu(), activation, x.as_mut_slice(), rows, cols);
 }

@@ -28,7 +28,7 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
     }
 }
 
-fn check(path: &str, claim: &Claim, lists: &[Vec<String>; 5], workloads: &[String], faults: &mut Faults<'_>) {
+fn check(path: &str, claim: &Claim, lists: &[Vec<String>; 6], workloads: &[String], faults: &mut Faults<'_>) {
     faults.need(
         !claim.parts.is_empty(),
         path,
@@ -102,7 +102,8 @@ impl Measure {
 
 impl Select {
     /// Tags asked for, in the order of [`AXES`].
-    fn tags(&self) -> [Option<&String>; 5] {
-        [self.attention.as_ref(), self.weights.as_ref(), self.kv.as_ref(), self.decoding.as_ref(), self.device.as_ref()]
+    fn tags(&self) -> [Option<&String>; 6] {
+        let Select { model, attention, weights, kv, decoding, device } = self;
+        [model, attention, weights, kv, decoding, device].map(Option::as_ref)
     }
 }

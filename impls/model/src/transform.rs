@@ -1,0 +1,71 @@
+//! Transforms of a checkpoint before an engine is built: other tensors, another architecture, same family.
+//!
+//! A transform is one file with its spec and a function from (architecture, tensors) to (architecture, tensors that differ).
+//! [`Transforms`] is what a scenario's model part may ask for; they are applied in the order of its fields.
+
+mod kv_heads;
+mod rewritten;
+
+use serde::{Deserialize, Serialize};
+
+pub use kv_heads::{KvHeads, KvMethod};
+pub use rewritten::{NewTensors, Rewritten};
+
+use crate::Architecture;
+use crate::checkpoint::{CheckpointError, Tensors};
+
+/// Why a transform cannot be applied to a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum TransformError {
+    /// The architecture does not allow it.
+    #[error("{transform}: {problem}")]
+    Refused {
+        /// The transform's name in a scenario.
+        transform: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A tensor it needs cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// What to change in a checkpoint; nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Transforms {
+    /// Fewer key/value heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<KvHeads>,
+}
+
+impl Transforms {
+    /// Whether the checkpoint stays as it is.
+    pub fn is_empty(&self) -> bool {
+        *self == Transforms::default()
+    }
+
+    /// Short names joined by commas, e.g. `kv2-mean`; empty when there is nothing to do.
+    pub fn tag(&self) -> String {
+        self.kv_heads.iter().map(KvHeads::tag).collect::<Vec<_>>().join(",")
+    }
+
+    /// The architecture afterwards, known before any weight is read.
+    pub fn architecture(&self, a: &Architecture) -> Result<Architecture, TransformError> {
+        match &self.kv_heads {
+            Some(kv_heads) => kv_heads.architecture(a),
+            None => Ok(a.clone()),
+        }
+    }
+
+    /// The checkpoint afterwards.
+    pub fn apply(
+        &self,
+        a: Architecture,
+        tensors: Box<dyn Tensors>,
+    ) -> Result<(Architecture, Box<dyn Tensors>), TransformError> {
+        let Some(kv_heads) = &self.kv_heads else { return Ok((a, tensors)) };
+        let changed = kv_heads.tensors(&a, &*tensors)?;
+        Ok((kv_heads.architecture(&a)?, Box::new(Rewritten::new(tensors, changed))))
+    }
+}

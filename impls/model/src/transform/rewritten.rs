@@ -1,0 +1,37 @@
+//! A checkpoint with some tensors replaced.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use crate::checkpoint::{CheckpointError, Tensor, TensorData, Tensors};
+
+/// Shape and row-major values of the tensors that a transform makes, by name.
+pub type NewTensors = HashMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Tensors of a checkpoint, except those that a transform made.
+pub struct Rewritten {
+    inner: Box<dyn Tensors>,
+    changed: NewTensors,
+}
+
+impl Rewritten {
+    /// `inner` with `changed` in place of its own.
+    pub fn new(inner: Box<dyn Tensors>, changed: NewTensors) -> Rewritten {
+        Rewritten { inner, changed }
+    }
+}
+
+impl Tensors for Rewritten {
+    fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+        match self.changed.get(name) {
+            Some((shape, values)) => {
+                Ok(Tensor { shape: shape.clone(), data: TensorData::F32(Cow::Borrowed(values.as_slice())) })
+            }
+            None => self.inner.get(name),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.changed.contains_key(name) || self.inner.contains(name)
+    }
+}
