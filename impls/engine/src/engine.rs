@@ -142,7 +142,7 @@ fn check_pair(target: &Checkpoint, draft: &Checkpoint) -> Result<(), EngineError
 }
 
 /// The format of matrices that a quantizer leaves alone (head, draft): 16 bit, as the papers do.
-fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
+pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     match spec {
         WeightsSpec::F32 => WeightsSpec::F32,
         WeightsSpec::Bf16 => WeightsSpec::Bf16,
@@ -158,7 +158,7 @@ fn source(matrix: &Matrix) -> WeightSource<'_> {
     }
 }
 
-fn linear(
+pub(crate) fn linear(
     spec: &WeightsSpec,
     device: &Device,
     slot: &str,

@@ -2,6 +2,8 @@
 
 #[path = "parity/beam.rs"]
 mod beam;
+#[path = "parity/encoder_decoder.rs"]
+mod encoder_decoder;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
