@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use engine::Checkpoint;
 use model::Architecture;
+use model::architecture::Positions;
 use serde::Serialize;
 
 /// Sizes of a Llama-shaped model.
@@ -34,13 +35,19 @@ pub struct TensorPlace {
 impl ModelShape {
     /// The shape of `a`, or why it is not a plain Llama.
     pub fn of(a: &Architecture) -> Result<ModelShape, String> {
-        let plain = a.family == "llama"
-            && a.window.is_none()
-            && a.rope.scaling == model::architecture::RopeScaling::None
-            && a.biases == model::architecture::Biases::default();
-        if !plain {
+        let theta = match &a.positions {
+            Positions::Rope(rope) => rope.theta,
+            Positions::Learned { .. } => 0.0,
+        };
+        let heads = [a.n_heads, a.n_kv_heads, a.head_dim];
+        let mut plain = Architecture::llama(a.vocab_size, a.hidden, a.n_layers, heads, a.ffn);
+        if let Positions::Rope(plain) = &mut plain.positions {
+            plain.theta = theta;
+        }
+        (plain.max_positions, plain.norm_eps, plain.tied_head) = (a.max_positions, a.norm_eps, a.tied_head);
+        if *a != plain {
             return Err(format!(
-                "the llama.cpp adapter writes plain Llama checkpoints (no biases, windows or rotary scaling); this one is `{}`",
+                "the llama.cpp adapter writes plain Llama checkpoints (no biases, windows, rotary scaling or experts); this one is a `{}` that differs",
                 a.family
             ));
         }
@@ -53,7 +60,7 @@ impl ModelShape {
             kv_heads: a.n_kv_heads,
             head_dim: a.head_dim,
             max_positions: a.max_positions,
-            rope_theta: a.rope.theta,
+            rope_theta: theta,
             norm_eps: a.norm_eps,
         })
     }

@@ -1,5 +1,6 @@
 //! A cell of another engine, held by a worker: workloads become asks, answers become the events ours would emit.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +15,7 @@ use crate::cell::{Cell, ResolvedScenario};
 use crate::protocol::{Build, CellChecks, Reply};
 use crate::scenario::Workload;
 use crate::stopwatch::Stopwatch;
-use crate::worker::sweep::{self, CHECKED_LENGTH, Problem, Sweep};
+use crate::worker::sweep::{CHECKED_LENGTH, Mode, Problem};
 use crate::worker::{Models, Outcome, build_engine, open_models};
 
 const SEQ: SeqId = SeqId(0);
@@ -36,6 +37,8 @@ pub struct HeldExternal {
     device: Device,
     scratch: PathBuf,
     roof: Option<Roof>,
+    /// Least work of a pass over each file of q, k, v.
+    least: HashMap<PathBuf, Work>,
     peak_rss: u64,
 }
 
@@ -98,8 +101,18 @@ impl HeldExternal {
         facts.push(("engine_version".into(), adapter.version.clone()));
         facts.extend(adapter.facts.iter().map(|(key, value)| (format!("engine_{key}"), value.clone())));
         let device = cell.spec.device.open(1)?;
-        let held =
-            HeldExternal { resolved, cell, part, adapter, models, device, scratch, roof: build.roof, peak_rss: 0 };
+        let held = HeldExternal {
+            resolved,
+            cell,
+            part,
+            adapter,
+            models,
+            device,
+            scratch,
+            roof: build.roof,
+            least: HashMap::new(),
+            peak_rss: 0,
+        };
         let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }]);
         Ok((held, Reply::Built { kernel_path, isa: best_isa(), trace, facts }))
     }
@@ -163,9 +176,12 @@ impl HeldExternal {
         let outcome = match (&workload, self.part.engine) {
             (Workload::Prefill { tokens }, ExternalEngine::LlamaCpp) => self.prefill(tokens),
             (Workload::Decode { tokens, context }, ExternalEngine::LlamaCpp) => self.decode(*tokens, *context),
-            (Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, rows }, ExternalEngine::PyTorch) => {
+            (
+                Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch: 1 },
+                ExternalEngine::PyTorch,
+            ) => {
                 let shape = HeadShape::new(*heads, *kv_heads, *head_dim);
-                self.attention(&Sweep { lengths, shape: &shape, rows: *rows }, *full, repetition)
+                self.attention(lengths, &shape, Mode::asked(*decode, *full), repetition)
             }
             (other, engine) => {
                 Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
@@ -252,71 +268,69 @@ impl HeldExternal {
         read_floats(&output)
     }
 
-    fn attention(&mut self, sweep: &Sweep<'_>, full: bool, repetition: u32) -> Result<Outcome> {
+    fn attention(&mut self, lengths: &[usize], shape: &HeadShape, modes: &[Mode], repetition: u32) -> Result<Outcome> {
         let mut events = vec![];
-        let kinds = if full { vec![false, true] } else { vec![false] };
-        if repetition == 0 {
-            for &full in &kinds {
-                let problem = sweep.problem(&self.device, self.resolved.scenario.seed, CHECKED_LENGTH, full)?;
-                let output = self.file("attention-out.f32");
-                self.ask_attention(sweep, &problem, CHECKED_LENGTH, full, Some(&output))?;
-                let (rows, cols) = (problem.q.rows(), problem.q.cols());
-                let values = read_floats(&output)?;
-                if values.len() != rows * cols {
-                    bail!("{} gave {} values instead of {}", self.part.engine.name(), values.len(), rows * cols);
-                }
-                let out = Activations::from_vec(rows, cols, values);
-                let (error, largest) = problem.error_against_f64(sweep.shape, full, &out);
-                events.extend(sweep::check_events(error, largest, full));
+        for &mode in modes.iter().filter(|_| repetition == 0) {
+            let n = CHECKED_LENGTH;
+            let problem = self.problem(shape, n, mode)?;
+            let output = self.file("attention-out.f32");
+            self.ask_attention(shape, n, mode, Some(&output))?;
+            let (rows, cols) = (problem.q.rows(), problem.q.cols());
+            let values = read_floats(&output)?;
+            if values.len() != rows * cols {
+                bail!("{} gave {} values instead of {}", self.part.engine.name(), values.len(), rows * cols);
             }
+            events.extend(problem.check(shape, mode, &Activations::from_vec(rows, cols, values), 1e-5));
         }
-        for &n in sweep.lengths {
-            for &full in &kinds {
-                let problem = match self.problem_file(sweep, n).is_file() {
-                    true => None,
-                    false => Some(sweep.problem(&self.device, self.resolved.scenario.seed, n, full)?),
-                };
-                let (ns, calls) = match problem {
-                    Some(problem) => self.ask_attention(sweep, &problem, n, full, None)?,
-                    None => self.time_attention(sweep, n, full, None)?,
-                };
-                events.extend(sweep.timed_events(&self.part.attention, n, full, ns, calls));
+        for &n in lengths {
+            for &mode in modes {
+                if !self.least.contains_key(&self.problem_file(shape, n, mode)) {
+                    self.problem(shape, n, mode)?;
+                }
+                let (ns, calls) = self.ask_attention(shape, n, mode, None)?;
+                let least = self.least[&self.problem_file(shape, n, mode)];
+                let value = ns as f64 / calls.max(1) as f64 / 1e6;
+                events.push(Event::Value { name: format!("{}_ms", mode.name()), x: n as f64, value });
+                events.push(Event::Kernel {
+                    op: mode.name().into(),
+                    rung: format!("{} {}", self.part.engine.name(), self.part.attention),
+                    shape: format!("n{n} h{}/{} d{}", shape.n_heads, shape.groups(), shape.key_dim),
+                    calls,
+                    duration_ns: ns,
+                    work: Work { bytes: calls * least.bytes, flops: calls * least.flops, int8_ops: 0 },
+                });
             }
         }
         Ok(events.into())
     }
 
-    fn problem_file(&self, sweep: &Sweep<'_>, n: usize) -> PathBuf {
-        let s = sweep.shape;
-        self.file(&format!("qkv-{n}-{}-{}-{}-{}.f32", sweep.rows.unwrap_or(n), s.n_heads, s.n_kv_heads, s.head_dim))
+    fn problem_file(&self, shape: &HeadShape, n: usize, mode: Mode) -> PathBuf {
+        let name = format!("{}-{n}-{}-{}-{}.f32", mode.name(), shape.n_heads, shape.n_key_heads, shape.key_dim);
+        self.file(&name)
     }
 
-    fn ask_attention(
-        &mut self,
-        sweep: &Sweep<'_>,
-        problem: &Problem,
-        n: usize,
-        full: bool,
-        output: Option<&Path>,
-    ) -> Result<(u64, u64)> {
+    /// The q, k, v that our cells compute with, in a file.
+    fn problem(&mut self, shape: &HeadShape, n: usize, mode: Mode) -> Result<Problem> {
+        let source = (self.resolved.scenario.seed, &self.cell.spec.kv);
+        let problem = Problem::random(&self.device, source, shape, n, mode, 1)?;
         let parts = [problem.q.as_slice(), problem.k.as_slice(), problem.v.as_slice()];
         let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().flat_map(|v| v.to_le_bytes())).collect();
-        let file = self.problem_file(sweep, n);
+        let file = self.problem_file(shape, n, mode);
         std::fs::write(&file, bytes).with_context(|| format!("{}: cannot write q, k and v", file.display()))?;
-        self.time_attention(sweep, n, full, output)
+        self.least.insert(file, problem.least_work(shape));
+        Ok(problem)
     }
 
-    fn time_attention(&mut self, sweep: &Sweep<'_>, n: usize, full: bool, output: Option<&Path>) -> Result<(u64, u64)> {
-        let file = self.problem_file(sweep, n);
-        let s = sweep.shape;
+    fn ask_attention(&mut self, shape: &HeadShape, n: usize, mode: Mode, output: Option<&Path>) -> Result<(u64, u64)> {
+        let file = self.problem_file(shape, n, mode);
         let (ns, calls, rss) = self.adapter.timed(&Ask::Attention {
             file: &file,
-            rows: sweep.rows.unwrap_or(n),
+            rows: if mode == Mode::Decode { 1 } else { n },
             keys: n,
-            heads: s.n_heads,
-            kv_heads: s.n_kv_heads,
-            head_dim: s.head_dim,
-            causal: !full,
+            heads: shape.n_heads,
+            kv_heads: shape.n_key_heads,
+            head_dim: shape.key_dim,
+            causal: mode != Mode::Full,
             output,
         })?;
         self.peak_rss = rss;

@@ -119,9 +119,9 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, rows } => {
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                sweep::attention(self, &sweep::Sweep { lengths, shape: &shape, rows: *rows }, *full, repetition)?
+                sweep::attention(self, lengths, &shape, sweep::Mode::asked(*decode, *full), *batch, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };

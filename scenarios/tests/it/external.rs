@@ -20,7 +20,7 @@ measure_machine = false
 [[workload]]
 kind = "attention-sweep"
 lengths = [8, 16]
-rows = 1
+decode = true
 heads = 2
 kv_heads = 2
 head_dim = 8
@@ -36,7 +36,7 @@ fn a_missing_interpreter_skips_the_cell() {
     let csv = printed(folder.path(), &["export", "out", "--csv", "-"]);
     let skipped = csv.lines().find(|line| line.contains("pytorch") && line.contains("skipped")).unwrap_or("");
     assert!(skipped.contains("--python PATH"), "{csv}");
-    assert!(csv.contains("attention_ms") && !folder.path().join("out/scratch").exists());
+    assert!(csv.contains("attention_decode_ms") && !folder.path().join("out/scratch").exists());
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn an_adapter_that_talks_nonsense_fails_its_cell_alone() {
     let words = ["run", "beside.toml", "--output", "out", "--quiet", "--no-report", "--python", "./python"];
     infermark(folder.path()).args(words).assert().code(3);
     let csv = printed(folder.path(), &["export", "out", "--csv", "-"]);
-    assert!(csv.contains("not an answer: Segmentation fault") && csv.contains("attention_ms"), "{csv}");
+    assert!(csv.contains("not an answer: Segmentation fault") && csv.contains("attention_decode_ms"), "{csv}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bad_files;
 mod commands;
 mod external;
 mod runs;
+mod translation;
 
 use std::path::Path;
 
