@@ -45,7 +45,7 @@ pub(super) fn read(
     }
     let share = given.or(defaults.share).unwrap_or(1.0);
     let dim = (head_dim as f32 * share) as usize;
-    if share > 1.0 || dim < 2 || dim % 2 != 0 {
+    if share > 1.0 || dim < 2 || !dim.is_multiple_of(2) {
         let expected = format!("a share of head_dim {head_dim} that is an even number of features");
         return Err(f.wrong(f.first(&[&share_name, "partial_rotary_factor", "rotary_pct", "head_dim"]), &expected));
     }
