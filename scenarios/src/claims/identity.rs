@@ -4,6 +4,7 @@
 //! broken identity reads as a violated claim and not as a crashed cell.
 
 mod attention;
+mod invariance;
 mod quantization;
 mod sampling;
 mod speculation;
@@ -41,8 +42,8 @@ const REGISTRY: &[Identity] = &[
     },
     Identity {
         name: "batch-invariance",
-        about: "bits of a sequence's logits alone against those among 1 to 15 others, and on one thread",
-        measure: transformer::batch_invariance,
+        about: "bits of a sequence's logits among others, in pieces, on one thread; distinct completions under random load",
+        measure: invariance::batch_invariance,
     },
     Identity {
         name: "flash-exact",

@@ -142,6 +142,9 @@ pub struct Kernel {
     pub n: usize,
     /// Input features.
     pub k: usize,
+    /// Rungs to run; every rung when empty. The slow ones take minutes at large sizes.
+    #[serde(default)]
+    pub rungs: Vec<String>,
 }
 
 /// `evaluation` of `embedded:evaluation` and of `texts/evaluation.txt`.

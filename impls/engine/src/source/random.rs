@@ -31,6 +31,34 @@ pub const SHAPES: &[Shape] = &[
         sizes: Sizes { vocab: 512, hidden: 64, ffn: 192, layers: 2, heads: 4, kv_heads: 2, head_dim: 16, tied: true },
     },
     Shape {
+        name: "mha-8x128",
+        like: "the attention of the 2017 big transformer and of Shazeer (2019), d 1024 with 8 heads of 128, in two layers",
+        sizes: Sizes {
+            vocab: 512,
+            hidden: 1024,
+            ffn: 1024,
+            layers: 2,
+            heads: 8,
+            kv_heads: 8,
+            head_dim: 128,
+            tied: true,
+        },
+    },
+    Shape {
+        name: "mha-16x64",
+        like: "the same width in 16 heads of 64",
+        sizes: Sizes {
+            vocab: 512,
+            hidden: 1024,
+            ffn: 1024,
+            layers: 2,
+            heads: 16,
+            kv_heads: 16,
+            head_dim: 64,
+            tied: true,
+        },
+    },
+    Shape {
         name: "llama-135m",
         like: "SmolLM-135M",
         sizes: Sizes {

@@ -94,6 +94,11 @@ fn check_kernel(path: &str, kernel: &Kernel, faults: &mut Faults<'_>) {
         let help = meant(&kernel.op, known, "operations");
         faults.add(format!("{path}.op"), format!("unknown operation `{}`", kernel.op), help);
     }
+    let rungs: Vec<&str> = cpu_kernels::ladder(&kernel.op).iter().map(|rung| rung.name).collect();
+    for (i, name) in kernel.rungs.iter().enumerate().filter(|(_, name)| !rungs.contains(&name.as_str())) {
+        let title = format!("`{}` has no rung `{name}`", kernel.op);
+        faults.add(format!("{path}.rungs[{i}]"), title, meant(name, &rungs, "rungs"));
+    }
     for (name, n) in [("rows", kernel.rows), ("n", kernel.n), ("k", kernel.k)] {
         faults.need(n >= 1, &format!("{path}.{name}"), "must be at least 1", "it is a matrix size");
     }
