@@ -9,9 +9,10 @@
 //! Cost: one step per visited tile.
 //! Not handled: encoded caches (multiply `kv_words` by the bytes of an element), hardware caches.
 
-use model::{HeadShape, Span, Step};
+use model::{HeadShape, Span, Step, Visibility};
 
 use crate::mask::reach;
+use crate::naive::blocks;
 use crate::{AttentionSpec, FlashOrder, FlashSpec};
 
 /// What a pass moves and computes.
@@ -35,9 +36,9 @@ pub struct Counts {
     pub tiles_visited: u64,
     /// Pairs that were left out because no row sees a key.
     pub tiles_skipped: u64,
-    /// 4·head_dim per score computed, masked ones included.
+    /// 2·(key_dim + value_dim) per score computed, masked ones included.
     pub flops: u64,
-    /// 4·head_dim per score that a row sees: what any variant must do.
+    /// 2·(key_dim + value_dim) per score that a row sees: what any variant must do.
     pub needed_flops: u64,
 }
 
@@ -52,7 +53,8 @@ impl AttentionSpec {
     /// What a pass of this variant over `step` moves and computes in one layer.
     pub fn counts(&self, shape: &HeadShape, step: &Step) -> Counts {
         let mut counts = match self {
-            AttentionSpec::Naive => naive(shape, step),
+            AttentionSpec::Naive => naive(None, shape, step),
+            AttentionSpec::Blocked(spec) => naive(Some(spec.query_block), shape, step),
             AttentionSpec::Flash(spec) => flash(spec, shape, step),
         };
         counts.needed_flops = needed_flops(shape, step);
@@ -61,53 +63,57 @@ impl AttentionSpec {
 }
 
 fn needed_flops(shape: &HeadShape, step: &Step) -> u64 {
-    let seen = |span: &Span, row: usize| {
-        let (p, newest) = (step.positions[row], step.positions[span.rows.end - 1]);
-        reach(&step.visibility, shape, span.kv_len, (p, p), newest).len() as u64
+    let seen = |span: &Span, row: usize| match &step.visibility {
+        Visibility::Tree(tree) => {
+            let past = reach(step, span, shape, &(row..row + 1), span.kv_len);
+            (past.len() - (row - span.rows.start + 1) + tree.path(row).count()) as u64
+        }
+        _ => reach(step, span, shape, &(row..row + 1), span.kv_len).len() as u64,
     };
     let rows = step.spans.iter().flat_map(|span| span.rows.clone().map(move |row| seen(span, row)));
-    rows.sum::<u64>() * 4 * (shape.n_heads * shape.head_dim) as u64
+    rows.sum::<u64>() * (2 * shape.n_heads * (shape.key_dim + shape.value_dim)) as u64
 }
 
-fn naive(shape: &HeadShape, step: &Step) -> Counts {
-    let (n_heads, d) = (shape.n_heads as u64, shape.head_dim as u64);
+fn naive(block: Option<usize>, shape: &HeadShape, step: &Step) -> Counts {
+    let (n_heads, d_k, d_v) = (shape.n_heads as u64, shape.key_dim as u64, shape.value_dim as u64);
     let mut counts = Counts::default();
-    for span in &step.spans {
-        let (rows, keys) = (span.rows.len() as u64, span.kv_len as u64);
-        counts.q_words += n_heads * rows * d;
-        counts.kv_words += n_heads * 2 * keys * d;
+    for block in blocks(block, shape, step, |span| step.spans[span].kv_len) {
+        let (rows, keys) = (block.rows.len() as u64, block.n_keys as u64);
+        counts.q_words += n_heads * rows * d_k;
+        counts.kv_words += n_heads * keys * (d_k + d_v);
         // S written, read by the softmax, P written, read by the product with V
         counts.score_words += n_heads * 4 * rows * keys;
-        counts.o_writes += n_heads * rows * d;
+        counts.o_writes += n_heads * rows * d_v;
         counts.divisions += n_heads * rows * keys;
         counts.tiles_visited += n_heads;
-        counts.flops += n_heads * 4 * rows * keys * d;
+        counts.flops += n_heads * 2 * rows * keys * (d_k + d_v);
     }
     counts
 }
 
 fn flash(spec: &FlashSpec, shape: &HeadShape, step: &Step) -> Counts {
-    let (group, d) = (shape.group() as u64, shape.head_dim as u64);
+    let (group, d_k, d_v) = (spec.group(shape) as u64, shape.key_dim as u64, shape.value_dim as u64);
     let tiles = spec.query_tiles(shape, step, |span| step.spans[span].kv_len);
     let mut counts = Counts::default();
-    for tiles in tiles.chunk_by(|a, b| (a.span, a.kv_head) == (b.span, b.kv_head)) {
+    for tiles in tiles.chunk_by(|a, b| (a.span, a.group) == (b.span, b.group)) {
         let n_key_tiles = spec.key_tiles(0..step.spans[tiles[0].span].kv_len).count() as u64;
         for tile in tiles {
-            let output = tile.rows.len() as u64 * group * d;
+            let stacked = tile.rows.len() as u64 * group;
+            let (query, output) = (stacked * d_k, stacked * d_v);
             let visited = spec.key_tiles(tile.keys.clone()).count() as u64;
             counts.tiles_visited += visited;
             counts.tiles_skipped += n_key_tiles - visited;
-            counts.flops += 4 * output * tile.keys.len() as u64;
+            counts.flops += 2 * (query + output) * tile.keys.len() as u64;
             counts.rescales += output * visited;
             match spec.order {
                 FlashOrder::Fa2 => {
-                    counts.q_words += output;
-                    counts.kv_words += 2 * d * tile.keys.len() as u64;
+                    counts.q_words += query;
+                    counts.kv_words += (d_k + d_v) * tile.keys.len() as u64;
                     counts.o_writes += output;
                     counts.divisions += output;
                 }
                 FlashOrder::Fa1 => {
-                    counts.q_words += output * visited;
+                    counts.q_words += query * visited;
                     counts.o_reads += output * visited;
                     counts.o_writes += output * visited;
                     counts.divisions += output * visited;
@@ -117,7 +123,7 @@ fn flash(spec: &FlashSpec, shape: &HeadShape, step: &Step) -> Counts {
         if spec.order == FlashOrder::Fa1 {
             let end = tiles.iter().map(|tile| tile.keys.end).max().unwrap_or(0);
             let start = tiles.iter().map(|tile| tile.keys.start).min().unwrap_or(0);
-            counts.kv_words += 2 * d * (end - start.min(end)) as u64;
+            counts.kv_words += (d_k + d_v) * (end - start.min(end)) as u64;
         }
     }
     counts

@@ -10,6 +10,7 @@ mod naive;
 
 pub use counts::Counts;
 pub use flash::{FlashOrder, FlashSpec};
+pub use naive::BlockedSpec;
 
 use model::{Attention, Device, Unsupported};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub enum AttentionSpec {
     /// The whole score matrix at once: the oracle.
     Naive,
+    /// The score matrix of a block of query rows at a time.
+    Blocked(BlockedSpec),
     /// Tiles and the online softmax.
     Flash(FlashSpec),
 }
@@ -39,17 +42,20 @@ pub struct SpecError {
 }
 
 impl AttentionSpec {
-    /// Short name in frames, unique among specs: `naive`, `flash`, `flash-q16-k128`, `flash-fa1`, `flash-noskip`.
+    /// Short name in frames, unique among specs: `naive`, `flash`, `blocked`, `flash-q16-k128`, `flash-fa1`,
+    /// `flash-noskip`, `flash-perhead`, `flash-unsplit`.
     pub fn tag(&self) -> String {
         match self {
             AttentionSpec::Naive => "naive".into(),
+            AttentionSpec::Blocked(spec) => spec.tag(),
             AttentionSpec::Flash(spec) => spec.tag(),
         }
     }
 
     /// Every variant with its options: what conformance loops over.
     pub fn all() -> Vec<AttentionSpec> {
-        let mut all = vec![AttentionSpec::Naive];
+        let blocked = |query_block| AttentionSpec::Blocked(BlockedSpec { query_block });
+        let mut all = vec![AttentionSpec::Naive, blocked(64), blocked(7)];
         all.extend(FlashSpec::all().into_iter().map(AttentionSpec::Flash));
         all
     }
@@ -57,11 +63,14 @@ impl AttentionSpec {
     /// The variant on `device`.
     pub fn build(&self, device: &Device) -> Result<Box<dyn Attention>, Unsupported> {
         let cpu = device.cpu().clone();
+        let refused = |e: SpecError| Unsupported { axis: "attention", variant: self.tag(), reason: e.to_string() };
         match self {
-            AttentionSpec::Naive => Ok(Box::new(naive::Naive::new(cpu))),
+            AttentionSpec::Naive => Ok(Box::new(naive::Naive::new(cpu, None))),
+            AttentionSpec::Blocked(spec) => {
+                spec.validate().map_err(refused)?;
+                Ok(Box::new(naive::Naive::new(cpu, Some(spec.query_block))))
+            }
             AttentionSpec::Flash(spec) => {
-                let refused =
-                    |e: SpecError| Unsupported { axis: "attention", variant: spec.tag(), reason: e.to_string() };
                 spec.validate().map_err(refused)?;
                 Ok(Box::new(flash::Flash::new(spec.clone(), cpu)))
             }
@@ -74,6 +83,7 @@ impl AttentionSpec {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Written {
     Naive(NoFields),
+    Blocked(BlockedSpec),
     Flash(FlashSpec),
 }
 
@@ -87,6 +97,7 @@ impl TryFrom<Written> for AttentionSpec {
     fn try_from(written: Written) -> Result<AttentionSpec, SpecError> {
         match written {
             Written::Naive(NoFields {}) => Ok(AttentionSpec::Naive),
+            Written::Blocked(spec) => spec.validate().map(|()| AttentionSpec::Blocked(spec)),
             Written::Flash(spec) => spec.validate().map(|()| AttentionSpec::Flash(spec)),
         }
     }

@@ -8,7 +8,7 @@ mod placement;
 pub use encoding::EncodingName;
 pub use placement::contiguous::ContiguousSpec;
 
-use encoding::{F16, F32};
+use encoding::{F16, F32, Int8};
 use model::{Device, KvCache, KvShape, Unsupported};
 use placement::contiguous::Contiguous;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ impl KvSpec {
         EncodingName::ALL.map(|encoding| KvSpec::Contiguous(ContiguousSpec { encoding })).to_vec()
     }
 
-    /// Largest |stored − given| / |given| of a value in this cache's encoding, 0 for f32.
+    /// Largest |stored − given| over the largest |given| of its row (one entry of one head), 0 for f32.
     pub fn relative_error(&self) -> f32 {
         match self {
             KvSpec::Contiguous(spec) => spec.encoding.relative_error(),
@@ -58,6 +58,7 @@ impl KvSpec {
             (KvSpec::Contiguous(spec), Device::Cpu(_)) => Ok(match spec.encoding {
                 EncodingName::F32 => Box::new(Contiguous::<F32>::new(shape, capacity_tokens)),
                 EncodingName::F16 => Box::new(Contiguous::<F16>::new(shape, capacity_tokens)),
+                EncodingName::Int8 => Box::new(Contiguous::<Int8>::new(shape, capacity_tokens)),
             }),
             (spec, device) => Err(Unsupported {
                 axis: "kv",

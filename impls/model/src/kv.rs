@@ -2,41 +2,108 @@
 
 use std::ops::Range;
 
+use cpu_kernels::attention::{Codes, Rows};
+
 use crate::{Activations, SeqId, Step};
 
-/// Size of one cached position.
+/// Size of one cached position. Keys and values may differ in width and in number of heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvShape {
     /// Decoder layers.
     pub n_layers: usize,
-    /// Key/value heads.
-    pub n_kv_heads: usize,
-    /// Features per head.
-    pub head_dim: usize,
+    /// Key heads.
+    pub n_key_heads: usize,
+    /// Value heads; this and `n_key_heads` divide one another.
+    pub n_value_heads: usize,
+    /// Features per key head.
+    pub key_dim: usize,
+    /// Features per value head.
+    pub value_dim: usize,
+    /// The value of an entry is the first `value_dim` features of its key (latent attention): no value is stored, and
+    /// `append` gets values of width 0.
+    pub value_prefix: bool,
 }
 
 impl KvShape {
     /// Keys and values of `n_kv_heads` heads with `head_dim` features each, in `n_layers` layers.
     pub const fn new(n_layers: usize, n_kv_heads: usize, head_dim: usize) -> KvShape {
-        KvShape { n_layers, n_kv_heads, head_dim }
+        KvShape {
+            n_layers,
+            n_key_heads: n_kv_heads,
+            n_value_heads: n_kv_heads,
+            key_dim: head_dim,
+            value_dim: head_dim,
+            value_prefix: false,
+        }
+    }
+
+    /// One key of `key_dim` features per position whose first `value_dim` are its value: `key_dim` elements per position
+    /// and layer, d_c + d_R of Multi-head Latent Attention.
+    pub const fn latent(n_layers: usize, key_dim: usize, value_dim: usize) -> KvShape {
+        KvShape { n_layers, n_key_heads: 1, n_value_heads: 1, key_dim, value_dim, value_prefix: true }
+    }
+
+    /// Columns of the keys that `append` gets.
+    pub const fn key_width(&self) -> usize {
+        self.n_key_heads * self.key_dim
+    }
+
+    /// Columns of the values that `append` gets: 0 where values are part of the keys.
+    pub const fn value_width(&self) -> usize {
+        if self.value_prefix { 0 } else { self.n_value_heads * self.value_dim }
+    }
+
+    /// Elements stored per position and layer.
+    pub const fn entry_elements(&self) -> usize {
+        self.key_width() + self.value_width()
+    }
+
+    /// Groups of query heads: each reads one key head and one value head.
+    pub const fn groups(&self) -> usize {
+        if self.n_key_heads > self.n_value_heads { self.n_key_heads } else { self.n_value_heads }
     }
 }
 
-/// Consecutive cached entries of one sequence in one layer, all KV heads, as f32.
+/// Keys or values of a tile, all heads, as stored: entry `t` (0-based in the tile) of head `h` starts at code
+/// `h·head_stride + t·row_stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct KvEntries<'a> {
+    /// The codes in their encoding.
+    pub codes: Codes<'a>,
+    /// Codes between heads.
+    pub head_stride: usize,
+    /// Codes between entries.
+    pub row_stride: usize,
+    /// Scales between heads, where the encoding has a scale per entry and head; entries follow each other.
+    pub scale_head_stride: usize,
+}
+
+impl<'a> KvEntries<'a> {
+    /// Values that need no decoding.
+    pub fn f32(values: &'a [f32], head_stride: usize, row_stride: usize) -> KvEntries<'a> {
+        KvEntries { codes: Codes::F32(values), head_stride, row_stride, scale_head_stride: 0 }
+    }
+
+    /// The rows of one head, as kernels read them.
+    pub fn head(&self, head: usize) -> Rows<'a> {
+        let (at, scale) = (head * self.head_stride, head * self.scale_head_stride);
+        Rows { codes: self.codes.skip(at, scale), stride: self.row_stride }
+    }
+}
+
+/// Consecutive cached entries of one sequence in one layer.
 ///
-/// Feature `d` of entry `t` (0-based in the tile) of head `h` is `k[h * head_stride + t * row_stride + d]`, same for `v`.
+/// A cache asked for one group's heads may leave out the others; it then says so with head strides of 0.
 #[derive(Debug, Clone, Copy)]
 pub struct KvTile<'a> {
-    /// Position of each entry in its sequence, ascending.
+    /// Place of the first entry in its sequence: entries before it, positions apart.
+    pub first: usize,
+    /// Position of each entry in its sequence, ascending but for the rows of a token tree.
     pub positions: &'a [u32],
     /// Keys, positions already applied.
-    pub k: &'a [f32],
-    /// Values.
-    pub v: &'a [f32],
-    /// Distance between heads.
-    pub head_stride: usize,
-    /// Distance between entries.
-    pub row_stride: usize,
+    pub k: KvEntries<'a>,
+    /// Values; where they are a prefix of the keys, the same codes.
+    pub v: KvEntries<'a>,
 }
 
 /// Memory of a cache.
@@ -66,7 +133,8 @@ pub struct CacheFull {
 pub trait KvCache: Send + Sync {
     /// Makes room so that `seq` (created when new) can hold `len` entries in every layer.
     fn reserve(&mut self, seq: SeqId, len: usize) -> Result<(), CacheFull>;
-    /// Stores the rows of `step` for `layer`: `k`, `v` `[rows, n_kv_heads·head_dim]`. Room must have been reserved.
+    /// Stores the rows of `step` for `layer`: `k` `[rows, key_width]`, `v` `[rows, value_width]`. Room must have been
+    /// reserved.
     fn append(&mut self, layer: usize, step: &Step, k: &Activations, v: &Activations);
     /// Entries of `seq` cached in `layer`.
     fn len(&self, layer: usize, seq: SeqId) -> usize;
@@ -79,18 +147,18 @@ pub trait KvCache: Send + Sync {
         tile_len: usize,
         visit: &mut dyn FnMut(KvTile<'_>),
     );
-    /// [`KvCache::tiles`] for a caller that reads KV head `head` alone: a cache that decodes need not decode the others,
-    /// and says so with a tile whose `head_stride` is 0.
+    /// [`KvCache::tiles`] for a caller that reads the key head and the value head of group `group` alone: a cache that
+    /// decodes need not decode the others, and says so with head strides of 0.
     fn head_tiles(
         &self,
         layer: usize,
         seq: SeqId,
-        head: usize,
+        group: usize,
         entries: Range<usize>,
         tile_len: usize,
         visit: &mut dyn FnMut(KvTile<'_>),
     ) {
-        let _ = head;
+        let _ = group;
         self.tiles(layer, seq, entries, tile_len, visit);
     }
     /// Forgets every entry of `seq` from `len` on, in all layers; `len` 0 frees the sequence's room.

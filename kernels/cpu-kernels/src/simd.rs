@@ -11,7 +11,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod scalar;
+pub(crate) mod scalar;
 
 /// Lanes of a vector on every level.
 pub(crate) const LANES: usize = 16;

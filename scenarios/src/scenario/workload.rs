@@ -58,6 +58,12 @@ pub enum Workload {
         /// Full (non-causal) attention beside the causal one, by giving every row the last position.
         #[serde(default)]
         full: bool,
+        /// One row per sequence against as many cached entries as the length says, instead of a whole prompt.
+        #[serde(default)]
+        decode: bool,
+        /// Sequences of a decode pass.
+        #[serde(default = "default_batch")]
+        batch: usize,
     },
     /// A named identity measured once: it emits values that a claim judges.
     Identity {
@@ -81,8 +87,14 @@ impl Workload {
                 ops.dedup();
                 format!("kernels-{}", ops.join("-"))
             }
-            Workload::AttentionSweep { heads, kv_heads, head_dim, full, .. } => {
-                format!("attention-{heads}-{kv_heads}-{head_dim}{}", if *full { "-full" } else { "" })
+            Workload::AttentionSweep { heads, kv_heads, head_dim, full, decode, batch, .. } => {
+                let mode = match (*decode, *full) {
+                    (true, _) if *batch > 1 => format!("-decode{batch}"),
+                    (true, _) => "-decode".into(),
+                    (false, true) => "-full".into(),
+                    (false, false) => String::new(),
+                };
+                format!("attention-{heads}-{kv_heads}-{head_dim}{mode}")
             }
             Workload::Identity { check } => check.clone(),
         }
@@ -155,6 +167,10 @@ fn stem(text: &str) -> &str {
 
 fn default_context() -> usize {
     16
+}
+
+fn default_batch() -> usize {
+    1
 }
 
 fn default_prompts() -> usize {

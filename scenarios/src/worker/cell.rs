@@ -119,9 +119,14 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full } => {
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                sweep::attention(self, lengths, &shape, *full, repetition)?
+                let modes: &[sweep::Mode] = match (decode, full) {
+                    (true, _) => &[sweep::Mode::Decode],
+                    (false, true) => &[sweep::Mode::Causal, sweep::Mode::Full],
+                    (false, false) => &[sweep::Mode::Causal],
+                };
+                sweep::attention(self, lengths, &shape, modes, *batch, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };

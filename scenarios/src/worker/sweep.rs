@@ -1,8 +1,7 @@
-//! Attention alone over growing lengths: random q, k, v of one layer through the cell's attention variant.
+//! Attention alone over growing lengths: random q, k, v of one layer through the cell's attention variant and KV cache.
 
 use anyhow::Result;
-use kv_cache::KvSpec;
-use model::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Step, TokenId};
+use model::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Step, TokenId, Visibility};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 use results::trace::{Event, Work};
@@ -10,11 +9,31 @@ use results::trace::{Event, Work};
 use super::cell::{Held, Outcome};
 use crate::stopwatch::Stopwatch;
 
-const SEQ: SeqId = SeqId(0);
 /// Length at which the variant is compared with a naive f64 computation.
 const CHECKED_LENGTH: usize = 160;
 /// Calls per timed sample are raised until one sample lasts this long, so that the clock's grain does not matter.
 const SAMPLE_NS: u64 = 2_000_000;
+
+/// Which rows look at which keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A whole prompt; row i sees keys up to i.
+    Causal,
+    /// A whole prompt without a mask.
+    Full,
+    /// One row per sequence, which sees all of its entries.
+    Decode,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Causal => "attention",
+            Mode::Full => "attention_full",
+            Mode::Decode => "attention_decode",
+        }
+    }
+}
 
 struct Problem {
     q: Activations,
@@ -25,60 +44,75 @@ struct Problem {
 }
 
 /// Time, scratch bytes and operation counts of the cell's attention at each length.
-pub fn attention(held: &Held, lengths: &[usize], shape: &HeadShape, full: bool, repetition: u32) -> Result<Outcome> {
+pub fn attention(
+    held: &Held,
+    lengths: &[usize],
+    shape: &HeadShape,
+    modes: &[Mode],
+    batch: usize,
+    repetition: u32,
+) -> Result<Outcome> {
     let spec = &held.cells[0].spec.attention;
     let attention = spec.build(&held.device)?;
-    let mut events = vec![];
-    if repetition == 0 {
-        for full in [false, true] {
-            let name = if full { "attention_full_vs_f64" } else { "attention_causal_vs_f64" };
-            let (error, largest) = error_against_f64(held, &*attention, shape, full)?;
-            events.push(Event::Value {
-                name: "attention_relative_error".into(),
-                x: CHECKED_LENGTH as f64,
-                value: error / largest,
-            });
-            events.push(Event::Check {
-                name: name.into(),
-                value: error,
-                limit: 1e-5 * largest,
-                passed: error <= 1e-5 * largest,
-            });
-        }
-    }
+    let mut events = if repetition == 0 { checks(held, &*attention, shape, modes)? } else { vec![] };
     for &n in lengths {
-        for full in if full { vec![false, true] } else { vec![false] } {
-            let problem = Problem::random(held, shape, n, full)?;
+        for &mode in modes {
+            let problem = Problem::random(held, shape, n, mode, batch)?;
             let (ns, calls) = timed(&*attention, shape, &problem);
-            let name = if full { "attention_full" } else { "attention" };
-            let x = n as f64;
-            events.push(Event::Value { name: format!("{name}_ms"), x, value: ns as f64 / calls as f64 / 1e6 });
+            let (name, x) = (mode.name(), n as f64);
+            let mut value = |what: &str, value: f64| {
+                events.push(Event::Value { name: format!("{name}_{what}"), x, value });
+            };
+            value("ms", ns as f64 / calls as f64 / 1e6);
+            if repetition == 0 {
+                let counts = spec.counts(shape, &problem.step);
+                value("scratch_bytes", attention.scratch_bytes(shape, problem.step.rows() / batch, n) as f64);
+                value("moved_words", counts.words() as f64);
+                value("flops", counts.flops as f64);
+                value("needed_flops", counts.needed_flops as f64);
+                // words per entry and layer, and what the cache's encoding makes of them
+                let entry_words = shape.n_key_heads * shape.key_dim + shape.n_value_heads * shape.value_dim;
+                let bytes_per_word = problem.kv.entry_bytes() as f64 / entry_words as f64;
+                value("kv_read_bytes", counts.kv_words as f64 * bytes_per_word);
+            }
+            let least = least_work(&problem, shape, spec.counts(shape, &problem.step).needed_flops);
             events.push(Event::Kernel {
                 op: name.into(),
                 rung: spec.tag(),
-                shape: format!("n{n} h{}/{} d{}", shape.n_heads, shape.n_kv_heads, shape.head_dim),
+                shape: format!("n{n} h{}/{} d{}", shape.n_heads, shape.groups(), shape.key_dim),
                 calls,
                 duration_ns: ns,
-                work: floor(shape, n, full, calls),
+                work: Work { bytes: calls * least.bytes, flops: calls * least.flops, int8_ops: 0 },
             });
-            if repetition == 0 && !full {
-                events.push(Event::Value {
-                    name: "attention_scratch_bytes".into(),
-                    x,
-                    value: attention.scratch_bytes(shape, n, n) as f64,
-                });
-            }
         }
     }
     Ok(events.into())
 }
 
-/// Least work of `calls` passes: every q, k, v read and every output written once, two products per visible pair.
-fn floor(shape: &HeadShape, n: usize, full: bool, calls: u64) -> Work {
-    let pairs = if full { n * n } else { n * (n + 1) / 2 };
-    let width = 2 * shape.n_heads + 2 * shape.n_kv_heads;
-    let (flops, bytes) = (4 * pairs * shape.n_heads * shape.head_dim, 4 * n * width * shape.head_dim);
-    Work { bytes: calls * bytes as u64, flops: calls * flops as u64, int8_ops: 0 }
+fn checks(held: &Held, attention: &dyn Attention, shape: &HeadShape, modes: &[Mode]) -> Result<Vec<Event>> {
+    let mut events = vec![];
+    let encoding_error = f64::from(held.cells[0].spec.kv.relative_error());
+    for &mode in modes {
+        let (error, largest) = error_against_f64(held, attention, shape, mode)?;
+        // an encoding changes scores by its error times |q|·|k|, a few units for normal q and k
+        let limit = (1e-5 + 8.0 * encoding_error) * largest;
+        let passed = error <= limit;
+        events.push(Event::Value {
+            name: "attention_relative_error".into(),
+            x: CHECKED_LENGTH as f64,
+            value: error / largest,
+        });
+        events.push(Event::Check { name: format!("{}_vs_f64", mode.name()), value: error, limit, passed });
+    }
+    Ok(events)
+}
+
+/// Least work of a pass: every q and every cached entry read and every output written once, two products per visible
+/// pair.
+fn least_work(problem: &Problem, shape: &HeadShape, needed_flops: u64) -> Work {
+    let entries: usize = problem.step.spans.iter().map(|span| problem.kv.len(0, span.seq)).sum();
+    let rows = problem.step.rows() * shape.n_heads * (shape.key_dim + shape.value_dim) * size_of::<f32>();
+    Work { bytes: (entries * problem.kv.entry_bytes() + rows) as u64, flops: needed_flops, int8_ops: 0 }
 }
 
 fn timed(attention: &dyn Attention, shape: &HeadShape, problem: &Problem) -> (u64, u64) {
@@ -96,41 +130,49 @@ fn timed(attention: &dyn Attention, shape: &HeadShape, problem: &Problem) -> (u6
 }
 
 impl Problem {
-    /// Causal: row i sees keys up to i. Full: every row stands at the last position, so it sees all keys.
-    fn random(held: &Held, shape: &HeadShape, n: usize, full: bool) -> Result<Problem> {
+    /// `batch` sequences of `n` entries with values of their own. Of a prompt every row is queried, of a decode pass the
+    /// last of each sequence.
+    fn random(held: &Held, shape: &HeadShape, n: usize, mode: Mode, batch: usize) -> Result<Problem> {
         let mut rng = ChaCha8Rng::seed_from_u64(held.scenario().seed ^ n as u64);
-        let mut random = |cols: usize| {
-            Activations::from_vec(n, cols, (0..n * cols).map(|_| StandardNormal.sample(&mut rng)).collect())
+        let mut random = |rows: usize, cols: usize| {
+            Activations::from_vec(rows, cols, (0..rows * cols).map(|_| StandardNormal.sample(&mut rng)).collect())
         };
-        let (q, k, v) = (
-            random(shape.n_heads * shape.head_dim),
-            random(shape.n_kv_heads * shape.head_dim),
-            random(shape.n_kv_heads * shape.head_dim),
-        );
-        let kv_shape = KvShape::new(1, shape.n_kv_heads, shape.head_dim);
-        let mut kv = KvSpec::default().build(kv_shape, n, &held.device)?;
-        kv.reserve(SEQ, n)?;
-        let mut step = Step::extend(SEQ, 0, &vec![TokenId(0); n]);
-        kv.append(0, &step, &k, &v);
-        if full {
-            step.positions = vec![n as u32 - 1; n];
+        let rows = if mode == Mode::Decode { batch } else { n };
+        let q = random(rows, shape.n_heads * shape.key_dim);
+        let kv_shape = KvShape::new(1, shape.n_key_heads, shape.key_dim);
+        let (k, v) = (random(n, kv_shape.key_width()), random(n, kv_shape.value_width()));
+        let mut kv = held.cells[0].spec.kv.build(kv_shape, n, &held.device)?;
+        let whole = |seq: u32| Step::extend(SeqId(seq), 0, &vec![TokenId(0); n]);
+        for seq in 0..batch as u32 {
+            kv.reserve(SeqId(seq), n)?;
+            kv.append(0, &whole(seq), &k, &v);
+        }
+        let mut step = match mode {
+            Mode::Decode => {
+                let last = |seq: usize| Step::extend(SeqId(seq as u32), n - 1, &[TokenId(0)]);
+                Step::batch(&(0..batch).map(last).collect::<Vec<_>>())
+            }
+            _ => whole(0),
+        };
+        if mode == Mode::Full {
+            step.visibility = Visibility::Full;
         }
         Ok(Problem { q, kv, step, k, v })
     }
 }
 
 /// Largest |Δ| against the definition in f64, and the largest |output|.
-fn error_against_f64(held: &Held, attention: &dyn Attention, shape: &HeadShape, full: bool) -> Result<(f64, f64)> {
+fn error_against_f64(held: &Held, attention: &dyn Attention, shape: &HeadShape, mode: Mode) -> Result<(f64, f64)> {
     let n = CHECKED_LENGTH;
-    let problem = Problem::random(held, shape, n, full)?;
+    let problem = Problem::random(held, shape, n, mode, 1)?;
     let mut out = Activations::default();
     attention.forward(&problem.step, 0, shape, &problem.q, &*problem.kv, &mut out);
-    let (mut worst, mut largest) = (0.0f64, 0.0f64);
-    for row in 0..n {
-        let visible = if full { n } else { row + 1 };
+    let (mut worst, mut largest, d) = (0.0f64, 0.0f64, shape.key_dim);
+    for row in 0..out.rows() {
+        let visible = if mode == Mode::Causal { row + 1 } else { n };
         for head in 0..shape.n_heads {
-            let (h, kv) = (head * shape.head_dim, head / shape.group() * shape.head_dim);
-            let q = &problem.q.row(row)[h..h + shape.head_dim];
+            let (h, kv) = (head * d, head / shape.group() * d);
+            let q = &problem.q.row(row)[h..h + d];
             let score = |t: usize| {
                 q.iter().zip(&problem.k.row(t)[kv..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
                     * f64::from(shape.scale)
@@ -138,13 +180,13 @@ fn error_against_f64(held: &Held, attention: &dyn Attention, shape: &HeadShape, 
             let scores: Vec<f64> = (0..visible).map(score).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-            for d in 0..shape.head_dim {
+            for i in 0..d {
                 let exact: f64 = scores
                     .iter()
                     .enumerate()
-                    .map(|(t, s)| (s - max).exp() / total * f64::from(problem.v.row(t)[kv + d]))
+                    .map(|(t, s)| (s - max).exp() / total * f64::from(problem.v.row(t)[kv + i]))
                     .sum();
-                worst = worst.max((exact - f64::from(out.row(row)[h + d])).abs());
+                worst = worst.max((exact - f64::from(out.row(row)[h + i])).abs());
                 largest = largest.max(exact.abs());
             }
         }

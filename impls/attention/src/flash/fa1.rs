@@ -2,38 +2,39 @@
 //!
 //! For every key tile, for every query tile that sees it: m' = max(m, rowmax S), l' = e^(m−m')·l + Σ e^(S−m'),
 //! o ← (e^(m−m')·l·o + e^(S−m')·V) / l'. o is normalised after each step, as the algorithm stores it in memory, and is
-//! read and written once per key tile. A sequence's KV heads run in parallel; nothing else can.
+//! read and written once per key tile. A sequence's groups run in parallel; nothing else can.
 
 use cpu_kernels::Cpu;
 use cpu_kernels::attention::scale_row;
-use model::HeadShape;
+use model::{HeadShape, KvTile};
 
 use super::online::Partial;
 use super::tiles::QueryTile;
 use super::{Call, Flash, FlashSpec};
-use crate::mask::visible;
+use crate::mask::Sight;
 
 pub(super) fn forward(flash: &Flash, call: &Call<'_>) {
     let len = |span: usize| call.kv.len(call.layer, call.step.spans[span].seq);
     let tiles = flash.spec.query_tiles(call.shape, call.step, len);
-    let heads: Vec<&[QueryTile]> = tiles.chunk_by(|a, b| (a.span, a.kv_head) == (b.span, b.kv_head)).collect();
+    let heads: Vec<&[QueryTile]> = tiles.chunk_by(|a, b| (a.span, a.group) == (b.span, b.group)).collect();
     flash.cpu.parallel(heads.len(), &|i| head(flash, call, heads[i]));
 }
 
 /// Values of all buffers that a pass over one sequence uses at a time.
 pub(super) fn scratch_len(spec: &FlashSpec, shape: &HeadShape, threads: usize, rows: usize) -> usize {
-    threads.min(shape.n_kv_heads) * head_len(spec, shape, rows)
+    threads.min(spec.groups(shape)) * head_len(spec, shape, rows)
 }
 
 fn head_len(spec: &FlashSpec, shape: &HeadShape, rows: usize) -> usize {
-    let n = rows.min(spec.tile_rows(shape)) * shape.group();
-    n * (shape.head_dim + spec.key_tile) + Partial::len(rows * shape.group(), shape.head_dim)
+    let group = spec.group(shape);
+    let n = rows.min(spec.tile_rows(shape)) * group;
+    n * (shape.key_dim + spec.key_tile) + Partial::len(rows * group, shape.value_dim)
 }
 
-/// The query tiles of one sequence and KV head.
+/// The query tiles of one sequence and group.
 fn head(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile]) {
     let (Some(first), Some(last)) = (tiles.first(), tiles.last()) else { return };
-    let (group, d) = (call.shape.group(), call.shape.head_dim);
+    let (group, d, d_v) = (call.group, call.shape.key_dim, call.shape.value_dim);
     let rows = first.rows.start..last.rows.end;
     let mut buffer = flash.work.take(head_len(&flash.spec, call.shape, rows.len()));
     let (tile_buffer, rest) = buffer.split_at_mut(first.rows.len() * group * (d + flash.spec.key_tile));
@@ -47,20 +48,20 @@ fn head(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile]) {
         if !tiles.iter().any(|tile| visiting(&tile)) {
             continue;
         }
-        call.kv.head_tiles(call.layer, seq, first.kv_head, keys.clone(), flash.spec.key_tile, &mut |part| {
+        call.kv.head_tiles(call.layer, seq, call.cache_group(first), keys.clone(), flash.spec.key_tile, &mut |part| {
             for tile in tiles.iter().filter(visiting) {
                 let stacked = (tile.rows.start - start) * group..(tile.rows.end - start) * group;
                 let q = &mut q[..stacked.len() * d];
-                let mut sums = all.rows(stacked, d);
+                let mut sums = all.rows(stacked, d_v);
                 flash.pack_queries(call, tile, q);
                 flash.score(call, tile, &part, (q, scores), &mut sums, denormalise);
                 flash.add_values(call, tile, &part, scores, sums.o);
-                normalise(flash, call, tile, part.positions, &mut sums);
+                normalise(flash, call, tile, &part, &mut sums);
             }
         });
     }
     for tile in tiles {
-        flash.write(call, tile, all.rows((tile.rows.start - start) * group..(tile.rows.end - start) * group, d).o);
+        flash.write(call, tile, all.rows((tile.rows.start - start) * group..(tile.rows.end - start) * group, d_v).o);
     }
 }
 
@@ -69,14 +70,18 @@ fn denormalise(cpu: &Cpu, o: &mut [f32], f: f32, l_before: f32) {
     scale_row(cpu, o, f * l_before);
 }
 
-/// o ← o / l', in the rows that saw some of the keys at `positions`; the others keep their bits.
-fn normalise(flash: &Flash, call: &Call<'_>, tile: &QueryTile, positions: &[u32], sums: &mut Partial<'_>) {
-    let width = call.shape.group() * call.shape.head_dim;
+/// o ← o / l', in the rows that saw some of `keys`; the others keep their bits.
+fn normalise(flash: &Flash, call: &Call<'_>, tile: &QueryTile, keys: &KvTile<'_>, sums: &mut Partial<'_>) {
+    let (span, d) = (&call.step.spans[tile.span], call.shape.value_dim);
+    let len = call.kv.len(call.layer, span.seq);
     for (i, row) in tile.rows.clone().enumerate() {
-        if visible(&call.step.visibility, call.shape.window, call.step.positions[row], positions).is_empty() {
+        if Sight::new(call.step, span, call.shape.window, row, len).range(keys.first, keys.positions).is_empty() {
             continue;
         }
-        let heads = sums.o[i * width..(i + 1) * width].chunks_exact_mut(call.shape.head_dim);
-        heads.zip(&sums.l[i * call.shape.group()..]).for_each(|(o, &l)| scale_row(&flash.cpu, o, 1.0 / l));
+        for stacked in i * call.group..(i + 1) * call.group {
+            if sums.l[stacked] > 0.0 {
+                scale_row(&flash.cpu, &mut sums.o[stacked * d..(stacked + 1) * d], 1.0 / sums.l[stacked]);
+            }
+        }
     }
 }

@@ -43,8 +43,8 @@ pub(super) fn scratch_len(spec: &FlashSpec, shape: &HeadShape, threads: usize, r
     let step = Step::extend(SeqId(0), keys.saturating_sub(rows), &vec![TokenId(0); rows]);
     let tiles = spec.query_tiles(shape, &step, |_| keys);
     let n_sections: usize = tiles.iter().map(|tile| spec.sections(tile.keys.clone()).count()).sum();
-    let n = rows.min(spec.tile_rows(shape)) * shape.group();
-    let (tile, partial) = (tile_len(spec, shape, n), Partial::len(n, shape.head_dim));
+    let n = rows.min(spec.tile_rows(shape)) * spec.group(shape);
+    let (tile, partial) = (tile_len(spec, shape, n), Partial::len(n, shape.value_dim));
     if spreads_sections(threads, tiles.len(), n_sections) {
         threads.min(n_sections) * tile + (1 + n_sections.min(WAVE * threads)) * partial
     } else {
@@ -54,16 +54,16 @@ pub(super) fn scratch_len(spec: &FlashSpec, shape: &HeadShape, threads: usize, r
 
 /// Packed queries and scores of one tile of `n` stacked rows.
 fn tile_len(spec: &FlashSpec, shape: &HeadShape, n: usize) -> usize {
-    n * (shape.head_dim + spec.key_tile)
+    n * (shape.key_dim + spec.key_tile)
 }
 
 /// Stacked rows of `tile`.
 fn stacked(call: &Call<'_>, tile: &QueryTile) -> usize {
-    tile.rows.len() * call.shape.group()
+    tile.rows.len() * call.group
 }
 
 fn whole_tile(flash: &Flash, call: &Call<'_>, tile: &QueryTile) {
-    let (n, d) = (stacked(call, tile), call.shape.head_dim);
+    let (n, d) = (stacked(call, tile), call.shape.value_dim);
     let mut buffer = flash.work.take(tile_len(&flash.spec, call.shape, n) + 2 * Partial::len(n, d));
     let (tile_buffer, rest) = buffer.split_at_mut(tile_len(&flash.spec, call.shape, n));
     let (total, part) = rest.split_at_mut(Partial::len(n, d));
@@ -86,11 +86,11 @@ fn section(
     part: &mut Partial<'_>,
 ) {
     let seq = call.step.spans[tile.span].seq;
-    let (q, scores) = buffer.split_at_mut(stacked(call, tile) * call.shape.head_dim);
+    let (q, scores) = buffer.split_at_mut(stacked(call, tile) * call.shape.key_dim);
     flash.pack_queries(call, tile, q);
     part.clear();
     for keys in flash.spec.key_tiles(keys) {
-        call.kv.head_tiles(call.layer, seq, tile.kv_head, keys, flash.spec.key_tile, &mut |keys| {
+        call.kv.head_tiles(call.layer, seq, call.cache_group(tile), keys, flash.spec.key_tile, &mut |keys| {
             flash.score(call, tile, &keys, (q, scores), part, rescale);
             flash.add_values(call, tile, &keys, scores, part.o);
         });
@@ -105,7 +105,7 @@ fn rescale(cpu: &Cpu, o: &mut [f32], f: f32, _l_before: f32) {
 
 /// Divides by l and writes; a row that saw nothing stays zero.
 fn finish(flash: &Flash, call: &Call<'_>, tile: &QueryTile, total: &mut Partial<'_>) {
-    for (o, &l) in total.o.chunks_exact_mut(call.shape.head_dim).zip(total.l.iter()) {
+    for (o, &l) in total.o.chunks_exact_mut(call.shape.value_dim).zip(total.l.iter()) {
         if l > 0.0 {
             scale_row(&flash.cpu, o, 1.0 / l);
         }
@@ -115,7 +115,7 @@ fn finish(flash: &Flash, call: &Call<'_>, tile: &QueryTile, total: &mut Partial<
 
 /// Sections of all tiles in parallel, a bounded wave at a time; the caller joins them in order.
 fn by_sections(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile], jobs: &[(usize, Range<usize>)]) {
-    let d = call.shape.head_dim;
+    let d = call.shape.value_dim;
     let n_most = tiles.iter().map(|tile| stacked(call, tile)).max().unwrap_or(0);
     let (slot, wave) = (Partial::len(n_most, d), jobs.len().min(WAVE * flash.cpu.threads()));
     let mut buffer = flash.partials.take((wave + 1) * slot);
@@ -144,10 +144,10 @@ fn by_sections(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile], jobs: &[(usi
 
 fn begin(call: &Call<'_>, tile: &QueryTile, total: &mut [f32]) {
     let n = stacked(call, tile);
-    Partial::new(&mut total[..Partial::len(n, call.shape.head_dim)], n).clear();
+    Partial::new(&mut total[..Partial::len(n, call.shape.value_dim)], n).clear();
 }
 
 fn end(flash: &Flash, call: &Call<'_>, tile: &QueryTile, total: &mut [f32]) {
     let n = stacked(call, tile);
-    finish(flash, call, tile, &mut Partial::new(&mut total[..Partial::len(n, call.shape.head_dim)], n));
+    finish(flash, call, tile, &mut Partial::new(&mut total[..Partial::len(n, call.shape.value_dim)], n));
 }

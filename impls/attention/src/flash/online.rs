@@ -1,5 +1,6 @@
 //! One query tile against one key tile, and the exact join of two partial results.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use cpu_kernels::Cpu;
@@ -8,10 +9,10 @@ use model::KvTile;
 
 use super::tiles::QueryTile;
 use super::{Call, Flash};
-use crate::mask::{soft_cap, visible};
+use crate::mask::{Sight, soft_cap};
 
-/// The softmax of `n` stacked rows so far: their largest score m, the sum l of e^(score − m), and the output o
-/// `[n, head_dim]`, whose meaning (un-normalised or not) the order of the loops decides.
+/// The softmax of `n` stacked rows so far: their largest score m (in units of ln 2, so that powers are of 2), the sum l
+/// of 2^(score − m), and the output o `[n, value_dim]`, whose meaning (un-normalised or not) the order of the loops decides.
 pub(super) struct Partial<'a> {
     pub(super) m: &'a mut [f32],
     pub(super) l: &'a mut [f32],
@@ -20,8 +21,8 @@ pub(super) struct Partial<'a> {
 
 impl<'a> Partial<'a> {
     /// Values that `n` rows need.
-    pub(super) fn len(n: usize, head_dim: usize) -> usize {
-        n * (head_dim + 2)
+    pub(super) fn len(n: usize, value_dim: usize) -> usize {
+        n * (value_dim + 2)
     }
 
     /// Takes a buffer of [`Partial::len`] values.
@@ -39,14 +40,14 @@ impl<'a> Partial<'a> {
     }
 
     /// Rows `rows` alone.
-    pub(super) fn rows(&mut self, rows: Range<usize>, head_dim: usize) -> Partial<'_> {
-        let o = &mut self.o[rows.start * head_dim..rows.end * head_dim];
+    pub(super) fn rows(&mut self, rows: Range<usize>, value_dim: usize) -> Partial<'_> {
+        let o = &mut self.o[rows.start * value_dim..rows.end * value_dim];
         Partial { m: &mut self.m[rows.clone()], l: &mut self.l[rows], o }
     }
 
     /// Joins the un-normalised result over later keys; exact, as both sides are scaled to the larger m.
-    pub(super) fn join(&mut self, cpu: &Cpu, later: &Partial<'_>, head_dim: usize) {
-        for (row, (o, more)) in self.o.chunks_exact_mut(head_dim).zip(later.o.chunks_exact(head_dim)).enumerate() {
+    pub(super) fn join(&mut self, cpu: &Cpu, later: &Partial<'_>, value_dim: usize) {
+        for (row, (o, more)) in self.o.chunks_exact_mut(value_dim).zip(later.o.chunks_exact(value_dim)).enumerate() {
             let (m, m_more) = (self.m[row], later.m[row]);
             if m_more == f32::NEG_INFINITY {
                 continue;
@@ -57,7 +58,7 @@ impl<'a> Partial<'a> {
                 continue;
             }
             let joint = m.max(m_more);
-            let (f, f_more) = ((m - joint).exp(), (m_more - joint).exp());
+            let (f, f_more) = ((m - joint).exp2(), (m_more - joint).exp2());
             (self.m[row], self.l[row]) = (joint, self.l[row] * f + later.l[row] * f_more);
             scale_row(cpu, o, f);
             cpu_kernels::axpy(cpu, f_more, more, o);
@@ -66,15 +67,18 @@ impl<'a> Partial<'a> {
 }
 
 impl Flash {
-    /// Queries of a tile, the rows of a group's heads stacked: `[rows · group, head_dim]`.
+    /// Queries of a tile, the rows of a group's heads stacked, `[rows · group, key_dim]`, times the scale of scores; in
+    /// base 2 unless a soft cap comes first.
     pub(super) fn pack_queries(&self, call: &Call<'_>, tile: &QueryTile, packed: &mut [f32]) {
-        let width = call.shape.group() * call.shape.head_dim;
+        let width = call.group * call.shape.key_dim;
+        let factor = call.shape.scale * if call.shape.softcap.is_some() { 1.0 } else { LOG2_E };
         for (to, row) in packed.chunks_exact_mut(width).zip(tile.rows.clone()) {
-            to.copy_from_slice(&call.q.row(row)[tile.kv_head * width..][..width]);
+            let from = &call.q.row(row)[tile.group * width..][..width];
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
         }
     }
 
-    /// Scores of stacked queries `q` against `keys`, turned into e^(score − m) where seen and 0 elsewhere; m and l move
+    /// Scores of stacked queries `q` against `keys`, turned into 2^(score − m) where seen and 0 elsewhere; m and l move
     /// on, and `moved(row, f, l before)` hears of the factor f that row's earlier sums need.
     pub(super) fn score(
         &self,
@@ -85,14 +89,14 @@ impl Flash {
         sums: &mut Partial<'_>,
         moved: fn(&Cpu, &mut [f32], f32, f32),
     ) {
-        let (shape, group) = (call.shape, call.shape.group());
-        let (n, n_keys, d, stride) =
-            (tile.rows.len() * group, keys.positions.len(), shape.head_dim, self.spec.key_tile);
-        let k = &keys.k[tile.kv_head * keys.head_stride..];
-        scores_tile(&self.cpu, q, d, n, k, keys.row_stride, n_keys, d, shape.scale, scores, stride);
+        let (shape, group, span) = (call.shape, call.group, &call.step.spans[tile.span]);
+        let (n, n_keys, d, stride) = (tile.rows.len() * group, keys.positions.len(), shape.key_dim, self.spec.key_tile);
+        let k = keys.k.head(shape.key_head(call.cache_group(tile)));
+        scores_tile(&self.cpu, q, d, n, k, n_keys, d, 1.0, scores, stride);
+        let (d, len) = (shape.value_dim, call.kv.len(call.layer, span.seq));
         for (i, row) in tile.rows.clone().enumerate() {
-            let position = call.step.positions[row];
-            let seen = visible(&call.step.visibility, shape.window, position, keys.positions);
+            let sight = Sight::new(call.step, span, shape.window, row, len);
+            let seen = sight.range(keys.first, keys.positions);
             for stacked in i * group..(i + 1) * group {
                 let line = &mut scores[stacked * stride..][..n_keys];
                 line[..seen.start].fill(0.0);
@@ -102,8 +106,9 @@ impl Flash {
                     continue;
                 }
                 if let Some(cap) = shape.softcap {
-                    soft_cap(cap, line);
+                    soft_cap(cap, LOG2_E, line);
                 }
+                sight.strike(keys.first + seen.start, &keys.positions[seen.clone()], line);
                 let before = sums.l[stacked];
                 let f = online_softmax_update(&self.cpu, line, &mut sums.m[stacked], &mut sums.l[stacked]);
                 moved(&self.cpu, &mut sums.o[stacked * d..(stacked + 1) * d], f, before);
@@ -113,18 +118,18 @@ impl Flash {
 
     /// o += p·v for a scored tile.
     pub(super) fn add_values(&self, call: &Call<'_>, tile: &QueryTile, keys: &KvTile<'_>, p: &[f32], o: &mut [f32]) {
-        let (n, d) = (tile.rows.len() * call.shape.group(), call.shape.head_dim);
-        let v = &keys.v[tile.kv_head * keys.head_stride..];
-        weighted_sum(&self.cpu, p, self.spec.key_tile, n, v, keys.row_stride, keys.positions.len(), d, o, d);
+        let (n, d) = (tile.rows.len() * call.group, call.shape.value_dim);
+        let v = keys.v.head(call.shape.value_head(call.cache_group(tile)));
+        weighted_sum(&self.cpu, p, self.spec.key_tile, n, v, keys.positions.len(), d, o, d);
     }
 
     /// Unstacks the finished rows of a tile into the output.
     pub(super) fn write(&self, call: &Call<'_>, tile: &QueryTile, o: &[f32]) {
-        let width = call.shape.group() * call.shape.head_dim;
+        let (width, cols) = (call.group * call.shape.value_dim, call.shape.n_heads * call.shape.value_dim);
         // One short copy per tile: the lock is free nearly always, and the output needs no second buffer.
         let mut out = call.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (from, row) in o.chunks_exact(width).zip(tile.rows.clone()) {
-            out[row * call.q.cols() + tile.kv_head * width..][..width].copy_from_slice(from);
+            out[row * cols + tile.group * width..][..width].copy_from_slice(from);
         }
     }
 }

@@ -8,17 +8,13 @@ use model::{HeadShape, Span, Step};
 use super::FlashSpec;
 use crate::mask::reach;
 
-/// Entries after which a fresh accumulator starts, about this many. The partition is by entry, never by threads or
-/// rows, so that spreading it over threads changes no bit.
-const SECTION: usize = 1024;
-
-/// Rows of one sequence for the query heads of one KV head.
+/// Rows of one sequence for the query heads of one group.
 #[derive(Clone, Debug)]
 pub(crate) struct QueryTile {
     /// Span of the Step.
     pub(crate) span: usize,
-    /// KV head; its group's query heads are stacked.
-    pub(crate) kv_head: usize,
+    /// Group whose query heads are stacked; 0 to the spec's number of groups.
+    pub(crate) group: usize,
     /// Rows of the Step.
     pub(crate) rows: Range<usize>,
     /// Entries to visit, starting at a multiple of `key_tile`; the end is the sequence's or the last visible one.
@@ -28,37 +24,35 @@ pub(crate) struct QueryTile {
 impl FlashSpec {
     /// Rows of the Step in a query tile.
     pub(crate) fn tile_rows(&self, shape: &HeadShape) -> usize {
-        (self.query_tile / shape.group()).max(1)
+        (self.query_tile / self.group(shape)).max(1)
     }
 
     /// Entries of a section: whole key tiles.
     fn section(&self) -> usize {
-        self.key_tile * (SECTION / self.key_tile).max(1)
+        if self.split == 0 { usize::MAX } else { self.key_tile * (self.split / self.key_tile).max(1) }
     }
 
-    /// The query tiles of `step`, those of one sequence and KV head together; `len` gives the entries of a span.
+    /// The query tiles of `step`, those of one sequence and group together; `len` gives the entries of a span.
     pub(crate) fn query_tiles(&self, shape: &HeadShape, step: &Step, len: impl Fn(usize) -> usize) -> Vec<QueryTile> {
         let mut tiles = vec![];
         for (span, Span { rows, .. }) in step.spans.iter().enumerate() {
             let len = len(span);
-            for kv_head in 0..shape.n_kv_heads {
+            for group in 0..self.groups(shape) {
                 for start in rows.clone().step_by(self.tile_rows(shape)) {
                     let rows = start..(start + self.tile_rows(shape)).min(rows.end);
-                    let newest = step.positions[step.spans[span].rows.end - 1];
-                    let keys = self.keys(shape, step, &rows, len, newest);
-                    tiles.push(QueryTile { span, kv_head, rows, keys });
+                    let keys = self.keys(shape, step, &step.spans[span], &rows, len);
+                    tiles.push(QueryTile { span, group, rows, keys });
                 }
             }
         }
         tiles
     }
 
-    fn keys(&self, shape: &HeadShape, step: &Step, rows: &Range<usize>, len: usize, newest: u32) -> Range<usize> {
+    fn keys(&self, shape: &HeadShape, step: &Step, span: &Span, rows: &Range<usize>, len: usize) -> Range<usize> {
         if !self.causal_skip {
             return 0..len;
         }
-        let (first, last) = (step.positions[rows.start], step.positions[rows.end - 1]);
-        let seen = reach(&step.visibility, shape, len, (first, last), newest);
+        let seen = reach(step, span, shape, rows, len);
         seen.start / self.key_tile * self.key_tile..seen.end
     }
 
@@ -76,5 +70,5 @@ impl FlashSpec {
 fn cut(keys: Range<usize>, every: usize) -> impl Iterator<Item = Range<usize>> {
     let first = keys.start / every;
     let after = if keys.is_empty() { first } else { keys.end.div_ceil(every) };
-    (first..after).map(move |i| (i * every).max(keys.start)..((i + 1) * every).min(keys.end))
+    (first..after).map(move |i| (i * every).max(keys.start)..(i + 1).saturating_mul(every).min(keys.end))
 }

@@ -7,6 +7,8 @@
 //! Cost: 4 bytes per value, nothing to decode.
 //! Not handled: anything smaller.
 
+use cpu_kernels::attention::Codes;
+
 use super::Encoding;
 
 #[derive(Clone)]
@@ -14,20 +16,14 @@ pub(crate) struct F32;
 
 impl Encoding for F32 {
     type Code = f32;
+    const HAS_SCALE: bool = false;
 
-    fn row_codes(head_dim: usize) -> usize {
-        head_dim
-    }
-
-    fn encode(row: &[f32], codes: &mut [f32]) {
+    fn encode(row: &[f32], codes: &mut [f32]) -> f32 {
         codes.copy_from_slice(row);
+        1.0
     }
 
-    fn decode(codes: &[f32], _head_dim: usize, rows: &mut [f32]) {
-        rows.copy_from_slice(codes);
-    }
-
-    fn as_rows(codes: &[f32]) -> Option<&[f32]> {
-        Some(codes)
+    fn codes<'a>(codes: &'a [f32], _: &'a [f32]) -> Codes<'a> {
+        Codes::F32(codes)
     }
 }

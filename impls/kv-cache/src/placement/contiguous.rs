@@ -2,9 +2,10 @@
 //!
 //! Source: the arrangement of Kwon et al. 2023, arXiv:2309.06180, §3.1, as the baseline; growth by doubling instead of
 //! the longest length at once.
-//! Shapes: keys and values `[n_kv_heads, room, head_dim]` each, room ≤ capacity.
+//! Shapes: keys `[n_key_heads, room, key_dim]`, values `[n_value_heads, room, value_dim]` unless they are a prefix of
+//! the keys; scales, where the encoding has them, `[heads, room]`; room ≤ capacity.
 //! Method: 1. `reserve` doubles the room (16 entries at first) and moves each head's rows; 2. `append` encodes rows in
-//! place; 3. tiles borrow the buffer where the encoding allows, else they decode into scratch, one head if one is read.
+//! place; 3. tiles borrow the buffers: attention gets the codes as stored.
 //! Exactness: that of the encoding; bit-equal with f32.
 //! Cost: up to twice the entries resident; an append writes each row once, plus at most one move per entry amortised.
 //! Not handled: sharing of prefixes between sequences.
@@ -12,7 +13,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use model::{Activations, BufferPool, CacheFull, KvBytes, KvCache, KvShape, KvTile, SeqId, Step};
+use model::{Activations, CacheFull, KvBytes, KvCache, KvEntries, KvShape, KvTile, SeqId, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{Encoding, EncodingName};
@@ -41,7 +42,6 @@ pub(crate) struct Contiguous<E: Encoding> {
     shape: KvShape,
     capacity: usize,
     sequences: HashMap<SeqId, Sequence<E>>,
-    decoded: BufferPool,
 }
 
 #[derive(Clone)]
@@ -55,76 +55,82 @@ struct Sequence<E: Encoding> {
 #[derive(Clone)]
 struct Layer<E: Encoding> {
     len: usize,
-    k: Vec<E::Code>,
-    v: Vec<E::Code>,
+    k: Side<E>,
+    v: Side<E>,
+}
+
+/// Keys or values of one layer of one sequence.
+#[derive(Clone)]
+struct Side<E: Encoding> {
+    /// Heads, and values per row of each; no head where nothing is stored.
+    n_heads: usize,
+    dim: usize,
+    codes: Vec<E::Code>,
+    scales: Vec<f32>,
+}
+
+impl<E: Encoding> Side<E> {
+    fn new(n_heads: usize, dim: usize) -> Side<E> {
+        Side { n_heads, dim, codes: vec![], scales: vec![] }
+    }
+
+    /// Moves `len` entries of each head into room for `room`.
+    fn grow(&mut self, len: usize, old: usize, room: usize) {
+        self.codes = regrown(&self.codes, self.n_heads, len * self.dim, old * self.dim, room * self.dim);
+        if E::HAS_SCALE {
+            self.scales = regrown(&self.scales, self.n_heads, len, old, room);
+        }
+    }
+
+    fn store(&mut self, row: &[f32], entry: usize, room: usize) {
+        for (head, values) in row.chunks_exact(self.dim).enumerate() {
+            let at = head * room + entry;
+            let scale = E::encode(values, &mut self.codes[at * self.dim..][..self.dim]);
+            if E::HAS_SCALE {
+                self.scales[at] = scale;
+            }
+        }
+    }
+
+    fn entries(&self, from: usize, room: usize) -> KvEntries<'_> {
+        let scales = if E::HAS_SCALE { &self.scales[from..] } else { &[] };
+        KvEntries {
+            codes: E::codes(&self.codes[from * self.dim..], scales),
+            head_stride: room * self.dim,
+            row_stride: self.dim,
+            scale_head_stride: if E::HAS_SCALE { room } else { 0 },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.codes.as_slice()) + size_of_val(self.scales.as_slice())
+    }
+}
+
+/// `n` stretches of `used` values, `old` apart, set `new` apart.
+fn regrown<T: Copy + Default>(values: &[T], n: usize, used: usize, old: usize, new: usize) -> Vec<T> {
+    let mut grown = vec![T::default(); n * new];
+    for i in 0..n {
+        grown[i * new..][..used].copy_from_slice(&values[i * old..][..used]);
+    }
+    grown
 }
 
 impl<E: Encoding> Contiguous<E> {
     pub(crate) fn new(shape: KvShape, capacity: usize) -> Contiguous<E> {
-        Contiguous { shape, capacity, sequences: HashMap::new(), decoded: BufferPool::default() }
-    }
-
-    fn row_codes(&self) -> usize {
-        E::row_codes(self.shape.head_dim)
-    }
-
-    /// Shows tiles of the heads `heads` only.
-    fn show(
-        &self,
-        layer: usize,
-        seq: SeqId,
-        heads: Range<usize>,
-        mut entries: Range<usize>,
-        tile_len: usize,
-        visit: &mut dyn FnMut(KvTile<'_>),
-    ) {
-        let Some(sequence) = self.sequences.get(&seq) else { return };
-        let (layer, d, room) = (&sequence.layers[layer], self.shape.head_dim, sequence.room);
-        assert!(entries.end <= layer.len, "{seq:?}: entries {entries:?} of {}", layer.len);
-        while !entries.is_empty() {
-            let tile = entries.start..(entries.start.saturating_add(tile_len)).min(entries.end);
-            entries.start = tile.end;
-            let positions = &sequence.positions[tile.clone()];
-            if let (Some(k), Some(v)) = (E::as_rows(&layer.k), E::as_rows(&layer.v)) {
-                let (k, v) = (&k[tile.start * d..], &v[tile.start * d..]);
-                visit(KvTile { positions, k, v, head_stride: room * d, row_stride: d });
-                continue;
-            }
-            let (row_codes, n) = (self.row_codes(), tile.len());
-            let mut buffer = self.decoded.take(2 * heads.len() * n * d);
-            let (k, v) = buffer.split_at_mut(heads.len() * n * d);
-            for (stored, rows) in [(&layer.k, &mut *k), (&layer.v, &mut *v)] {
-                for (head, rows) in heads.clone().zip(rows.chunks_exact_mut(n * d)) {
-                    let from = head * room + tile.start;
-                    E::decode(&stored[from * row_codes..(from + n) * row_codes], d, rows);
-                }
-            }
-            // A lone head stands for whichever head the caller indexes.
-            let head_stride = if heads.len() == 1 { 0 } else { n * d };
-            visit(KvTile { positions, k, v, head_stride, row_stride: d });
-        }
+        Contiguous { shape, capacity, sequences: HashMap::new() }
     }
 }
 
 impl<E: Encoding> Sequence<E> {
-    fn new(n_layers: usize) -> Sequence<E> {
-        let layers = (0..n_layers).map(|_| Layer { len: 0, k: vec![], v: vec![] }).collect();
-        Sequence { room: 0, positions: vec![], layers }
-    }
-
-    /// Gives every head room for `room` entries of `row_codes` codes.
-    fn grow(&mut self, n_kv_heads: usize, row_codes: usize, room: usize) {
-        for layer in &mut self.layers {
-            for codes in [&mut layer.k, &mut layer.v] {
-                let mut grown = vec![E::Code::default(); n_kv_heads * room * row_codes];
-                let (old, used) = (self.room * row_codes, layer.len * row_codes);
-                for head in 0..n_kv_heads {
-                    grown[head * room * row_codes..][..used].copy_from_slice(&codes[head * old..][..used]);
-                }
-                *codes = grown;
-            }
-        }
-        self.room = room;
+    fn new(shape: &KvShape) -> Sequence<E> {
+        let n_value_heads = if shape.value_prefix { 0 } else { shape.n_value_heads };
+        let layer = |_| Layer {
+            len: 0,
+            k: Side::new(shape.n_key_heads, shape.key_dim),
+            v: Side::new(n_value_heads, shape.value_dim),
+        };
+        Sequence { room: 0, positions: vec![], layers: (0..shape.n_layers).map(layer).collect() }
     }
 }
 
@@ -133,17 +139,19 @@ impl<E: Encoding> KvCache for Contiguous<E> {
         if len > self.capacity {
             return Err(CacheFull { seq, needed: len, capacity: self.capacity });
         }
-        let (shape, row_codes) = (self.shape, self.row_codes());
-        let sequence = self.sequences.entry(seq).or_insert_with(|| Sequence::new(shape.n_layers));
+        let shape = self.shape;
+        let sequence = self.sequences.entry(seq).or_insert_with(|| Sequence::new(&shape));
         if len > sequence.room {
             let room = len.max(2 * sequence.room).max(FIRST_ROOM).min(self.capacity);
-            sequence.grow(shape.n_kv_heads, row_codes, room);
+            for Layer { len, k, v } in &mut sequence.layers {
+                [k, v].into_iter().for_each(|side| side.grow(*len, sequence.room, room));
+            }
+            sequence.room = room;
         }
         Ok(())
     }
 
     fn append(&mut self, layer: usize, step: &Step, k: &Activations, v: &Activations) {
-        let (shape, row_codes) = (self.shape, self.row_codes());
         for span in &step.spans {
             let sequence = self.sequences.get_mut(&span.seq).expect("room was reserved, as the trait asks");
             let room = sequence.room;
@@ -154,11 +162,8 @@ impl<E: Encoding> KvCache for Contiguous<E> {
                 if layer.len == sequence.positions.len() {
                     sequence.positions.push(step.positions[row]);
                 }
-                for (codes, values) in [(&mut layer.k, k.row(row)), (&mut layer.v, v.row(row))] {
-                    for (head, values) in values.chunks_exact(shape.head_dim).enumerate() {
-                        E::encode(values, &mut codes[(head * room + layer.len) * row_codes..][..row_codes]);
-                    }
-                }
+                layer.k.store(k.row(row), layer.len, room);
+                layer.v.store(v.row(row), layer.len, room);
                 layer.len += 1;
             }
         }
@@ -172,23 +177,20 @@ impl<E: Encoding> KvCache for Contiguous<E> {
         &self,
         layer: usize,
         seq: SeqId,
-        entries: Range<usize>,
+        mut entries: Range<usize>,
         tile_len: usize,
         visit: &mut dyn FnMut(KvTile<'_>),
     ) {
-        self.show(layer, seq, 0..self.shape.n_kv_heads, entries, tile_len, visit);
-    }
-
-    fn head_tiles(
-        &self,
-        layer: usize,
-        seq: SeqId,
-        head: usize,
-        entries: Range<usize>,
-        tile_len: usize,
-        visit: &mut dyn FnMut(KvTile<'_>),
-    ) {
-        self.show(layer, seq, head..head + 1, entries, tile_len, visit);
+        let Some(sequence) = self.sequences.get(&seq) else { return };
+        let (layer, room) = (&sequence.layers[layer], sequence.room);
+        assert!(entries.end <= layer.len, "{seq:?}: entries {entries:?} of {}", layer.len);
+        while !entries.is_empty() {
+            let tile = entries.start..(entries.start.saturating_add(tile_len)).min(entries.end);
+            entries.start = tile.end;
+            let k = layer.k.entries(tile.start, room);
+            let v = if self.shape.value_prefix { k } else { layer.v.entries(tile.start, room) };
+            visit(KvTile { first: tile.start, positions: &sequence.positions[tile], k, v });
+        }
     }
 
     fn truncate(&mut self, seq: SeqId, len: usize) {
@@ -209,17 +211,16 @@ impl<E: Encoding> KvCache for Contiguous<E> {
     }
 
     fn bytes(&self) -> KvBytes {
-        let code = size_of::<E::Code>();
-        let per_layer = self.entry_bytes();
-        let mut bytes = KvBytes::default();
-        for sequence in self.sequences.values() {
-            bytes.logical += sequence.layers.iter().map(|layer| layer.len * per_layer).sum::<usize>();
-            bytes.resident += sequence.layers.iter().map(|layer| (layer.k.len() + layer.v.len()) * code).sum::<usize>();
+        let layers = || self.sequences.values().flat_map(|sequence| &sequence.layers);
+        KvBytes {
+            logical: layers().map(|layer| layer.len * self.entry_bytes()).sum(),
+            resident: layers().map(|layer| layer.k.bytes() + layer.v.bytes()).sum(),
         }
-        bytes
     }
 
     fn entry_bytes(&self) -> usize {
-        2 * self.shape.n_kv_heads * self.row_codes() * size_of::<E::Code>()
+        let n_value_heads = if self.shape.value_prefix { 0 } else { self.shape.n_value_heads };
+        let scales = if E::HAS_SCALE { self.shape.n_key_heads + n_value_heads } else { 0 };
+        self.shape.entry_elements() * size_of::<E::Code>() + scales * size_of::<f32>()
     }
 }

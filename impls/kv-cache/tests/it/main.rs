@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cpu_kernels::Cpu;
+use cpu_kernels::attention::Codes;
 use kv_cache::{ContiguousSpec, EncodingName, KvSpec};
 use model::conformance::kv_cache::check;
 use model::{Activations, Device, KvCache, KvShape, SeqId, Step, TokenId};
@@ -19,8 +20,8 @@ fn filled(spec: &KvSpec, shape: KvShape, len: usize, capacity: usize) -> Box<dyn
     let mut kv = spec.build(shape, capacity, &device()).unwrap();
     kv.reserve(SeqId(0), len).unwrap();
     let step = Step::extend(SeqId(0), 0, &vec![TokenId(0); len]);
-    let rows = Activations::zeros(len, shape.n_kv_heads * shape.head_dim);
-    (0..shape.n_layers).for_each(|layer| kv.append(layer, &step, &rows, &rows));
+    let (k, v) = (Activations::zeros(len, shape.key_width()), Activations::zeros(len, shape.value_width()));
+    (0..shape.n_layers).for_each(|layer| kv.append(layer, &step, &k, &v));
     kv
 }
 
@@ -39,6 +40,9 @@ fn bytes_follow_heads_and_encoding() {
     assert_eq!(logical(EncodingName::F32, 8), 100 * 3 * 2 * 8 * 64 * 4);
     assert_eq!(logical(EncodingName::F32, 8), 8 * logical(EncodingName::F32, 1));
     assert_eq!(logical(EncodingName::F32, 8), 2 * logical(EncodingName::F16, 8));
+    assert_eq!(logical(EncodingName::Int8, 8), 100 * 3 * 2 * 8 * (64 + 4));
+    let latent = filled(&KvSpec::default(), KvShape::latent(2, 576, 512), 10, 10);
+    assert_eq!(latent.bytes().logical, 10 * 2 * (512 + 64) * 4, "d_c + d_R elements, and nothing for values");
 }
 
 #[test]
@@ -60,7 +64,10 @@ fn a_contiguous_f32_cache_is_read_without_a_copy() {
     let kv = filled(&KvSpec::default(), shape, 50, 64);
     let mut starts = vec![];
     for _ in 0..2 {
-        kv.tiles(0, SeqId(0), 8..50, 64, &mut |tile| starts.push((tile.k.as_ptr(), tile.positions.len())));
+        kv.tiles(0, SeqId(0), 8..50, 64, &mut |tile| {
+            let Codes::F32(k) = tile.k.codes else { panic!("an f32 cache shows f32") };
+            starts.push((k.as_ptr(), tile.positions.len()));
+        });
     }
     assert_eq!(starts.len(), 2);
     assert_eq!(starts[0], starts[1]);

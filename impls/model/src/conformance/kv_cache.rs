@@ -3,18 +3,25 @@
 use std::ops::Range;
 
 use super::value;
-use crate::{Activations, KvCache, KvShape, SeqId, Span, Step, TokenId, Visibility};
+use crate::{Activations, KvCache, KvShape, KvTile, SeqId, Span, Step, TokenId, Visibility};
 
 /// Makes an empty cache of a shape with room for so many tokens per sequence.
 pub type Make<'a> = &'a dyn Fn(KvShape, usize) -> Box<dyn KvCache>;
 
 /// Shapes tried: odd head sizes and a layer of one head included.
-pub const SHAPES: [KvShape; 3] = [KvShape::new(1, 1, 16), KvShape::new(2, 3, 20), KvShape::new(3, 2, 64)];
+pub const SHAPES: [KvShape; 5] = [
+    KvShape::new(1, 1, 16),
+    KvShape::new(2, 3, 20),
+    KvShape::new(3, 2, 64),
+    KvShape { n_key_heads: 1, key_dim: 40, ..KvShape::new(2, 3, 20) },
+    KvShape::latent(2, 36, 24),
+];
 
 /// Below this an encoding may err as much as at it: half precision is subnormal there.
 const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
 
-/// Runs every check; `relative_error` is what the encoding may change of a value, 0 for f32.
+/// Runs every check; `relative_error` is what the encoding may change of a value, relative to the largest
+/// of its row (one entry of one head), 0 for f32.
 pub fn check(make: Make<'_>, relative_error: f32) -> Result<(), String> {
     for shape in SHAPES {
         keeps_interleaved_sequences(make, shape, relative_error)?;
@@ -61,16 +68,41 @@ fn extend(kv: &mut dyn KvCache, shape: KvShape, version: u64, parts: &[(SeqId, R
     for span in &step.spans {
         kv.reserve(span.seq, span.kv_len).map_err(|e| e.to_string())?;
     }
-    let cols = shape.n_kv_heads * shape.head_dim;
     for layer in 0..shape.n_layers {
-        let rows = |kind: u64| {
+        let rows = |kind: u64, cols: usize| {
             let places = parts.iter().flat_map(|(seq, positions)| positions.clone().map(move |p| (*seq, p)));
             let values = places.flat_map(|(seq, p)| (0..cols).map(move |c| element(kind, version, layer, seq, p, c)));
             Activations::from_vec(step.rows(), cols, values.collect())
         };
-        kv.append(layer, &step, &rows(0), &rows(1));
+        kv.append(layer, &step, &rows(0, shape.key_width()), &rows(1, shape.value_width()));
     }
     Ok(())
+}
+
+/// (kind, head, feature, value) of entry `t` of a tile: keys 0, values 1.
+fn values(tile: &KvTile<'_>, shape: &KvShape, t: usize) -> Vec<(u64, usize, usize, f32)> {
+    let sides = [(0, tile.k, shape.n_key_heads, shape.key_dim), (1, tile.v, shape.n_value_heads, shape.value_dim)];
+    let mut all = vec![];
+    for (kind, entries, n_heads, dim) in sides {
+        for head in 0..n_heads {
+            all.extend((0..dim).map(|d| (kind, head, d, entries.head(head).get(t, d))));
+        }
+    }
+    all
+}
+
+/// What was stored there, and the largest magnitude of its row: what an encoding with one scale per row errs by.
+fn expected(
+    shape: &KvShape,
+    version: u64,
+    layer: usize,
+    seq: SeqId,
+    position: usize,
+    (kind, head, d): (u64, usize, usize),
+) -> (f32, f32) {
+    let (kind, dim) = if kind == 0 || shape.value_prefix { (0, shape.key_dim) } else { (1, shape.value_dim) };
+    let at = |d: usize| element(kind, version, layer, seq, position, head * dim + d);
+    (at(d), (0..dim).map(|d| at(d).abs()).fold(0.0, f32::max))
 }
 
 /// Entry t of `seq` must be position t with the values of `version(t)`, for several tile lengths and ranges.
@@ -100,19 +132,19 @@ fn holds(
                         if position as usize != p {
                             wrong.get_or_insert(format!("entry {p} has position {position}"));
                         }
-                        for head in 0..shape.n_kv_heads {
-                            for d in 0..shape.head_dim {
-                                let at = head * tile.head_stride + t * tile.row_stride + d;
-                                for (kind, stored) in [(0, tile.k), (1, tile.v)] {
-                                    let expected = element(kind, version(p), layer, seq, p, head * shape.head_dim + d);
-                                    let found = stored.get(at).copied().unwrap_or(f32::NAN);
-                                    let error = (found - expected).abs();
-                                    if error.is_nan() || error > relative_error * expected.abs().max(SMALLEST_NORMAL) {
-                                        wrong.get_or_insert(format!("entry {p}, head {head}, feature {d}, kind {kind}: {found} instead of {expected}"));
-                                    }
-                                }
+                        for (kind, head, d, found) in values(&tile, &shape, t) {
+                            let expected = expected(&shape, version(p), layer, seq, p, (kind, head, d));
+                            let error = (found - expected.0).abs();
+                            if error.is_nan() || error > relative_error * expected.1.max(SMALLEST_NORMAL) {
+                                wrong.get_or_insert(format!(
+                                    "entry {p}, head {head}, feature {d}, kind {kind}: {found} instead of {}",
+                                    expected.0
+                                ));
                             }
                         }
+                    }
+                    if tile.first != next {
+                        wrong.get_or_insert(format!("a tile says it starts at entry {}, not {next}", tile.first));
                     }
                     next += n;
                 });
@@ -187,24 +219,24 @@ pub fn frees_a_truncated_sequence(make: Make<'_>, shape: KvShape) -> Result<(), 
     ensure(kv.len(shape.n_layers - 1, SeqId(3)) == 9, || "a freed sequence cannot be used again".into())
 }
 
-/// `head_tiles` shows the head that `tiles` shows.
+/// `head_tiles` shows the heads of a group as `tiles` shows them.
 pub fn shows_one_head(make: Make<'_>, shape: KvShape) -> Result<(), String> {
     let mut kv = make(shape, 64);
     let seq = SeqId(0);
     extend(&mut *kv, shape, 0, &[(seq, 0..50)])?;
     let layer = shape.n_layers - 1;
-    for head in 0..shape.n_kv_heads {
+    for group in 0..shape.groups() {
         let (mut all, mut one) = (vec![], vec![]);
-        let gather = |into: &mut Vec<f32>, tile: crate::KvTile<'_>| {
+        let heads = (group * shape.n_key_heads / shape.groups(), group * shape.n_value_heads / shape.groups());
+        let gather = |into: &mut Vec<f32>, tile: KvTile<'_>| {
             for t in 0..tile.positions.len() {
-                let at = head * tile.head_stride + t * tile.row_stride;
-                into.extend_from_slice(&tile.k[at..at + shape.head_dim]);
-                into.extend_from_slice(&tile.v[at..at + shape.head_dim]);
+                into.extend((0..shape.key_dim).map(|d| tile.k.head(heads.0).get(t, d)));
+                into.extend((0..shape.value_dim).map(|d| tile.v.head(heads.1).get(t, d)));
             }
         };
         kv.tiles(layer, seq, 3..50, 16, &mut |tile| gather(&mut all, tile));
-        kv.head_tiles(layer, seq, head, 3..50, 16, &mut |tile| gather(&mut one, tile));
-        ensure(all == one, || format!("head_tiles of head {head} differs from tiles"))?;
+        kv.head_tiles(layer, seq, group, 3..50, 16, &mut |tile| gather(&mut one, tile));
+        ensure(all == one, || format!("head_tiles of group {group} differs from tiles"))?;
     }
     Ok(())
 }
@@ -222,11 +254,7 @@ pub fn forks_or_says_so(make: Make<'_>, shape: KvShape, relative_error: f32) -> 
         for layer in 0..shape.n_layers {
             ensure(kv.len(layer, seq) >= 20, || format!("layer {layer}, {seq:?}: {} entries", kv.len(layer, seq)))?;
             kv.tiles(layer, seq, 0..20, 1, &mut |tile| {
-                for head in 0..shape.n_kv_heads {
-                    let at = head * tile.head_stride;
-                    rows.extend_from_slice(&tile.k[at..at + shape.head_dim]);
-                    rows.extend_from_slice(&tile.v[at..at + shape.head_dim]);
-                }
+                rows.extend(values(&tile, &shape, 0).into_iter().map(|(.., value)| value));
             });
         }
         Ok::<_, String>(rows)

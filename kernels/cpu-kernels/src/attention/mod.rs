@@ -2,20 +2,25 @@
 //!
 //! What: Q·Kᵀ on a tile, P·V on a tile, and the (m, l) recurrence that joins tiles.
 //! Source: Milakov and Gimelshein 2018 (arXiv:1805.02867, alg. 3); Dao et al. 2022 (arXiv:2205.14135, alg. 1).
-//! Shapes: q \[n_q, d\], k and v \[n_k, d\], rows `*_stride` apart; scores and p \[n_q, n_k\].
-//! Method: keys are transposed 16 at a time into L1, then both products run the register tile of the linears.
+//! Shapes: q \[n_q, d\], k and v \[n_k, d\] as f32, f16 or int8 with a scale per row; scores and p \[n_q, n_k\].
+//! Method: keys are decoded and transposed 16 at a time into L1, values decoded 64 at a time, then both products run
+//! the register tile of the linears.
 //! Exactness: a score is one FMA chain over d times scale; an output adds one FMA per key in order. Neither depends on
 //! n_q, so 1-row and k-row calls agree bit for bit. Same bits on AVX2 and AVX-512.
 //! Cost: 2·n_q·n_k·d FLOPs each; scores also move n_k·d values once through L1.
 //! Not handled: masks (write −∞ into scores), threads (callers run heads and query tiles in parallel).
 
-use crate::cpu::Cpu;
-use crate::exp::{exp_shifted, row_max};
+mod online;
+mod rows;
+
 use crate::linear::tile::{F32Columns, RowMajor, Tile, max_panels, panels_step, run_tile, tile_rows};
 use crate::scratch;
 use crate::simd::{LANES, Simd, dispatch};
+use rows::decode_generic;
 
 pub use crate::exp::scale_row;
+pub use online::online_softmax_update;
+pub use rows::{Codes, Rows, decode_rows};
 
 dispatch! {
     /// out\[i, j\] = (q_i · k_j)·scale for `n_q` queries and `n_k` keys of `d` values.
@@ -23,8 +28,7 @@ dispatch! {
         q: &[f32],
         q_stride: usize,
         n_q: usize,
-        k: &[f32],
-        k_stride: usize,
+        k: Rows<'_>,
         n_k: usize,
         d: usize,
         scale: f32,
@@ -39,30 +43,12 @@ dispatch! {
         p: &[f32],
         p_stride: usize,
         n_q: usize,
-        v: &[f32],
-        v_stride: usize,
+        v: Rows<'_>,
         n_k: usize,
         d: usize,
         out: &mut [f32],
         out_stride: usize,
     ) = weighted_sum_generic
-}
-
-/// One row's step of the online softmax: with m' = max(m, max(scores)), turns the scores into exp(s − m'), sets
-/// l ← l·f + Σ exp(s − m') and m ← m', and returns f = exp(m − m') by which earlier sums must be scaled.
-/// While everything seen is −∞, the row becomes zeros, m and l stay, and f is 1.
-pub fn online_softmax_update(cpu: &Cpu, scores: &mut [f32], m: &mut f32, l: &mut f32) -> f32 {
-    let tile_max = row_max(cpu, scores);
-    let m_new = if tile_max > *m { tile_max } else { *m };
-    if m_new == f32::NEG_INFINITY {
-        scores.fill(0.0);
-        return 1.0;
-    }
-    let factor = if m_new == *m { 1.0 } else { (*m - m_new).exp() };
-    let sum = exp_shifted(cpu, scores, m_new);
-    *l = *l * factor + sum;
-    *m = m_new;
-    factor
 }
 
 /// Whether `rows` rows of `cols` values, `stride` apart, lie in `len` values.
@@ -76,8 +62,7 @@ fn scores_generic<S: Simd>(
     q: &[f32],
     q_stride: usize,
     n_q: usize,
-    k: &[f32],
-    k_stride: usize,
+    k: Rows<'_>,
     n_k: usize,
     d: usize,
     scale: f32,
@@ -85,22 +70,31 @@ fn scores_generic<S: Simd>(
     out_stride: usize,
 ) {
     assert!(fits(q.len(), n_q, q_stride, d), "q must hold n_q rows of d");
-    assert!(fits(k.len(), n_k, k_stride, d), "k must hold n_k rows of d");
+    assert!(k.hold(n_k, d), "k must hold n_k rows of d");
     assert!(fits(out.len(), n_q, out_stride, n_k), "out must hold n_q rows of n_k");
     if n_q == 0 || n_k == 0 {
         return;
     }
     let most = max_panels(S::WIDE, tile_rows(S::WIDE, n_q));
     let mut keys = scratch::take(most * d * LANES);
+    let mut decoded = scratch::take(if matches!(k.codes, Codes::F32(_)) { 0 } else { LANES * d });
     let mut key = 0;
     while key < n_k {
         let panels = panels_step((n_k - key).div_ceil(LANES), most);
         for p in 0..panels {
             let first = key + p * LANES;
+            let here = LANES.min(n_k - first);
+            let (base, stride) = match k.codes {
+                Codes::F32(values) => (values.as_ptr().wrapping_add(first * k.stride), k.stride),
+                _ => {
+                    decode_generic(s, k, first, here, d, &mut decoded);
+                    (decoded.as_ptr(), d)
+                }
+            };
             // Slots beyond the last key repeat it: their scores are never stored.
             let mut rows = [std::ptr::null(); LANES];
             for lane in 0..LANES {
-                rows[lane] = k.as_ptr().wrapping_add((first + lane).min(n_k - 1) * k_stride);
+                rows[lane] = base.wrapping_add(lane.min(here - 1) * stride);
             }
             // SAFETY: 16 key rows of d values (asserted) into this panel's d × 16 values.
             unsafe { s.transpose(rows, d, keys.as_mut_ptr().add(p * d * LANES)) };
@@ -123,7 +117,7 @@ fn scores_generic<S: Simd>(
             unsafe { run_tile::<S, _, false>(s, mr, panels, tile) };
             row += mr;
         }
-        for row in 0..n_q {
+        for row in 0..if scale == 1.0 { 0 } else { n_q } {
             let row = &mut out[row * out_stride + key..][..n_cols];
             for start in (0..n_cols).step_by(LANES) {
                 let v = s.mul(crate::exp::load_at(s, row, start, 0.0), s.splat(scale));
@@ -140,6 +134,36 @@ fn weighted_sum_generic<S: Simd>(
     p: &[f32],
     p_stride: usize,
     n_q: usize,
+    v: Rows<'_>,
+    n_k: usize,
+    d: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(fits(p.len(), n_q, p_stride, n_k), "p must hold n_q rows of n_k");
+    assert!(v.hold(n_k, d), "v must hold n_k rows of d");
+    assert!(fits(out.len(), n_q, out_stride, d), "out must hold n_q rows of d");
+    if let Codes::F32(values) = v.codes {
+        return weighted_f32(s, p, p_stride, n_q, values, v.stride, n_k, d, out, out_stride);
+    }
+    // An output is one chain over keys in order: cutting the keys into decoded blocks changes no bit.
+    let mut decoded = scratch::take(DECODED * d);
+    for first in (0..n_k).step_by(DECODED) {
+        let n = DECODED.min(n_k - first);
+        decode_generic(s, v, first, n, d, &mut decoded);
+        weighted_f32(s, &p[first..], p_stride, n_q, &decoded, d, n, d, out, out_stride);
+    }
+}
+
+/// Values decoded at a time: 16 KiB at 64 features, half of L1.
+const DECODED: usize = 64;
+
+#[inline(always)]
+fn weighted_f32<S: Simd>(
+    s: S,
+    p: &[f32],
+    p_stride: usize,
+    n_q: usize,
     v: &[f32],
     v_stride: usize,
     n_k: usize,
@@ -147,9 +171,6 @@ fn weighted_sum_generic<S: Simd>(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    assert!(fits(p.len(), n_q, p_stride, n_k), "p must hold n_q rows of n_k");
-    assert!(fits(v.len(), n_k, v_stride, d), "v must hold n_k rows of d");
-    assert!(fits(out.len(), n_q, out_stride, d), "out must hold n_q rows of d");
     let whole = d / LANES;
     let mut row = 0;
     while row < n_q {

@@ -2,8 +2,8 @@
 
 use crate::oracle::{assert_close, assert_same_bits, cpus, values};
 use cpu_kernels::{
-    Activation, activate, activate_mul, add_in_place, argmax, axpy, dot, exp, layer_norm, log_sum_exp, rms_norm, rope_half_split,
-    rope_interleaved, softmax_row,
+    Activation, activate, activate_mul, add_in_place, argmax, axpy, dot, exp, layer_norm, log_sum_exp, rms_norm,
+    rope_half_split, rope_interleaved, softmax_row,
 };
 use proptest::prelude::*;
 

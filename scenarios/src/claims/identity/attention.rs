@@ -27,12 +27,13 @@ impl Problem {
     fn random(held: &Held, shape: HeadShape, sequences: &[Lengths], full: bool) -> Result<Problem> {
         let mut rng = ChaCha8Rng::seed_from_u64(held.scenario().seed);
         let mut random = |rows: usize, heads: usize| {
-            let cols = heads * shape.head_dim;
+            let cols = heads * shape.key_dim;
             Activations::from_vec(rows, cols, (0..rows * cols).map(|_| StandardNormal.sample(&mut rng)).collect())
         };
         let rows = sequences.iter().map(|(_, rows)| rows).sum();
         let q = random(rows, shape.n_heads);
-        let keys = sequences.iter().map(|(past, rows)| [0; 2].map(|_| random(past + rows, shape.n_kv_heads))).collect();
+        let keys =
+            sequences.iter().map(|(past, rows)| [0; 2].map(|_| random(past + rows, shape.n_key_heads))).collect();
         Problem::of(held, shape, sequences, full, q, keys)
     }
 
@@ -45,7 +46,7 @@ impl Problem {
         keys: Vec<[Activations; 2]>,
     ) -> Result<Problem> {
         let longest = sequences.iter().map(|(past, rows)| past + rows).sum();
-        let kv_shape = KvShape::new(1, shape.n_kv_heads, shape.head_dim);
+        let kv_shape = KvShape::new(1, shape.n_key_heads, shape.key_dim);
         let mut kv = held.cells[0].spec.kv.build(kv_shape, longest, &held.device)?;
         let mut steps = vec![];
         for (i, (&(past, rows), [k, v])) in sequences.iter().zip(&keys).enumerate() {
@@ -69,7 +70,7 @@ impl Problem {
 
     /// softmax(q·kᵀ·scale)·v in f64, `[rows][n_heads·head_dim]`.
     fn exact(&self) -> Vec<Vec<f64>> {
-        let (shape, d) = (&self.shape, self.shape.head_dim);
+        let (shape, d) = (&self.shape, self.shape.key_dim);
         let mut all = vec![];
         for span in &self.step.spans {
             let [k, v] = &self.keys[span.seq.0 as usize];
@@ -186,7 +187,7 @@ pub fn unnormalised(held: &Held) -> Result<Outcome> {
     for n in [512, 1000, 2048] {
         let mut step = part(SeqId(0), 0, n);
         step.positions = vec![n as u32 - 1; n];
-        let unit = (n * shape.n_heads * shape.head_dim) as f64;
+        let unit = (n * shape.n_heads * shape.value_dim) as f64;
         let tiles = n.div_ceil(key_tile) as f64;
         let (one, two) = (first.counts(&shape, &step), second.counts(&shape, &step));
         for (name, count, unit) in [

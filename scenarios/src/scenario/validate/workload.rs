@@ -67,8 +67,17 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
             }
         }
-        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, .. } => {
+        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
             check_sweep(path, lengths, [*heads, *kv_heads, *head_dim], faults);
+            faults.need((1..=256).contains(batch), &field("batch"), "must be 1 to 256", "1 is the default");
+            let why = "a whole prompt is one sequence: add decode = true, or leave `batch` out";
+            faults.need(*batch == 1 || *decode, &field("batch"), "is for decode passes", why);
+            let why = "a decode pass sees every entry anyway: leave `full` out";
+            faults.need(!(*full && *decode), &field("full"), "cannot go with `decode`", why);
+            let longest = lengths.iter().copied().max().unwrap_or(0);
+            let values = longest.saturating_mul(*batch).saturating_mul(kv_heads.saturating_mul(*head_dim));
+            let title = format!("the keys of a pass have more than {MOST_VALUES} values");
+            faults.need(values <= MOST_VALUES, &field("lengths"), &title, "fewer sequences or shorter lengths");
         }
         Workload::Identity { check } => {
             let known: Vec<&str> = crate::claims::identities().iter().map(|(name, _)| *name).collect();
