@@ -3,6 +3,7 @@
 //! A transform is one file with its spec and a function from (architecture, tensors) to (architecture, tensors that differ).
 //! [`Transforms`] is what a scenario's model part may ask for; they are applied in the order of its fields.
 
+pub mod decomposition;
 mod kv_heads;
 mod rewritten;
 

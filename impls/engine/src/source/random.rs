@@ -32,12 +32,12 @@ pub const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "mha-8x128",
-        like: "the attention of the 2017 big transformer and of Shazeer (2019), d 1024 with 8 heads of 128, in two layers",
+        like: "the attention of the 2017 big transformer and of Shazeer (2019), d 1024 with 8 heads of 128, in four layers",
         sizes: Sizes {
             vocab: 512,
             hidden: 1024,
             ffn: 1024,
-            layers: 2,
+            layers: 4,
             heads: 8,
             kv_heads: 8,
             head_dim: 128,
@@ -51,7 +51,7 @@ pub const SHAPES: &[Shape] = &[
             vocab: 512,
             hidden: 1024,
             ffn: 1024,
-            layers: 2,
+            layers: 4,
             heads: 16,
             kv_heads: 16,
             head_dim: 64,
