@@ -10,7 +10,7 @@ mod spec;
 mod tokenizer;
 mod work;
 
-pub use calibrate::{LayerHessians, calibrate_layer};
+pub use calibrate::{LayerStats, calibrate_layer};
 pub use engine::{BuildOptions, Engine, build_transformer};
 pub use error::EngineError;
 pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource};

@@ -32,7 +32,7 @@ impl WorkCount {
         }
         // row i sees context + i + 1 keys: q·k and p·v are 2 · head_dim each per query head
         let pairs = rows * context + rows * (rows + 1) / 2;
-        work.flops += 4 * pairs * (a.n_heads * a.head_dim * a.n_layers) as u64;
+        work.flops += 2 * pairs * (a.n_heads * (a.key_dim() + a.value_dim()) * a.n_layers) as u64;
         work.bytes += (context + rows) * (kv.entry_bytes() * a.n_layers) as u64;
         work
     }

@@ -16,7 +16,7 @@ use model::{Activations, Device, SeqId, Step, StepModel, TokenId};
 use serde_json::Value;
 use weights::WeightsSpec;
 
-const FAMILIES: &[&str] = &["llama-mha", "llama3-gqa", "mistral-swa", "qwen2"];
+const FAMILIES: &[&str] = &["llama-mha", "llama3-gqa", "mistral-swa", "qwen2", "gpt2", "opt", "mixtral"];
 
 struct NoHub;
 

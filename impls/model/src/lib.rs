@@ -35,5 +35,5 @@ pub use linear::Linear;
 pub use rope::RopeTable;
 pub use session::StepModel;
 pub use step::{SeqId, Span, Step, TokenId, Tree, TreeError, Visibility};
-pub use transformer::{Ends, Session, Transformer, read_ends};
+pub use transformer::{Entry, Exit, Session, Transformer, read_ends};
 pub use unsupported::Unsupported;
