@@ -4,6 +4,8 @@
 //! broken identity reads as a violated claim and not as a crashed cell.
 
 mod attention;
+mod collaborative;
+mod experts;
 mod invariance;
 mod quantization;
 mod sampling;
@@ -44,6 +46,21 @@ const REGISTRY: &[Identity] = &[
         name: "batch-invariance",
         about: "bits of a sequence's logits among others, in pieces, on one thread; distinct completions under random load",
         measure: invariance::batch_invariance,
+    },
+    Identity {
+        name: "collab-fullrank-exact",
+        about: "attention scores of a trained model against its collaborative form at full rank; decomposition error by rank",
+        measure: collaborative::full_rank,
+    },
+    Identity {
+        name: "moe-dropless-exact",
+        about: "rows grouped by expert against one token at a time; visits dropped with and without a capacity",
+        measure: experts::dropless_exact,
+    },
+    Identity {
+        name: "moe-padding-waste",
+        about: "FLOPs and time of experts padded to the largest over dropless ones, Zipf routing",
+        measure: experts::padding_waste,
     },
     Identity {
         name: "flash-exact",
