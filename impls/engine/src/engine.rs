@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use decoding::Decoder;
-use model::block::{Block, BlockOf, Matrix, MatrixValues, Slot, Trunk, read_layer};
-use model::{Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
+use model::block::{Block, BlockOf, LatentForm, Matrix, MatrixValues, Slot, Trunk, read_layer};
+use model::{
+    Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, Unsupported, read_ends,
+};
 use weights::{CalibrationStats, WeightSource, WeightsSpec, build_linear};
 
 use crate::calibrate::{LayerStats, calibrate_layer, run_layer};
@@ -109,7 +111,7 @@ impl Engine {
 }
 
 fn check_context(checkpoint: &Checkpoint, tokens: usize) -> Result<(), EngineError> {
-    let limit = checkpoint.architecture.max_positions;
+    let limit = checkpoint.architecture.context_limit();
     if tokens <= limit {
         return Ok(());
     }
@@ -140,7 +142,7 @@ fn check_pair(target: &Checkpoint, draft: &Checkpoint) -> Result<(), EngineError
 }
 
 /// The format of matrices that a quantizer leaves alone (head, draft): 16 bit, as the papers do.
-fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
+pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     match spec {
         WeightsSpec::F32 => WeightsSpec::F32,
         WeightsSpec::Bf16 => WeightsSpec::Bf16,
@@ -156,7 +158,7 @@ fn source(matrix: &Matrix) -> WeightSource<'_> {
     }
 }
 
-fn linear(
+pub(crate) fn linear(
     spec: &WeightsSpec,
     device: &Device,
     slot: &str,
@@ -175,7 +177,15 @@ pub fn build_transformer(
     options: BuildOptions<'_>,
 ) -> Result<Transformer, EngineError> {
     let (a, tensors) = (&checkpoint.architecture, &*checkpoint.tensors);
-    let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?);
+    let form = match (spec.kv.is_latent(), a.latent) {
+        (true, None) => {
+            let reason = format!("family `{}` has no latent attention; use a contiguous cache", a.family);
+            return Err(Unsupported { axis: "kv", variant: spec.kv.tag(), reason }.into());
+        }
+        (true, Some(_)) => LatentForm::Absorbed,
+        (false, _) => LatentForm::Expanded,
+    };
+    let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?).with_latent_form(form);
     let (entry, exit) = read_ends(a, tensors)?;
     let mut samples = vec![];
     if spec.weights.needs_calibration() {

@@ -335,6 +335,20 @@ impl Architecture {
         self.parameters() - idle as u64
     }
 
+    /// Tokens that one sequence may hold: what the checkpoint declares, or what its rotation was stretched to.
+    pub fn context_limit(&self) -> usize {
+        let stretched = match self.rope().map(|rope| &rope.scaling) {
+            // it grows with the sequence
+            Some(RopeScaling::Dynamic { .. }) => usize::MAX,
+            Some(RopeScaling::Linear { factor }) => (*factor * self.max_positions as f32) as usize,
+            Some(RopeScaling::Yarn { factor, original_max_positions, .. }) => {
+                (factor * original_max_positions) as usize
+            }
+            _ => self.max_positions,
+        };
+        stretched.max(self.max_positions)
+    }
+
     /// The rotary embedding, when positions enter by rotation.
     pub fn rope(&self) -> Option<&Rope> {
         match &self.positions {

@@ -4,7 +4,11 @@
 //! NTK); Peng et al. 2023 (YaRN, arXiv:2309.00071, §3.2–3.4); Ding et al. 2024 (LongRoPE); the Llama 3 ramp. All as Hugging
 //! Face computes them, in f32, so that logits agree with its checkpoints.
 
+mod history;
+
 use std::f32::consts::PI;
+
+pub(crate) use history::History;
 
 use crate::Step;
 use crate::architecture::{Rope, RopeScaling};
@@ -32,12 +36,12 @@ impl RopeTable {
         }
     }
 
-    /// Whether a sequence of `before` entries must be rotated anew once it has `after`.
+    /// Whether keys rotated for a sequence of `before` tokens are wrong in one of `after`.
     pub fn changes(&self, before: usize, after: usize) -> bool {
-        match (&self.rope.scaling, self.length_matters_beyond()) {
-            (_, None) => false,
-            (RopeScaling::Dynamic { .. }, Some(limit)) => after > limit && after != before,
-            (_, Some(limit)) => (before > limit) != (after > limit),
+        let Some(limit) = self.length_matters_beyond() else { return false };
+        match self.rope.scaling {
+            RopeScaling::Dynamic { .. } => before.max(limit) != after.max(limit),
+            _ => (before > limit) != (after > limit),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::block::{Block, Matrix, NormWeights, Pass, Reader, Trunk, Workspace};
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::names::Source;
 use crate::probe::{Probe, Site, reborrow};
+use crate::rope::History;
 use crate::{Activations, CacheFull, KvBytes, KvCache, KvShape, Linear, SeqId, Step, StepModel, ops};
 
 /// A decoder ready to run; immutable, so that several sessions share it.
@@ -172,17 +173,26 @@ pub struct Session {
     /// Its cache.
     pub kv: Box<dyn KvCache>,
     workspace: Workspace,
+    history: History,
 }
 
 impl Session {
     /// A session with an empty cache.
     pub fn new(transformer: Arc<Transformer>, kv: Box<dyn KvCache>) -> Session {
-        Session { transformer, kv, workspace: Workspace::default() }
+        Session { transformer, kv, workspace: Workspace::default(), history: History::default() }
     }
 
     /// [`StepModel::forward`] with a probe.
     pub fn forward_probed(&mut self, step: &Step, probe: Option<&mut dyn Probe>) -> Result<&Activations, CacheFull> {
         for span in &step.spans {
+            self.kv.reserve(span.seq, span.kv_len)?;
+        }
+        let rerun = self.transformer.trunk.rope.as_ref().and_then(|rope| self.history.advance(rope, step));
+        let step = rerun.as_ref().map_or(step, |rerun| &rerun.step);
+        for &seq in rerun.iter().flat_map(|rerun| &rerun.restarted) {
+            self.kv.truncate(seq, 0);
+        }
+        for span in step.spans.iter().filter(|_| rerun.is_some()) {
             self.kv.reserve(span.seq, span.kv_len)?;
         }
         Ok(self.transformer.forward(step, &mut *self.kv, &mut self.workspace, probe))
@@ -200,9 +210,11 @@ impl StepModel for Session {
 
     fn truncate(&mut self, seq: SeqId, len: usize) {
         self.kv.truncate(seq, len);
+        self.history.truncate(seq, len);
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        self.history.fork(from, to);
         self.kv.fork(from, to)
     }
 

@@ -3,6 +3,7 @@
 mod bad_files;
 mod commands;
 mod runs;
+mod translation;
 
 use std::path::Path;
 
