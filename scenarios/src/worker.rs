@@ -7,7 +7,7 @@ mod sweep;
 mod timed;
 mod verify;
 
-pub use cell::{Held, Outcome, open_models, same_forward};
+pub use cell::{Held, Models, Outcome, open_models, same_forward};
 
 use std::io::{BufRead, Write};
 

@@ -7,6 +7,7 @@ mod attention;
 mod collaborative;
 mod experts;
 mod invariance;
+mod latent;
 mod quantization;
 mod sampling;
 mod speculation;
@@ -51,6 +52,16 @@ const REGISTRY: &[Identity] = &[
         name: "collab-fullrank-exact",
         about: "attention scores of a trained model against its collaborative form at full rank; decomposition error by rank",
         measure: collaborative::full_rank,
+    },
+    Identity {
+        name: "mla-absorb",
+        about: "latent attention with absorbed projections against its expanded form; values per cached token",
+        measure: latent::absorbed,
+    },
+    Identity {
+        name: "mla-cache",
+        about: "bytes of a latent cache over a multi-head cache at the sizes of DeepSeek-V2",
+        measure: latent::cache,
     },
     Identity {
         name: "moe-dropless-exact",

@@ -115,3 +115,56 @@ impl Collaborate {
         Ok(changed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::RandomTensors;
+    use crate::transform::{Rewritten, Transforms};
+    use crate::{TokenId, reference};
+
+    const CONFIG: &str = r#"{"model_type":"gpt2","vocab_size":64,"n_positions":32,"n_embd":24,"n_layer":2,"n_head":3,
+        "n_inner":32,"activation_function":"gelu_new","layer_norm_epsilon":1e-5,"tie_word_embeddings":true}"#;
+
+    /// A GPT-2 with biases that matter.
+    fn checkpoint() -> (Architecture, Box<dyn Tensors>) {
+        let a = Architecture::from_json(Path::new("config.json"), CONFIG).expect("a GPT-2");
+        let random = RandomTensors::new(a.clone(), 5);
+        let mut biases = NewTensors::new();
+        for layer in 0..a.n_layers {
+            let name = Reader::new(&a, &random).full_name(&names::qkv(&a, layer)[0].bias());
+            biases.insert(name, (vec![72], (0..72).map(|i| ((i * 37 % 19) as f32 - 9.0) / 6.0).collect()));
+        }
+        (a, Box::new(Rewritten::new(Box::new(random), biases)))
+    }
+
+    fn logits(a: &Architecture, tensors: &dyn Tensors) -> Vec<f64> {
+        let tokens: Vec<TokenId> = (0..12).map(|i| TokenId(i * 5 % 64)).collect();
+        reference::logits(a, tensors, &tokens).expect("logits").concat()
+    }
+
+    #[test]
+    fn full_rank_keeps_the_logits_and_half_does_not() {
+        let (a, tensors) = checkpoint();
+        let plain = logits(&a, &*tensors);
+        let largest = |other: Vec<f64>| plain.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let with = |key_dim: usize| {
+            let collaborate = Some(Collaborate { key_dim, rounds: 100 });
+            let (a, tensors) = checkpoint();
+            let (a, tensors) = Transforms { collaborate, ..Transforms::default() }.apply(a, tensors).expect("applies");
+            largest(logits(&a, &*tensors))
+        };
+        assert!(with(24) < 1e-4, "{}", with(24));
+        assert!(with(12) > 1e-2, "{}", with(12));
+    }
+
+    #[test]
+    fn what_cannot_share_keys_is_refused() {
+        let llama = Architecture::llama(64, 24, 2, [3, 3, 8], 32);
+        assert!(Collaborate { key_dim: 12, rounds: 1 }.architecture(&llama).is_err());
+        let (gpt2, _) = checkpoint();
+        assert!(Collaborate { key_dim: 25, rounds: 1 }.architecture(&gpt2).is_err());
+    }
+}

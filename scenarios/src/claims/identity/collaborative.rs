@@ -3,7 +3,7 @@
 use anyhow::Result;
 use model::probe::{Probe, Site};
 use model::transform::{Collaborate, SharedLayer};
-use model::{Activations, Architecture, Step, Visibility};
+use model::{Activations, Architecture, Step, TokenId};
 
 use super::{SEQ, at, engine, largest_difference, prompts, session, value};
 use crate::worker::{Held, Outcome, progress};
@@ -38,9 +38,12 @@ pub fn full_rank(held: &Held) -> Result<Outcome> {
     if let Err(refused) = of(full).architecture(a) {
         return Ok(Outcome::Refused(refused.to_string()));
     }
-    let prompt = prompts(held, 1, TOKENS)?.pop().unwrap_or_default();
+    let prompt = match &models.target.tokenizer {
+        Some(_) => prompts(held, 1, TOKENS)?.pop().unwrap_or_default(),
+        None => (0..TOKENS).map(|i| TokenId((i * 7919 % a.vocab_size) as u32)).collect(),
+    };
     let mut inputs = Inputs::default();
-    let step = Step { visibility: Visibility::Causal, ..Step::extend(SEQ, 0, &prompt) };
+    let step = Step::extend(SEQ, 0, &prompt);
     session(engine, TOKENS)?.forward_probed(&step, Some(&mut inputs))?;
     let mut events = vec![];
     for (layer, x) in inputs.0.iter().enumerate() {
