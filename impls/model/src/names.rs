@@ -104,8 +104,9 @@ pub struct Source {
 }
 
 impl Source {
-    fn whole(name: String, shape: [usize; 2], transposed: bool) -> Source {
-        Source { name, shape, transposed, rows: vec![0..shape[0]] }
+    /// Every row of a tensor.
+    pub fn whole(name: String, shape: [usize; 2], transposed: bool) -> Source {
+        Source { name, shape, transposed, rows: std::iter::once(0..shape[0]).collect() }
     }
 
     /// Output features taken.

@@ -58,7 +58,7 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
     let reader = Reader::new(a, tensors);
     let table = |name: &str| {
         let shape = [a.vocab_size, a.embedding_dim];
-        reader.matrix(&[Source { name: name.into(), shape, transposed: false, rows: vec![0..a.vocab_size] }])
+        reader.matrix(&[Source::whole(name.into(), shape, false)])
     };
     let projection = |name: &str, shape: [usize; 2]| -> Result<Option<cpu_kernels::PackedF32>, CheckpointError> {
         if a.embedding_dim == a.hidden {

@@ -121,12 +121,7 @@ impl Held {
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
             Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                let modes: &[sweep::Mode] = match (decode, full) {
-                    (true, _) => &[sweep::Mode::Decode],
-                    (false, true) => &[sweep::Mode::Causal, sweep::Mode::Full],
-                    (false, false) => &[sweep::Mode::Causal],
-                };
-                sweep::attention(self, lengths, &shape, modes, *batch, repetition)?
+                sweep::attention(self, lengths, &shape, sweep::Mode::asked(*decode, *full), *batch, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
@@ -174,7 +169,7 @@ impl From<Vec<Event>> for Outcome {
 
 /// Whether two cells compute the same logits: they differ in decoding at most.
 pub fn same_forward(a: &Cell, b: &Cell) -> bool {
-    let same_model = a.model == b.model;
+    let same_model = a.model == b.model && a.external == b.external;
     let (a, b) = (&a.spec, &b.spec);
     same_model && (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
 }

@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod commands;
+mod external;
 mod runs;
 mod translation;
 

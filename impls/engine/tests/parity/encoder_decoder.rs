@@ -261,11 +261,14 @@ fn the_legacy_config_means_the_same_and_odd_ones_are_refused_by_name() {
     assert!(EncoderDecoderShape::from_json(&file, "[]").unwrap_err().to_string().contains("not an object"));
 }
 
+/// What becomes of a tensor: name, shape and bytes to another shape and other bytes, or to nothing.
+type Change<'a> = &'a dyn Fn(&str, Vec<usize>, Vec<u8>) -> Option<(Vec<usize>, Vec<u8>)>;
+
 #[test]
 fn damaged_checkpoints_are_refused_by_name() {
     let bytes = std::fs::read(folder("marian").join("model.safetensors")).unwrap();
     let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let build = |change: &dyn Fn(&str, Vec<usize>, Vec<u8>) -> Option<(Vec<usize>, Vec<u8>)>| {
+    let build = |change: Change<'_>| {
         let place = tempfile::tempdir().unwrap();
         let tensors: Vec<_> = all
             .names()

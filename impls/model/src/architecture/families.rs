@@ -213,7 +213,8 @@ fn qwen3(f: &Fields) -> Result<Architecture, ConfigError> {
 }
 
 fn phi3(f: &Fields) -> Result<Architecture, ConfigError> {
-    let a = base(f, Defaults { max_positions: 4096, eps: 1e-5, ..Defaults::default() })?;
+    let rope = RopeDefaults { share: Some(1.0), ..RopeDefaults::default() };
+    let a = base(f, Defaults { max_positions: 4096, eps: 1e-5, rope, ..Defaults::default() })?;
     let window = sliding(f)?;
     Ok(Architecture { windows: windows(f, a.n_layers, window, |_| true)?, names: &names::PHI3, ..a })
 }

@@ -189,7 +189,7 @@ impl Fields {
             let same = |text: &&str| match value {
                 Value::Number(n) => text.parse::<f64>().ok() == n.as_f64(),
                 Value::Array(kinds) if *text == "all full_attention" => kinds.iter().all(|k| k == "full_attention"),
-                other => other.to_string() == **text,
+                other => serde_json::from_str(text).is_ok_and(|neutral: Value| *other == neutral),
             };
             if !neutral.iter().any(same) {
                 let supported = if neutral.is_empty() { "absent".into() } else { neutral.join(", ") };

@@ -9,14 +9,14 @@ use super::{Rope, RopeScaling};
 #[derive(Clone, Copy)]
 pub(super) struct RopeDefaults {
     pub theta: f32,
-    /// Share of a head that is rotated.
-    pub share: f32,
+    /// Share of a head that is rotated; none where the family always rotates all of it.
+    pub share: Option<f32>,
     pub interleaved: bool,
 }
 
 impl Default for RopeDefaults {
     fn default() -> RopeDefaults {
-        RopeDefaults { theta: 10000.0, share: 1.0, interleaved: false }
+        RopeDefaults { theta: 10000.0, share: None, interleaved: false }
     }
 }
 
@@ -38,9 +38,14 @@ pub(super) fn read(
     let theta_name = named("rope_theta");
     let theta = f.positive(f.first(&[&theta_name, "rope_theta", "rotary_emb_base"]))?.unwrap_or(defaults.theta);
     let share_name = named("partial_rotary_factor");
-    let share = f.positive(f.first(&[&share_name, "partial_rotary_factor", "rotary_pct"]))?.unwrap_or(defaults.share);
+    let share_field = f.first(&[&share_name, "partial_rotary_factor", "rotary_pct"]);
+    let given = f.positive(share_field)?;
+    if let (None, Some(given)) = (defaults.share, given.filter(|share| *share != 1.0)) {
+        return Err(f.unsupported(share_field, &format!("rotation of {given} of each head"), "1.0 in this family"));
+    }
+    let share = given.or(defaults.share).unwrap_or(1.0);
     let dim = (head_dim as f32 * share) as usize;
-    if share > 1.0 || dim < 2 || dim % 2 != 0 {
+    if share > 1.0 || dim < 2 || !dim.is_multiple_of(2) {
         let expected = format!("a share of head_dim {head_dim} that is an even number of features");
         return Err(f.wrong(f.first(&[&share_name, "partial_rotary_factor", "rotary_pct", "head_dim"]), &expected));
     }

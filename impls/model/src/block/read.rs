@@ -176,12 +176,7 @@ fn experts(reader: &Reader<'_>, layer: usize) -> Result<(MlpOf<Matrix>, SharedGa
         let (up, down) = names::expert(a, layer, names, module, ffn);
         Ok(FeedForwardOf { gate_up: reader.matrix(&up)?, down: reader.matrix(&[down])? })
     };
-    let router = Source {
-        name: in_layer(a, layer, names.router),
-        shape: [sizes.n, a.hidden],
-        transposed: false,
-        rows: vec![0..sizes.n],
-    };
+    let router = Source::whole(in_layer(a, layer, names.router), [sizes.n, a.hidden], false);
     let gate = format!("{}.weight", in_layer(a, layer, names.shared_gate));
     let experts = (0..sizes.n).map(|e| feed_forward(&format!("{}{e}", names.expert), sizes.ffn));
     let mlp = MlpOf::Experts {

@@ -56,7 +56,7 @@ pub(super) fn opt(f: &Fields) -> Result<Architecture, ConfigError> {
 }
 
 pub(super) fn gpt_neox(f: &Fields) -> Result<Architecture, ConfigError> {
-    let rope = RopeDefaults { share: 0.25, ..RopeDefaults::default() };
+    let rope = RopeDefaults { share: Some(0.25), ..RopeDefaults::default() };
     let bias = f.flag("attention_bias", true)?;
     let parallel = f.flag("use_parallel_residual", true)?;
     Ok(Architecture {
@@ -109,7 +109,7 @@ pub(super) fn falcon(f: &Fields) -> Result<Architecture, ConfigError> {
 }
 
 pub(super) fn phi(f: &Fields) -> Result<Architecture, ConfigError> {
-    let rope = RopeDefaults { share: 0.5, ..RopeDefaults::default() };
+    let rope = RopeDefaults { share: Some(0.5), ..RopeDefaults::default() };
     let defaults =
         Defaults { eps: 1e-5, eps_field: "layer_norm_eps", activation: "gelu_new", rope, ..Defaults::default() };
     let qk_norm = QkNorm { kind: NormKind::Layer, scope: QkNormScope::Head };

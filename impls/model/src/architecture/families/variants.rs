@@ -66,7 +66,7 @@ pub(super) fn gemma2(f: &Fields) -> Result<Architecture, ConfigError> {
 }
 
 pub(super) fn stablelm(f: &Fields) -> Result<Architecture, ConfigError> {
-    let rope = RopeDefaults { share: 0.25, ..RopeDefaults::default() };
+    let rope = RopeDefaults { share: Some(0.25), ..RopeDefaults::default() };
     let defaults = Defaults {
         kv_heads: Some(32),
         max_positions: 4096,
