@@ -119,14 +119,15 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
                 let modes: &[sweep::Mode] = match (decode, full) {
                     (true, _) => &[sweep::Mode::Decode],
                     (false, true) => &[sweep::Mode::Causal, sweep::Mode::Full],
                     (false, false) => &[sweep::Mode::Causal],
                 };
-                sweep::attention(self, lengths, &shape, modes, *batch, repetition)?
+                let sweep = sweep::Sweep { lengths, shape: &shape, modes, batch: *batch, threads };
+                sweep::attention(self, &sweep, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
