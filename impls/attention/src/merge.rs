@@ -4,6 +4,7 @@
 //! Shapes: out `[value_dim]`, one row of one head.
 //! Method: lse = ln Σ e^score; joined: lse = ln(e^a + e^b) about the larger, out = e^(a−lse)·out_a + e^(b−lse)·out_b.
 //! Exactness: ⊕ is associative and commutative up to rounding; nothing is (0, −∞), its neutral element.
+//! Logarithms are f64: an f32 step at ln 10³ is 5e-7 already.
 //! Cost: two exponentials and 2·value_dim multiplications per join.
 //! Not handled: speed; the kernels join un-normalised sums in place (`flash/online.rs`).
 
@@ -11,7 +12,7 @@
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     /// ln Σ e^score over the keys; −∞ where there are none.
-    pub lse: f32,
+    pub lse: f64,
     /// Σ softmax·v over the keys, `[value_dim]`; zeros where there are none.
     pub out: Vec<f32>,
 }
@@ -19,7 +20,7 @@ pub struct Part {
 impl Part {
     /// Attention over no key.
     pub fn empty(value_dim: usize) -> Part {
-        Part { lse: f32::NEG_INFINITY, out: vec![0.0; value_dim] }
+        Part { lse: f64::NEG_INFINITY, out: vec![0.0; value_dim] }
     }
 
     /// Attention of a row with scaled `scores` over `values`, one value of `value_dim` features per score.
@@ -29,23 +30,24 @@ impl Part {
         if most == f32::NEG_INFINITY {
             return part;
         }
-        let weights: Vec<f32> = scores.iter().map(|score| (score - most).exp()).collect();
-        let total: f32 = weights.iter().sum();
+        let weights: Vec<f64> = scores.iter().map(|score| f64::from(score - most).exp()).collect();
+        let total: f64 = weights.iter().sum();
         for (weight, value) in weights.iter().zip(values.chunks_exact(value_dim)) {
-            part.out.iter_mut().zip(value).for_each(|(out, v)| *out += weight / total * v);
+            let weight = (weight / total) as f32;
+            part.out.iter_mut().zip(value).for_each(|(out, v)| *out += weight * v);
         }
-        part.lse = most + total.ln();
+        part.lse = f64::from(most) + total.ln();
         part
     }
 
     /// Attention over the keys of both.
     pub fn join(&self, other: &Part) -> Part {
         let most = self.lse.max(other.lse);
-        if most == f32::NEG_INFINITY {
+        if most == f64::NEG_INFINITY {
             return self.clone();
         }
         let lse = most + ((self.lse - most).exp() + (other.lse - most).exp()).ln();
-        let (a, b) = ((self.lse - lse).exp(), (other.lse - lse).exp());
+        let (a, b) = ((self.lse - lse).exp() as f32, (other.lse - lse).exp() as f32);
         Part { lse, out: self.out.iter().zip(&other.out).map(|(x, y)| a * x + b * y).collect() }
     }
 }

@@ -28,7 +28,7 @@ pub fn split_merge(held: &Held) -> Result<Outcome> {
     let whole = part(0..KEYS);
     let difference = |part: &Part| {
         let pairs = part.out.iter().zip(&whole.out).map(|(a, b)| (f64::from(*a), f64::from(*b)));
-        largest_difference(pairs.chain([(f64::from(part.lse), f64::from(whole.lse))]))
+        largest_difference(pairs.chain([(part.lse, whole.lse)]))
     };
     let mut events = vec![];
     for n_parts in [1, 2, 3, 8, 64] {
