@@ -140,8 +140,9 @@ impl<'a> Digest<'a> {
     }
 }
 
-fn tags(axes: &Axes) -> [(&'static str, &str); 6] {
+fn tags(axes: &Axes) -> [(&'static str, &str); 7] {
     [
+        ("engine", &axes.engine),
         ("model", &axes.model),
         ("attention", &axes.attention),
         ("weights", &axes.weights),

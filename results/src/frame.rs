@@ -13,7 +13,7 @@ use polars_io::parquet::read::ParquetReader;
 use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
 use polars_utils::compression::ZstdLevel;
 
-use crate::observation::{Axes, Direction, Fact, Observation, SCHEMA_VERSION, Status};
+use crate::observation::{Axes, Direction, Fact, OWN_ENGINE, Observation, SCHEMA_VERSION, Status};
 use crate::store::{StoreError, write_atomically};
 
 const ZSTD_LEVEL: i32 = 6;
@@ -34,6 +34,7 @@ pub fn observations_frame(rows: &[Observation]) -> Result<DataFrame, PolarsError
         text("run_id", |row| &row.run_id),
         text("scenario", |row| &row.scenario),
         text("cell", |row| &row.cell),
+        text("engine", |row| &row.axes.engine),
         text("model", |row| &row.axes.model),
         text("attention", |row| &row.axes.attention),
         text("weights", |row| &row.axes.weights),
@@ -89,6 +90,8 @@ pub fn read_observations(path: &Path) -> Result<Vec<Observation>, StoreError> {
     let text = |name| table.text(name);
     let (run_id, scenario, cell, workload) = (text("run_id")?, text("scenario")?, text("cell")?, text("workload")?);
     let (model, attention, weights) = (text("model")?, text("attention")?, text("weights")?);
+    // rows written before other engines could join have no such column
+    let engine = if table.frame.column("engine").is_ok() { Some(text("engine")?) } else { None };
     let (kv, decoding, device) = (text("kv")?, text("decoding")?, text("device")?);
     let (metric, formula_id, unit) = (text("metric")?, text("formula_id")?, text("unit")?);
     let (reason, kernel_path) = (text("reason")?, text("kernel_path")?);
@@ -102,6 +105,7 @@ pub fn read_observations(path: &Path) -> Result<Vec<Observation>, StoreError> {
         scenario: scenario[i].clone(),
         cell: cell[i].clone(),
         axes: Axes {
+            engine: engine.as_ref().map_or_else(|| OWN_ENGINE.to_string(), |engine| engine[i].clone()),
             model: model[i].clone(),
             attention: attention[i].clone(),
             weights: weights[i].clone(),
@@ -150,6 +154,7 @@ pub fn export_csv(rows: &[Observation], destination: impl Write) -> Result<(), c
         "run_id",
         "scenario",
         "cell",
+        "engine",
         "model",
         "attention",
         "weights",
@@ -176,7 +181,7 @@ pub fn export_csv(rows: &[Observation], destination: impl Write) -> Result<(), c
     let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     for row in rows {
         let axes = &row.axes;
-        for text in [&row.run_id, &row.scenario, &row.cell, &axes.model, &axes.attention, &axes.weights] {
+        for text in [&row.run_id, &row.scenario, &row.cell, &axes.engine, &axes.model, &axes.attention, &axes.weights] {
             writer.write_field(text)?;
         }
         for text in [&axes.kv, &axes.decoding, &axes.device, &row.workload] {

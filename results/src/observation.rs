@@ -65,8 +65,11 @@ impl Status {
 }
 
 /// The place of a cell on each axis, as the scenario's tags print (`flash`, `gptq-4bit-g128`, …).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Axes {
+    /// Engine: `infermark`, or another one measured beside it.
+    #[serde(default = "own_engine")]
+    pub engine: String,
     /// Checkpoint, e.g. `embedded:base`.
     pub model: String,
     /// Attention variant.
@@ -79,6 +82,20 @@ pub struct Axes {
     pub decoding: String,
     /// Device and instruction set, e.g. `cpu-avx2`.
     pub device: String,
+}
+
+/// Name of this engine on the `engine` axis, and of every row that was written before there was one.
+pub const OWN_ENGINE: &str = "infermark";
+
+fn own_engine() -> String {
+    OWN_ENGINE.into()
+}
+
+impl Default for Axes {
+    fn default() -> Axes {
+        let [model, attention, weights, kv, decoding, device] = Default::default();
+        Axes { engine: own_engine(), model, attention, weights, kv, decoding, device }
+    }
 }
 
 /// One row of `observations.parquet`; the column names are the field names, axes flattened.

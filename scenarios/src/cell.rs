@@ -7,6 +7,7 @@ use results::observation::Axes;
 use results::summary::Role;
 
 use crate::diagnostic::Diagnostics;
+use crate::external::ExternalPart;
 use crate::matrix::expand;
 use crate::scenario::{self, ModelPart, Scenario, Workload};
 
@@ -25,6 +26,8 @@ pub struct Cell {
     pub model: Option<ModelPart>,
     /// Its parts.
     pub spec: EngineSpec,
+    /// The other engine that this cell belongs to; `spec` then says what of ours it is compared with.
+    pub external: Option<ExternalPart>,
     /// Its place on the axes.
     pub axes: Axes,
     /// Its role in the comparison.

@@ -4,6 +4,7 @@ mod cell;
 mod claims;
 mod cli;
 mod diagnostic;
+mod external;
 mod library;
 mod machine;
 mod matrix;

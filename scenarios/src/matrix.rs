@@ -4,11 +4,12 @@ use attention::{AttentionSpec, FlashSpec};
 use decoding::DecodingSpec;
 use engine::{DeviceSpec, EngineSpec, PlanFacts};
 use kv_cache::KvSpec;
-use results::observation::Axes;
+use results::observation::{Axes, OWN_ENGINE};
 use results::summary::Role;
 use weights::WeightsSpec;
 
 use crate::cell::Cell;
+use crate::external::{External, ExternalPart};
 use crate::scenario::{ModelPart, Scenario, Workload};
 
 /// The axes, in the order of ids and columns.
@@ -131,13 +132,14 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         let id = tags[usize::from(!varies[0])..].join("+");
         let unsupported = spec.plan(facts).err().map(|refusal| refusal.to_string());
         let [model, attention, weights, kv, decoding, device] = tags;
-        let axes = Axes { model, attention, weights, kv, decoding, device };
-        Cell { id, label, model: part, spec, axes, role, unsupported }
+        let axes = Axes { engine: OWN_ENGINE.into(), model, attention, weights, kv, decoding, device };
+        Cell { id, label, model: part, spec, external: None, axes, role, unsupported }
     };
     let mut cells: Vec<Cell> = Lists::of(scenario).product().into_iter().map(cell).collect();
     // stable: the other cells keep the order of the lists
     cells.sort_by_key(|cell| cell.role != Role::Reference);
     let timed = scenario.workloads.iter().any(Workload::is_timed);
+    cells.extend(externals(scenario, &cells, varies[0]));
     match cells.first() {
         Some(reference) if scenario.budget.aa_control && timed && reference.unsupported.is_none() => {
             let control = reference.control();
@@ -146,6 +148,53 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         _ => {}
     }
     cells
+}
+
+/// Cells of other engines, for every model that ours run.
+fn externals(scenario: &Scenario, ours: &[Cell], model_varies: bool) -> Vec<Cell> {
+    let mut firsts: Vec<&Cell> = vec![];
+    for cell in ours {
+        if firsts.iter().all(|first| first.model != cell.model) {
+            firsts.push(cell);
+        }
+    }
+    let parts: Vec<ExternalPart> = scenario.externals.iter().flat_map(External::parts).collect();
+    firsts.iter().flat_map(|first| parts.iter().map(|part| external(first, model_varies, part.clone()))).collect()
+}
+
+/// A cell of another engine; where it has no word of its own it stands at the reference's place.
+fn external(reference: &Cell, model_varies: bool, part: ExternalPart) -> Cell {
+    let weights = if part.weights == "f16" { WeightsSpec::F16 } else { WeightsSpec::F32 };
+    let spec = EngineSpec {
+        attention: AttentionSpec::Naive,
+        weights,
+        kv: KvSpec::default(),
+        decoding: DecodingSpec::Greedy,
+        device: reference.spec.device.clone(),
+    };
+    let engine = part.engine.name();
+    let axes = Axes {
+        engine: engine.into(),
+        attention: part.attention.clone(),
+        weights: part.weights.clone(),
+        kv: part.kv.clone(),
+        decoding: spec.decoding.tag(),
+        ..reference.axes.clone()
+    };
+    let model = if model_varies { axes.model.as_str() } else { "" };
+    let joint = if model_varies { "+" } else { "" };
+    let id = format!("{model}{joint}{engine}+{}+{}+{}", part.attention, part.weights, part.kv);
+    let joint = if model_varies { " · " } else { "" };
+    Cell {
+        id,
+        label: format!("{model}{joint}{engine} {} · {}", part.attention, part.weights),
+        model: reference.model.clone(),
+        spec,
+        external: Some(part),
+        axes,
+        role: Role::Candidate,
+        unsupported: None,
+    }
 }
 
 /// The tags of the axes that vary; when none does, those that say most.

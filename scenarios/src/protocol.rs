@@ -1,7 +1,7 @@
 //! What the runner and a worker say to each other: one JSON object per line.
 //!
 //! A worker is a child process that holds one cell (or one group of cells to verify), so that peak memory, panics and
-//! out-of-memory stay in it; it leaves when its input ends. Another engine could join by speaking the same lines.
+//! out-of-memory stay in it; it leaves when its input ends. Another engine joins through `external`.
 
 use std::path::PathBuf;
 
@@ -42,6 +42,12 @@ pub struct Build {
     pub with_reference: bool,
     /// Measured roofs.
     pub roof: Option<Roof>,
+    /// Interpreter of the adapters of other engines.
+    #[serde(default)]
+    pub python: Option<PathBuf>,
+    /// Folder where files for other engines may lie until the run ends.
+    #[serde(default)]
+    pub scratch: Option<PathBuf>,
 }
 
 /// Worker to runner.

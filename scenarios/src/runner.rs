@@ -40,6 +40,8 @@ pub struct RunRequest {
     pub cells_filter: Option<String>,
     /// Command line, for provenance and re-running.
     pub command: String,
+    /// Interpreter of the adapters of other engines.
+    pub python: PathBuf,
     /// No bars and no table.
     pub quiet: bool,
 }
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     pub live: Vec<Live>,
     /// Bars and table.
     pub show: Show,
+    /// Interpreter of the adapters of other engines.
+    pub python: PathBuf,
     /// Things a reader must know.
     pub caveats: Vec<String>,
     clock: Stopwatch,
@@ -118,7 +122,7 @@ pub fn run_against(mut request: RunRequest, base: PathBuf) -> Result<RunOutcome>
 
 impl Session {
     fn open(request: RunRequest, programs: Vec<Program>) -> Result<Session> {
-        let RunRequest { scenario, output, resume, cells_filter, command, quiet } = request;
+        let RunRequest { scenario, output, resume, cells_filter, command, python, quiet } = request;
         let (mut directory, before) = match resume {
             true => RunDirectory::resume(&output)?,
             false => (RunDirectory::create(&output)?, Run::default()),
@@ -155,6 +159,7 @@ impl Session {
             rows,
             roof: None,
             show,
+            python,
             caveats: vec![],
             clock: Stopwatch::start(),
             scenario,
@@ -174,8 +179,19 @@ impl Session {
         self.measure_machine()?;
         quality::verify_and_score(self)?;
         let owed = timing::time(self)?;
+        self.clean();
         let complete = !owed && self.live.iter().all(|l| matches!(l.status, Status::Ok | Status::Skipped));
         self.finish(complete)
+    }
+
+    /// Folder for files that other engines need while the run goes on.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.directory.path().join("scratch")
+    }
+
+    /// Gigabytes of converted weights are no result.
+    fn clean(&self) {
+        let _ = std::fs::remove_dir_all(self.scratch());
     }
 
     fn append_skipped(&mut self) -> Result<()> {

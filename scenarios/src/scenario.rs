@@ -13,6 +13,8 @@ use kv_cache::KvSpec;
 use serde::Deserialize;
 use weights::WeightsSpec;
 
+use crate::external::External;
+
 pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Statistic};
 pub use model::ModelPart;
 pub use parse::{parse, read};
@@ -42,6 +44,9 @@ pub struct Scenario {
     /// Lists of parts: their product is the cells.
     #[serde(default)]
     pub matrix: Matrix,
+    /// Other engines whose cells join ours.
+    #[serde(default, rename = "external")]
+    pub externals: Vec<External>,
     /// Parts of the reference cell; an axis left out takes the first of its list.
     #[serde(default)]
     pub reference: Parts,

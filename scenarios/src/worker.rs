@@ -3,16 +3,17 @@
 mod cell;
 mod kernels;
 mod score;
-mod sweep;
+pub mod sweep;
 mod timed;
 mod verify;
 
-pub use cell::{Held, Outcome, open_models, same_forward};
+pub use cell::{Held, Models, Outcome, build_engine, open_models, same_forward};
 
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result, bail};
 
+use crate::external::HeldExternal;
 use crate::machine;
 use crate::protocol::{Command, PROTOCOL, Reply};
 
@@ -30,10 +31,18 @@ pub fn progress(text: &str, done: usize, of: usize) {
     let _ = say(&Reply::Progress { text: text.into(), done, of });
 }
 
+/// What a worker holds.
+enum Holding {
+    /// An engine of ours.
+    Ours(Box<Held>),
+    /// Another engine.
+    External(Box<HeldExternal>),
+}
+
 /// Reads commands from standard input until `exit` or its end.
 pub fn main() -> Result<()> {
     say(&Reply::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() })?;
-    let mut held: Option<Held> = None;
+    let mut held: Option<Holding> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line.context("cannot read a command")?;
         let command: Command =
@@ -44,19 +53,26 @@ pub fn main() -> Result<()> {
     Ok(())
 }
 
-fn obey(command: Command, held: &mut Option<Held>) -> Result<Reply> {
+fn obey(command: Command, held: &mut Option<Holding>) -> Result<Reply> {
     match (command, held.as_mut()) {
         (Command::Machine { threads }, _) => {
             Ok(Reply::Machine { roof: machine::measure(threads)?, facts: machine::facts(threads) })
         }
         (Command::Build(build), _) => {
-            let (cell, reply) = Held::build(build)?;
-            *held = Some(cell);
+            let (cell, reply) = match HeldExternal::wanted(&build)? {
+                None => Held::build(build).map(|(held, reply)| (Some(Holding::Ours(Box::new(held))), reply))?,
+                Some(part) => HeldExternal::build(build, part)
+                    .map(|(held, reply)| (held.map(|held| Holding::External(Box::new(held))), reply))?,
+            };
+            *held = cell;
             Ok(reply)
         }
-        (Command::Verify, Some(held)) => verify::verify(held),
-        (Command::VerifyAgain { sample }, Some(held)) => verify::verify_again(held, &sample),
-        (Command::Run { workload, repetition }, Some(held)) => held.run(workload, repetition),
+        (Command::Verify, Some(Holding::Ours(held))) => verify::verify(held),
+        (Command::Verify, Some(Holding::External(held))) => held.verify(),
+        (Command::VerifyAgain { sample }, Some(Holding::Ours(held))) => verify::verify_again(held, &sample),
+        (Command::VerifyAgain { sample }, Some(Holding::External(held))) => held.verify_again(&sample),
+        (Command::Run { workload, repetition }, Some(Holding::Ours(held))) => held.run(workload, repetition),
+        (Command::Run { workload, repetition }, Some(Holding::External(held))) => held.run(workload, repetition),
         (_, None) => bail!("nothing is built yet"),
     }
 }

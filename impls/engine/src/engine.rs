@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use decoding::Decoder;
-use model::block::{Block, BlockOf, Matrix, MatrixValues, Trunk, read_layer};
-use model::{Activations, Device, Linear, Session, StepModel, TokenId, Transformer, ops, read_ends};
+use model::block::{Block, BlockOf, LatentForm, Matrix, MatrixValues, Slot, Trunk, read_layer};
+use model::{
+    Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, Unsupported, read_ends,
+};
 use weights::{CalibrationStats, WeightSource, WeightsSpec, build_linear};
 
-use crate::calibrate::{calibrate_layer, run_layer};
+use crate::calibrate::{LayerStats, calibrate_layer, run_layer};
 use crate::{Checkpoint, EngineError, EngineSpec, WorkCount};
 
 /// What building an engine needs beside its parts.
@@ -109,7 +111,7 @@ impl Engine {
 }
 
 fn check_context(checkpoint: &Checkpoint, tokens: usize) -> Result<(), EngineError> {
-    let limit = checkpoint.architecture.max_positions;
+    let limit = checkpoint.architecture.context_limit();
     if tokens <= limit {
         return Ok(());
     }
@@ -140,7 +142,7 @@ fn check_pair(target: &Checkpoint, draft: &Checkpoint) -> Result<(), EngineError
 }
 
 /// The format of matrices that a quantizer leaves alone (head, draft): 16 bit, as the papers do.
-fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
+pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     match spec {
         WeightsSpec::F32 => WeightsSpec::F32,
         WeightsSpec::Bf16 => WeightsSpec::Bf16,
@@ -156,7 +158,7 @@ fn source(matrix: &Matrix) -> WeightSource<'_> {
     }
 }
 
-fn linear(
+pub(crate) fn linear(
     spec: &WeightsSpec,
     device: &Device,
     slot: &str,
@@ -175,8 +177,16 @@ pub fn build_transformer(
     options: BuildOptions<'_>,
 ) -> Result<Transformer, EngineError> {
     let (a, tensors) = (&checkpoint.architecture, &*checkpoint.tensors);
-    let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?);
-    let ends = read_ends(a, tensors)?;
+    let form = match (spec.kv.is_latent(), a.latent) {
+        (true, None) => {
+            let reason = format!("family `{}` has no latent attention; use a contiguous cache", a.family);
+            return Err(Unsupported { axis: "kv", variant: spec.kv.tag(), reason }.into());
+        }
+        (true, Some(_)) => LatentForm::Absorbed,
+        (false, _) => LatentForm::Expanded,
+    };
+    let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?).with_latent_form(form);
+    let (entry, exit) = read_ends(a, tensors)?;
     let mut samples = vec![];
     if spec.weights.needs_calibration() {
         if options.calibration.is_empty() {
@@ -187,7 +197,7 @@ pub fn build_transformer(
         }
         for window in options.calibration {
             let mut x = Activations::default();
-            ops::embed(&ends.embedding, window, &mut x);
+            entry.embed(&trunk, &Step::extend(SeqId(0), 0, window), &mut x);
             samples.push(x);
         }
     }
@@ -195,33 +205,46 @@ pub fn build_transformer(
     for layer in 0..a.n_layers {
         (options.progress)(layer, a.n_layers);
         let (vectors, matrices) = read_layer(a, tensors, layer)?;
-        let of = |spec: &WeightsSpec,
-                  stats: [Option<&CalibrationStats>; 4]|
-         -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
-            let slot = |part: &str| format!("layer {layer}, {part}");
-            Ok(BlockOf {
-                qkv: linear(spec, device, &slot("q, k, v"), &matrices.qkv, stats[0])?,
-                out: linear(spec, device, &slot("attention output"), &matrices.out, stats[1])?,
-                gate_up: linear(spec, device, &slot("gate, up"), &matrices.gate_up, stats[2])?,
-                down: linear(spec, device, &slot("down"), &matrices.down, stats[3])?,
-            })
-        };
+        let of = |spec: &WeightsSpec, stats: Option<&LayerStats>| build_layer(spec, device, layer, &matrices, stats);
         let block = if samples.is_empty() {
-            Block::new(vectors, of(&spec.weights, [None; 4])?)
+            Block::new(&trunk, vectors, of(&spec.weights, None)?)
         } else {
-            let full = Block::new(vectors.clone(), of(&WeightsSpec::F32, [None; 4])?);
-            let h = calibrate_layer(&trunk, &full, &samples)?;
+            let full = Block::new(&trunk, vectors.clone(), of(&WeightsSpec::F32, None)?);
+            let stats = calibrate_layer(&trunk, layer, &full, &samples)?;
             drop(full);
-            let block =
-                Block::new(vectors, of(&spec.weights, [Some(&h.qkv), Some(&h.out), Some(&h.gate_up), Some(&h.down)])?);
+            let block = Block::new(&trunk, vectors, of(&spec.weights, Some(&stats))?);
             for x in &mut samples {
-                run_layer(&trunk, &block, x, None)?;
+                run_layer(&trunk, layer, &block, x, None)?;
             }
             block
         };
         blocks.push(block);
     }
-    let head = linear(&plain_format(&spec.weights), device, "head", &ends.head, None)?;
+    let head = linear(&plain_format(&spec.weights), device, "head", &exit.head, None)?;
     (options.progress)(a.n_layers, a.n_layers);
-    Ok(Transformer { trunk, embedding: ends.embedding, blocks, final_norm: ends.final_norm, head })
+    Ok(Transformer { trunk, entry, blocks, exit: exit.with_head(head) })
+}
+
+/// The matrix products of a layer in the format of `spec`; `stats` is what calibration saw of their inputs.
+fn build_layer(
+    spec: &WeightsSpec,
+    device: &Device,
+    layer: usize,
+    matrices: &BlockOf<Matrix>,
+    stats: Option<&LayerStats>,
+) -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
+    matrices.as_ref().try_map(layer, &mut |slot: Slot, matrix: &Matrix| {
+        let name = format!("layer {layer}, {}", slot.name);
+        if slot.exact {
+            return linear(&WeightsSpec::F32, device, &name, matrix, None);
+        }
+        let Some(stats) = stats else { return linear(spec, device, &name, matrix, None) };
+        match stats.get(&slot.site) {
+            Some(seen) => linear(spec, device, &name, matrix, Some(seen)),
+            None => Err(EngineError::Mismatch(format!(
+                "{name}: no calibration token reached it ({:?}); use more or longer windows in [calibration]",
+                slot.site
+            ))),
+        }
+    })
 }

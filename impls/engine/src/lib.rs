@@ -3,6 +3,7 @@
 //! It knows no clock, no metric and no HTTP; a caller times the Steps it runs.
 
 mod calibrate;
+mod encoder_decoder;
 mod engine;
 mod error;
 pub mod source;
@@ -10,7 +11,8 @@ mod spec;
 mod tokenizer;
 mod work;
 
-pub use calibrate::{LayerHessians, calibrate_layer};
+pub use calibrate::{LayerStats, calibrate_layer};
+pub use encoder_decoder::{EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts};
 pub use engine::{BuildOptions, Engine, build_transformer};
 pub use error::EngineError;
 pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource};

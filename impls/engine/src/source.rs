@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::transform::Transforms;
-use model::{Architecture, TokenId};
+use model::{Architecture, EncoderDecoderShape, TokenId};
 
 pub use hub::HubClient;
 pub use random::SHAPES;
@@ -171,6 +171,7 @@ impl Checkpoint {
                 problem: format!("no such embedded checkpoint (known: {known})"),
             }
         })?;
+        refuse_encoder_decoder(source, found.config)?;
         let file = |part: &str| PathBuf::from(format!("embedded:{name}/{part}"));
         let architecture = Architecture::from_json(&file("config.json"), found.config)
             .map_err(model::checkpoint::CheckpointError::from)?;
@@ -194,6 +195,8 @@ impl Checkpoint {
                 problem: format!("`{}` is not a folder", folder.display()),
             });
         }
+        // what cannot be read is refused by open_folder
+        refuse_encoder_decoder(source, &std::fs::read_to_string(folder.join("config.json")).unwrap_or_default())?;
         let Folder { architecture, tensors, files } = open_folder(folder)?;
         let file = folder.join("tokenizer.json");
         let tokenizer = match std::fs::read(&file) {
@@ -256,6 +259,16 @@ impl Checkpoint {
         };
         self.files.iter().map(hash).collect()
     }
+}
+
+/// A checkpoint of this kind continues one text; an encoder-decoder is opened another way.
+fn refuse_encoder_decoder(source: &ModelSource, config: &str) -> Result<(), EngineError> {
+    if !EncoderDecoderShape::is_meant_by(config) {
+        return Ok(());
+    }
+    Err(EngineError::Mismatch(format!(
+        "{source}: an encoder-decoder translates a source and cannot continue a text alone; use `infermark generate` or `infermark logits` with --encoder-tokens, or name a decoder-only model"
+    )))
 }
 
 /// Hex sha256 of everything `reader` gives.

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 pub enum KvSpec {
     /// One buffer per sequence and layer.
     Contiguous(ContiguousSpec),
+    /// One buffer of compressed vectors per sequence and layer, for models with latent attention: attention reads them
+    /// as they are (the absorbed form).
+    Latent(ContiguousSpec),
 }
 
 impl Default for KvSpec {
@@ -28,22 +31,29 @@ impl Default for KvSpec {
 }
 
 impl KvSpec {
-    /// Short name in frames, unique among specs: `contiguous`, `contiguous-f16`.
+    /// Short name in frames, unique among specs: `contiguous`, `contiguous-f16`, `latent`.
     pub fn tag(&self) -> String {
         match self {
-            KvSpec::Contiguous(spec) => spec.tag(),
+            KvSpec::Contiguous(spec) => spec.tag("contiguous"),
+            KvSpec::Latent(spec) => spec.tag("latent"),
         }
     }
 
     /// Every placement with every encoding: what conformance loops over.
     pub fn all() -> Vec<KvSpec> {
-        EncodingName::ALL.map(|encoding| KvSpec::Contiguous(ContiguousSpec { encoding })).to_vec()
+        let encodings = EncodingName::ALL.map(|encoding| ContiguousSpec { encoding });
+        encodings.iter().cloned().map(KvSpec::Contiguous).chain(encodings.iter().cloned().map(KvSpec::Latent)).collect()
+    }
+
+    /// Whether the cache keeps the compressed vectors of latent attention instead of keys and values.
+    pub fn is_latent(&self) -> bool {
+        matches!(self, KvSpec::Latent(_))
     }
 
     /// Largest |stored − given| over the largest |given| of its row (one entry of one head), 0 for f32.
     pub fn relative_error(&self) -> f32 {
         match self {
-            KvSpec::Contiguous(spec) => spec.encoding.relative_error(),
+            KvSpec::Contiguous(spec) | KvSpec::Latent(spec) => spec.encoding.relative_error(),
         }
     }
 
@@ -55,7 +65,7 @@ impl KvSpec {
         device: &Device,
     ) -> Result<Box<dyn KvCache>, Unsupported> {
         match (self, device) {
-            (KvSpec::Contiguous(spec), Device::Cpu(_)) => Ok(match spec.encoding {
+            (KvSpec::Contiguous(spec) | KvSpec::Latent(spec), Device::Cpu(_)) => Ok(match spec.encoding {
                 EncodingName::F32 => Box::new(Contiguous::<F32>::new(shape, capacity_tokens)),
                 EncodingName::F16 => Box::new(Contiguous::<F16>::new(shape, capacity_tokens)),
                 EncodingName::Int8 => Box::new(Contiguous::<Int8>::new(shape, capacity_tokens)),

@@ -32,6 +32,12 @@ impl Activations {
         self.host.resize(rows * cols, 0.0);
     }
 
+    /// Becomes a copy of `other`, keeping the allocation.
+    pub fn copy_from(&mut self, other: &Activations) {
+        self.reshape(other.rows, other.cols);
+        self.host.copy_from_slice(&other.host);
+    }
+
     /// Number of rows (tokens).
     pub fn rows(&self) -> usize {
         self.rows

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use half::{bf16, f16};
 
-pub use folder::{Folder, open_folder};
+pub use folder::{Folder, open_folder, open_weights};
 pub use random::RandomTensors;
 pub use tensors::{Bytes, SafeTensorsFile, SafeTensorsSet};
 

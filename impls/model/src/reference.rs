@@ -1,143 +1,152 @@
-//! The oracle: the same decoder in f64, one token and one multiply at a time, sharing no code with the fast path.
+//! The oracle: the same decoder in f64, one token and one multiply at a time, sharing no arithmetic with the fast path.
 //!
 //! Written from the formulas, for checking and never for speed: no cache, no tiles, no fused products, no threads.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
+mod attention;
+mod weights;
 
 use crate::TokenId;
-use crate::architecture::{Architecture, RopeScaling};
+use crate::architecture::{Activation, Architecture, NormPlace, Positions, Residual};
 use crate::checkpoint::{CheckpointError, Tensors};
-use crate::names::{EMBEDDING, FINAL_NORM, HEAD, in_layer};
-
-struct Weights<'a> {
-    a: &'a Architecture,
-    tensors: &'a dyn Tensors,
-    /// Tensors of the current layer, widened once.
-    widened: RefCell<HashMap<String, Rc<Vec<f64>>>>,
-}
-
-impl Weights<'_> {
-    fn get(&self, name: &str) -> Result<Rc<Vec<f64>>, CheckpointError> {
-        if let Some(known) = self.widened.borrow().get(name) {
-            return Ok(known.clone());
-        }
-        let values = Rc::new(self.tensors.get(name)?.data.to_f32().into_iter().map(f64::from).collect::<Vec<_>>());
-        self.widened.borrow_mut().insert(name.into(), values.clone());
-        Ok(values)
-    }
-
-    /// `x·Wᵀ + b` for one row of `x`.
-    fn product(&self, x: &[f64], layer: usize, module: &str, biased: bool) -> Result<Vec<f64>, CheckpointError> {
-        let w = self.get(&in_layer(layer, &format!("{module}.weight")))?;
-        let mut y = matrix_vector(&w, x);
-        if biased {
-            for (y, b) in y.iter_mut().zip(self.get(&in_layer(layer, &format!("{module}.bias")))?.iter()) {
-                *y += b;
-            }
-        }
-        Ok(y)
-    }
-
-    fn norm(&self, x: &[f64], name: &str) -> Result<Vec<f64>, CheckpointError> {
-        let mean_square = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
-        let factor = 1.0 / (mean_square + f64::from(self.a.norm_eps)).sqrt();
-        Ok(x.iter().zip(self.get(name)?.iter()).map(|(v, g)| v * factor * g).collect())
-    }
-}
-
-fn matrix_vector(w: &[f64], x: &[f64]) -> Vec<f64> {
-    w.chunks_exact(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
-}
-
-fn frequency(a: &Architecture, pair: usize) -> f64 {
-    let base = f64::from(a.rope.theta).powf(-2.0 * pair as f64 / a.head_dim as f64);
-    match a.rope.scaling {
-        RopeScaling::None => base,
-        RopeScaling::Linear { factor } => base / f64::from(factor),
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
-            let (factor, low, high) = (f64::from(factor), f64::from(low_freq_factor), f64::from(high_freq_factor));
-            let turns = f64::from(original_max_positions) * base / (2.0 * std::f64::consts::PI);
-            match turns {
-                t if t > high => base,
-                t if t < low => base / factor,
-                t => {
-                    let ramp = (t - low) / (high - low);
-                    base * (ramp + (1.0 - ramp) / factor)
-                }
-            }
-        }
-    }
-}
-
-fn rotate(a: &Architecture, x: &mut [f64], position: usize) {
-    let half = a.head_dim / 2;
-    for head in x.chunks_exact_mut(a.head_dim) {
-        for pair in 0..half {
-            let (sin, cos) = (position as f64 * frequency(a, pair)).sin_cos();
-            let (first, second) = (head[pair], head[pair + half]);
-            head[pair] = first * cos - second * sin;
-            head[pair + half] = second * cos + first * sin;
-        }
-    }
-}
+use crate::names;
+use weights::{Weights, add, matrix_vector};
 
 /// Logits `[tokens, vocab]` of one full causal pass.
 pub fn logits(a: &Architecture, tensors: &dyn Tensors, tokens: &[TokenId]) -> Result<Vec<Vec<f64>>, CheckpointError> {
-    let w = Weights { a, tensors, widened: RefCell::default() };
-    let embedding = w.get(EMBEDDING)?;
-    let mut x: Vec<Vec<f64>> =
-        tokens.iter().map(|t| embedding[t.0 as usize * a.hidden..][..a.hidden].to_vec()).collect();
+    let w = Weights::new(a, tensors);
+    let mut x = embed(a, &w, tokens)?;
     for layer in 0..a.n_layers {
-        let (mut q, mut k, mut v) = (vec![], vec![], vec![]);
-        for (position, row) in x.iter().enumerate() {
-            let y = w.norm(row, &in_layer(layer, "input_layernorm.weight"))?;
-            let part = |name: &str| w.product(&y, layer, &format!("self_attn.{name}"), a.biases.qkv);
-            let (mut qi, mut ki) = (part("q_proj")?, part("k_proj")?);
-            rotate(a, &mut qi, position);
-            rotate(a, &mut ki, position);
-            v.push(part("v_proj")?);
-            q.push(qi);
-            k.push(ki);
-        }
-        for (position, row) in x.iter_mut().enumerate() {
-            let attended = attend(a, &q[position], &k, &v, position);
-            let out = w.product(&attended, layer, "self_attn.o_proj", a.biases.out)?;
-            row.iter_mut().zip(out).for_each(|(x, o)| *x += o);
-            let y = w.norm(row, &in_layer(layer, "post_attention_layernorm.weight"))?;
-            let (gate, up) = (
-                w.product(&y, layer, "mlp.gate_proj", a.biases.mlp)?,
-                w.product(&y, layer, "mlp.up_proj", a.biases.mlp)?,
-            );
-            let gated: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-            let down = w.product(&gated, layer, "mlp.down_proj", a.biases.mlp)?;
-            row.iter_mut().zip(down).for_each(|(x, d)| *x += d);
-        }
-        w.widened.borrow_mut().clear();
+        block(a, &w, layer, &mut x)?;
+        w.forget();
     }
-    let head = if a.tied_head { embedding } else { w.get(HEAD)? };
-    x.iter().map(|row| Ok(matrix_vector(&head, &w.norm(row, FINAL_NORM)?))).collect()
+    let head = if a.tied_head { a.names.embedding } else { a.names.head };
+    x.into_iter()
+        .map(|mut row| {
+            if a.final_norm {
+                row = w.norm(&row, a.names.final_norm)?;
+            }
+            if a.embedding_dim != a.hidden {
+                row = matrix_vector(&w.get(&format!("{}.weight", a.names.project[1]))?, &row);
+            }
+            let mut logits = matrix_vector(&w.get(&format!("{head}.weight"))?, &row);
+            if a.biases.head {
+                add(&mut logits, &w.get(&format!("{}.bias", a.names.head))?, 1.0);
+            }
+            let cap = |l: f64| a.logit_softcap.map_or(l, |cap| f64::from(cap) * (l / f64::from(cap)).tanh());
+            Ok(logits.into_iter().map(|l| cap(l * f64::from(a.logit_scale))).collect())
+        })
+        .collect()
 }
 
-fn attend(a: &Architecture, q: &[f64], k: &[Vec<f64>], v: &[Vec<f64>], position: usize) -> Vec<f64> {
-    let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w));
-    let scale = 1.0 / (a.head_dim as f64).sqrt();
-    let mut out = vec![0.0; q.len()];
-    for head in 0..a.n_heads {
-        let kv = head / (a.n_heads / a.n_kv_heads) * a.head_dim;
-        let query = &q[head * a.head_dim..][..a.head_dim];
-        let scores: Vec<f64> = (first..=position)
-            .map(|t| query.iter().zip(&k[t][kv..]).map(|(q, k)| q * k).sum::<f64>() * scale)
-            .collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-        for (t, score) in (first..=position).zip(&scores) {
-            let weight = (score - max).exp() / total;
-            for d in 0..a.head_dim {
-                out[head * a.head_dim + d] += weight * v[t][kv + d];
-            }
+fn embed(a: &Architecture, w: &Weights<'_>, tokens: &[TokenId]) -> Result<Vec<Vec<f64>>, CheckpointError> {
+    let table = w.get(&format!("{}.weight", a.names.embedding))?;
+    let mut rows = vec![];
+    for (position, token) in tokens.iter().enumerate() {
+        let row = &table[token.0 as usize * a.embedding_dim..][..a.embedding_dim];
+        let mut row: Vec<f64> = row.iter().map(|v| v * f64::from(a.embedding_scale)).collect();
+        if a.embedding_dim != a.hidden {
+            row = matrix_vector(&w.get(&format!("{}.weight", a.names.project[0]))?, &row);
         }
+        if let Positions::Learned { offset } = a.positions {
+            let positions = w.get(&format!("{}.weight", a.names.positions))?;
+            add(&mut row, &positions[(position + offset) * a.hidden..][..a.hidden], 1.0);
+        }
+        rows.push(row);
     }
-    out
+    Ok(rows)
+}
+
+fn block(a: &Architecture, w: &Weights<'_>, layer: usize, x: &mut [Vec<f64>]) -> Result<(), CheckpointError> {
+    let [attention_norm, mlp_norm, attention_out, mlp_out] =
+        a.norm_names().map(|name| name.map(|name| names::in_layer(a, layer, name)));
+    let apply = |name: &Option<String>, row: &[f64]| match name {
+        Some(name) => w.norm(row, name),
+        None => Ok(row.to_vec()),
+    };
+    let post = a.norm_place == NormPlace::Post;
+    let before = |name: &Option<String>| if post { None } else { name.clone() };
+    let after = |name: &Option<String>| if post { name.clone() } else { None };
+    let factor = f64::from(a.residual_scale);
+    let entered = x.iter().map(|row| apply(&before(&attention_norm), row)).collect::<Result<Vec<_>, _>>()?;
+    let attended = attention::attend(a, w, layer, &entered)?;
+    for ((row, entered), attended) in x.iter_mut().zip(&entered).zip(attended) {
+        let attended = apply(&attention_out, &attended)?;
+        let entered = match a.residual {
+            Residual::Serial => {
+                add(row, &attended, factor);
+                *row = apply(&after(&attention_norm), row)?;
+                apply(&before(&mlp_norm), row)?
+            }
+            Residual::Parallel { shared_norm: true } => entered.clone(),
+            Residual::Parallel { shared_norm: false } => apply(&mlp_norm, row)?,
+        };
+        let fed = apply(&mlp_out, &mlp(a, w, layer, &entered)?)?;
+        if a.residual != Residual::Serial {
+            add(row, &attended, factor);
+        }
+        add(row, &fed, factor);
+        *row = apply(&after(&mlp_norm), row)?;
+    }
+    Ok(())
+}
+
+fn mlp(a: &Architecture, w: &Weights<'_>, layer: usize, x: &[f64]) -> Result<Vec<f64>, CheckpointError> {
+    let (Some(experts), Some(names)) = (&a.experts, a.names.experts.as_ref().filter(|_| a.is_sparse(layer))) else {
+        return feed_forward(a, w, &names::up(a, layer), names::down(a, layer), a.biases.mlp, x);
+    };
+    let name = |part: &str| format!("{}.weight", names::in_layer(a, layer, part));
+    let scores = matrix_vector(&w.get(&name(names.router))?, x);
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut shares: Vec<(f64, usize)> = scores.iter().enumerate().map(|(e, s)| ((s - top).exp(), e)).collect();
+    let all: f64 = shares.iter().map(|(share, _)| share).sum();
+    shares.sort_by(|a, b| b.0.total_cmp(&a.0));
+    shares.truncate(experts.top_k);
+    let total = if experts.renormalise { shares.iter().map(|(share, _)| share).sum() } else { all };
+    let mut out = vec![0.0; a.hidden];
+    for (share, e) in shares {
+        let (up, down) = names::expert(a, layer, names, &format!("{}{e}", names.expert), experts.ffn);
+        add(&mut out, &feed_forward(a, w, &up, down, false, x)?, share / total);
+    }
+    if let Some(ffn) = experts.shared_ffn {
+        let (up, down) = names::expert(a, layer, names, names.shared, ffn);
+        let gate = matrix_vector(&w.get(&name(names.shared_gate))?, x)[0];
+        add(&mut out, &feed_forward(a, w, &up, down, false, x)?, 1.0 / (1.0 + (-gate).exp()));
+    }
+    Ok(out)
+}
+
+fn feed_forward(
+    a: &Architecture,
+    w: &Weights<'_>,
+    up: &[names::Source],
+    down: names::Source,
+    biased: bool,
+    x: &[f64],
+) -> Result<Vec<f64>, CheckpointError> {
+    let up = w.product(up, biased, x)?;
+    let inner: Vec<f64> = if a.gated {
+        let (gate, up) = up.split_at(up.len() / 2);
+        gate.iter().zip(up).map(|(g, u)| activate(a.activation, *g) * u).collect()
+    } else {
+        up.iter().map(|v| activate(a.activation, *v)).collect()
+    };
+    w.product(&[down], biased, &inner)
+}
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    use std::f64::consts::{FRAC_2_PI, SQRT_2};
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / SQRT_2)),
+        Activation::GeluTanh => 0.5 * x * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+        Activation::Relu => x.max(0.0),
+    }
+}
+
+/// The error function by Simpson's rule on its integral.
+fn erf(x: f64) -> f64 {
+    let (n, h) = (400, x.clamp(-6.0, 6.0) / 400.0);
+    let f = |i: usize| (-(i as f64 * h).powi(2)).exp();
+    let inner: f64 = (1..n).map(|i| f(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    (f(0) + inner + f(n)) * h / 3.0 * std::f64::consts::FRAC_2_SQRT_PI
 }

@@ -1,44 +1,102 @@
-//! The decoder from scratch: embedding, layers, final norm, head.
+//! The decoder from scratch: embedding, positions, layers, final norm, head.
 //!
-//! Source: Vaswani et al. 2017 in the pre-norm form of Llama (Touvron et al. 2023): RMSNorm, RoPE, GQA, SwiGLU.
+//! Source: Vaswani et al. 2017 and its descendants; what a family does differently is its [`Architecture`], not other code.
 
 use std::sync::Arc;
 
-use crate::architecture::Architecture;
-use crate::block::{Block, Matrix, Trunk, Workspace, vector};
+use crate::architecture::{Architecture, Positions};
+use crate::block::{Block, Matrix, NormWeights, Pass, Reader, Trunk, Workspace};
 use crate::checkpoint::{CheckpointError, Tensors};
-use crate::probe::{Probe, Site};
-use crate::{Activations, CacheFull, KvBytes, KvCache, KvShape, Linear, SeqId, Step, StepModel, names, ops};
+use crate::names::Source;
+use crate::probe::{Probe, Site, reborrow};
+use crate::rope::History;
+use crate::{Activations, CacheFull, KvBytes, KvCache, KvShape, Linear, SeqId, Step, StepModel, ops};
 
 /// A decoder ready to run; immutable, so that several sessions share it.
 pub struct Transformer {
     /// What the layers share.
     pub trunk: Trunk,
-    /// Token embedding `[vocab, hidden]`, in the checkpoint's type.
-    pub embedding: Matrix,
+    /// What tokens enter through.
+    pub entry: Entry,
     /// The layers.
     pub blocks: Vec<Block>,
-    /// Gain of the final norm.
-    pub final_norm: Vec<f32>,
-    /// The head `[vocab, hidden]`.
-    pub head: Box<dyn Linear>,
+    /// What logits leave through.
+    pub exit: Exit<Box<dyn Linear>>,
 }
 
-/// Embedding, final norm and head matrix of a checkpoint: everything outside the layers.
-pub struct Ends {
-    /// Token embedding `[vocab, hidden]`.
+/// From tokens to the residual stream.
+pub struct Entry {
+    /// Token embedding `[vocab, embedding_dim]`, in the checkpoint's type.
     pub embedding: Matrix,
-    /// Gain of the final norm.
-    pub final_norm: Vec<f32>,
-    /// Head `[vocab, hidden]`; the embedding when tied.
-    pub head: Matrix,
+    /// Learned positions `[max_positions + offset, hidden]`.
+    positions: Option<Vec<f32>>,
+    /// From the embedding's width to the residual stream's, `[hidden, embedding_dim]`.
+    projection: Option<cpu_kernels::PackedF32>,
+}
+
+/// From the residual stream to logits.
+pub struct Exit<M> {
+    /// The final norm.
+    norm: Option<NormWeights>,
+    /// From the residual stream's width to the embedding's, `[embedding_dim, hidden]`.
+    projection: Option<std::sync::Arc<cpu_kernels::PackedF32>>,
+    /// The head `[vocab, embedding_dim]`; the embedding when tied.
+    pub head: M,
+    /// Added to logits.
+    bias: Option<Vec<f32>>,
+}
+
+impl<M> Exit<M> {
+    /// The same with another head.
+    pub fn with_head<N>(self, head: N) -> Exit<N> {
+        Exit { norm: self.norm, projection: self.projection, head, bias: self.bias }
+    }
 }
 
 /// Reads what lies outside the layers.
-pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<Ends, CheckpointError> {
-    let embedding = Matrix::stack(a, tensors, &[names::EMBEDDING.into()])?;
-    let head = if a.tied_head { embedding.clone() } else { Matrix::stack(a, tensors, &[names::HEAD.into()])? };
-    Ok(Ends { embedding, final_norm: vector(a, tensors, names::FINAL_NORM)?, head })
+pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit<Matrix>), CheckpointError> {
+    let reader = Reader::new(a, tensors);
+    let table = |name: &str| {
+        let shape = [a.vocab_size, a.embedding_dim];
+        reader.matrix(&[Source::whole(name.into(), shape, false)])
+    };
+    let projection = |name: &str, shape: [usize; 2]| -> Result<Option<cpu_kernels::PackedF32>, CheckpointError> {
+        if a.embedding_dim == a.hidden {
+            return Ok(None);
+        }
+        Ok(Some(cpu_kernels::PackedF32::pack(&reader.table(&format!("{name}.weight"), shape)?, shape[0], shape[1])))
+    };
+    let embedding = table(a.names.embedding)?;
+    let positions = match a.positions {
+        Positions::Learned { offset } => {
+            let shape = [a.max_positions + offset, a.hidden];
+            Some(reader.table(&format!("{}.weight", a.names.positions), shape)?)
+        }
+        Positions::Rope(_) => None,
+    };
+    let [inward, outward] = a.names.project;
+    let exit = Exit {
+        norm: if a.final_norm { Some(reader.norm(a.names.final_norm, a.norm, a.hidden)?) } else { None },
+        projection: projection(outward, [a.embedding_dim, a.hidden])?.map(Arc::new),
+        head: if a.tied_head { embedding.clone() } else { table(a.names.head)? },
+        bias: if a.biases.head { Some(reader.vector(&format!("{}.bias", a.names.head), a.vocab_size)?) } else { None },
+    };
+    Ok((Entry { embedding, positions, projection: projection(inward, [a.hidden, a.embedding_dim])? }, exit))
+}
+
+impl Entry {
+    /// The residual stream `[tokens, hidden]` before the first layer.
+    pub fn embed(&self, trunk: &Trunk, step: &Step, x: &mut Activations) {
+        let a = &trunk.architecture;
+        ops::embed(&self.embedding, &step.tokens, x);
+        ops::scale(a.embedding_scale, x);
+        if let Some(projection) = &self.projection {
+            ops::project(&trunk.device, projection, x);
+        }
+        if let (Some(table), Positions::Learned { offset }) = (&self.positions, &a.positions) {
+            ops::add_positions(table, *offset, &step.positions, x);
+        }
+    }
 }
 
 impl Transformer {
@@ -49,8 +107,7 @@ impl Transformer {
 
     /// Shape of a KV cache for this model.
     pub fn kv_shape(&self) -> KvShape {
-        let a = self.architecture();
-        KvShape::new(a.n_layers, a.n_kv_heads, a.head_dim)
+        self.trunk.kv_shape()
     }
 
     /// Bytes that one pass must read of the stored weights (embedding rows excluded: they are gathered).
@@ -60,7 +117,7 @@ impl Transformer {
 
     /// Every matrix product, layer by layer, the head last.
     pub fn linears(&self) -> impl Iterator<Item = &dyn Linear> {
-        self.blocks.iter().flat_map(Block::linears).chain([&*self.head])
+        self.blocks.iter().flat_map(Block::linears).chain([&*self.exit.head])
     }
 
     /// Runs `step`; keys and values are appended to `kv`, where room must have been reserved. Logits
@@ -73,30 +130,39 @@ impl Transformer {
         mut probe: Option<&mut dyn Probe>,
     ) -> &'w Activations {
         let mut x = std::mem::take(&mut ws.residual);
-        ops::embed(&self.embedding, &step.tokens, &mut x);
+        self.entry.embed(&self.trunk, step, &mut x);
         if let Some(probe) = probe.as_deref_mut() {
             probe.tap(Site::Residual(0), &x);
         }
         ws.begin(&self.trunk, step);
         for (layer, block) in self.blocks.iter().enumerate() {
-            block.forward(&self.trunk, layer, step, &mut x, kv, ws, reborrow(&mut probe));
+            let probe = reborrow(&mut probe);
+            block.forward(&mut Pass { trunk: &self.trunk, layer, step, kv: &mut *kv, ws: &mut *ws, probe }, &mut x);
         }
         ops::gather_rows(&x, &step.logit_rows, &mut ws.gathered);
-        ops::rms_norm(&self.trunk.device, &ws.gathered, &self.final_norm, self.architecture().norm_eps, &mut ws.normed);
+        ws.residual = x;
+        self.leave(ws, probe);
+        &ws.logits
+    }
+
+    /// `ws.gathered` → `ws.logits`: final norm, head, scale and cap.
+    fn leave(&self, ws: &mut Workspace, probe: Option<&mut dyn Probe>) {
+        let (a, device, exit) = (self.architecture(), &self.trunk.device, &self.exit);
+        match &exit.norm {
+            Some(norm) => ops::norm(device, a.norm, norm, a.norm_eps, &ws.gathered, &mut ws.normed),
+            None => ws.normed.copy_from(&ws.gathered),
+        }
+        if let Some(projection) = &exit.projection {
+            ops::project(device, projection, &mut ws.normed);
+        }
         if let Some(probe) = probe {
             probe.tap(Site::HeadIn, &ws.normed);
         }
-        self.head.forward(&ws.normed, &mut ws.logits);
-        ws.residual = x;
-        &ws.logits
-    }
-}
-
-/// A shorter borrow of an optional probe (`as_deref_mut` cannot shorten the trait object's lifetime inside a loop).
-fn reborrow<'a>(probe: &'a mut Option<&mut dyn Probe>) -> Option<&'a mut dyn Probe> {
-    match probe {
-        Some(probe) => Some(&mut **probe),
-        None => None,
+        ops::linear(&*exit.head, &ws.normed, exit.bias.as_deref(), &mut ws.logits);
+        ops::scale(a.logit_scale, &mut ws.logits);
+        if let Some(cap) = a.logit_softcap {
+            ops::soft_cap(cap, &mut ws.logits);
+        }
     }
 }
 
@@ -107,17 +173,26 @@ pub struct Session {
     /// Its cache.
     pub kv: Box<dyn KvCache>,
     workspace: Workspace,
+    history: History,
 }
 
 impl Session {
     /// A session with an empty cache.
     pub fn new(transformer: Arc<Transformer>, kv: Box<dyn KvCache>) -> Session {
-        Session { transformer, kv, workspace: Workspace::default() }
+        Session { transformer, kv, workspace: Workspace::default(), history: History::default() }
     }
 
     /// [`StepModel::forward`] with a probe.
     pub fn forward_probed(&mut self, step: &Step, probe: Option<&mut dyn Probe>) -> Result<&Activations, CacheFull> {
         for span in &step.spans {
+            self.kv.reserve(span.seq, span.kv_len)?;
+        }
+        let rerun = self.transformer.trunk.rope.as_ref().and_then(|rope| self.history.advance(rope, step));
+        let step = rerun.as_ref().map_or(step, |rerun| &rerun.step);
+        for &seq in rerun.iter().flat_map(|rerun| &rerun.restarted) {
+            self.kv.truncate(seq, 0);
+        }
+        for span in step.spans.iter().filter(|_| rerun.is_some()) {
             self.kv.reserve(span.seq, span.kv_len)?;
         }
         Ok(self.transformer.forward(step, &mut *self.kv, &mut self.workspace, probe))
@@ -135,9 +210,11 @@ impl StepModel for Session {
 
     fn truncate(&mut self, seq: SeqId, len: usize) {
         self.kv.truncate(seq, len);
+        self.history.truncate(seq, len);
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
+        self.history.fork(from, to);
         self.kv.fork(from, to)
     }
 

@@ -49,9 +49,18 @@ fn errors_name_file_field_and_what_is_there() {
 #[test]
 fn what_would_change_the_function_is_refused_by_name() {
     let cases = [
-        ("model_type", "\"gpt2\"", "llama"),
-        ("hidden_act", "\"gelu\"", "silu"),
-        ("rope_scaling", r#"{"rope_type":"yarn","factor":4.0}"#, "yarn"),
+        ("model_type", "\"mamba\"", "llama"),
+        ("hidden_act", "\"xielu\"", "silu"),
+        ("rope_scaling", r#"{"rope_type":"proportional","factor":4.0}"#, "yarn"),
+        (
+            "rope_parameters",
+            r#"{"full_attention":{"rope_theta":1e4},"sliding_attention":{"rope_theta":1e6}}"#,
+            "one rotation",
+        ),
+        ("alibi", "true", "alibi"),
+        ("layer_types", "[\"sliding_attention\"]", "layer_types"),
+        ("use_qk_norm", "true", "use_qk_norm"),
+        ("logits_scaling", "8.0", "logits_scaling"),
         ("quantization_config", r#"{"quant_method":"gptq"}"#, "quantization_config"),
         ("num_local_experts", "8", "num_local_experts"),
         ("partial_rotary_factor", "0.5", "partial_rotary_factor"),

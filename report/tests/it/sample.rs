@@ -75,6 +75,7 @@ impl Shape {
 
     fn axes(&self) -> Axes {
         Axes {
+            engine: "infermark".into(),
             model: "embedded:base".into(),
             attention: self.attention.into(),
             weights: self.weights.into(),

@@ -23,9 +23,22 @@ impl<'a> Evidence<'a> {
     }
 
     /// The cell that `select` names. Axes it leaves open are the reference's.
+    /// Of another engine, the first cell that has the tags it names.
     pub fn cell(&self, select: &Select) -> Result<&'a Cell, String> {
+        if let Some(engine) = &select.engine {
+            let fits = |wanted: &Option<String>, tag: &String| wanted.as_ref().is_none_or(|w| w == tag);
+            let of = |a: &Axes| {
+                a.engine == *engine
+                    && fits(&select.attention, &a.attention)
+                    && fits(&select.weights, &a.weights)
+                    && fits(&select.kv, &a.kv)
+            };
+            let found = self.scenario.cells.iter().find(|c| of(&c.axes));
+            return found.ok_or_else(|| format!("the scenario has no such cell of {engine}"));
+        }
         let reference = &self.scenario.reference().axes;
         let wanted = [
+            &reference.engine,
             select.model.as_ref().unwrap_or(&reference.model),
             select.attention.as_ref().unwrap_or(&reference.attention),
             select.weights.as_ref().unwrap_or(&reference.weights),
@@ -33,8 +46,7 @@ impl<'a> Evidence<'a> {
             select.decoding.as_ref().unwrap_or(&reference.decoding),
             select.device.as_ref().unwrap_or(&reference.device),
         ];
-        let tags =
-            |axes: &'a Axes| [&axes.model, &axes.attention, &axes.weights, &axes.kv, &axes.decoding, &axes.device];
+        let tags = |a: &'a Axes| [&a.engine, &a.model, &a.attention, &a.weights, &a.kv, &a.decoding, &a.device];
         let mut cells = self.scenario.cells.iter().filter(|c| c.role != Role::AaControl);
         cells.find(|c| tags(&c.axes) == wanted).ok_or_else(|| {
             let tags: Vec<&str> = wanted.iter().map(|tag| tag.as_str()).collect();

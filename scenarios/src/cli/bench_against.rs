@@ -59,7 +59,15 @@ impl BenchAgainst {
             run::default_output(&name)
         });
         let command = run::command_line();
-        let request = RunRequest { scenario, output, resume: false, cells_filter: None, command, quiet: false };
+        let request = RunRequest {
+            scenario,
+            output,
+            resume: false,
+            cells_filter: None,
+            command,
+            python: "python3".into(),
+            quiet: false,
+        };
         let outcome = runner::run_against(request, base).failed()?;
         let report = report::write(&outcome.run_dir).failed()?;
         let options = CheckOptions {

@@ -1,9 +1,13 @@
 //! `doctor`: what this machine, this build and this environment can measure.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 
 use super::table::{bytes, table};
 use super::{Outcome, PASS, print};
+use crate::external::ExternalEngine;
+use crate::external::adapter::{Adapter, Patience};
 use crate::{library, machine};
 
 /// The command `doctor`.
@@ -12,6 +16,9 @@ pub struct Doctor {
     /// Also measure memory bandwidth and arithmetic peaks (a few seconds)
     #[arg(long)]
     measure: bool,
+    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python)
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: PathBuf,
 }
 
 impl Doctor {
@@ -27,6 +34,7 @@ impl Doctor {
         });
         print(&format!("Machine\n{}\n", table(&["fact", "value"], rows)))?;
         print(&format!("Embedded\n{}\n", embedded()))?;
+        print(&format!("Other engines (--python {})\n{}\n", self.python.display(), engines(&self.python)))?;
         let hub = match cfg!(feature = "hub") {
             true => {
                 "hf:org/name@revision downloads into the Hugging Face cache (HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are honoured); not contacted now"
@@ -44,6 +52,18 @@ impl Doctor {
         }
         Ok(PASS)
     }
+}
+
+/// What each adapter says under `python`.
+fn engines(python: &Path) -> String {
+    let rows = ExternalEngine::ALL.map(|engine| {
+        let said = match Adapter::start(engine, python, Patience::default()) {
+            Ok(adapter) => adapter.version.clone(),
+            Err(error) => error.to_string(),
+        };
+        vec![engine.name().to_string(), said]
+    });
+    table(&["engine", "version"], rows)
 }
 
 fn embedded() -> String {

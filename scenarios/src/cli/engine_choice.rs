@@ -2,7 +2,10 @@
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use engine::{BuildOptions, Checkpoint, Engine, EngineSpec};
+use decoding::{BeamSpec, DecodingSpec};
+use engine::{
+    BuildOptions, Checkpoint, EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts, Engine, EngineSpec,
+};
 use model::{SeqId, Step, TokenId};
 use toml::{Table, Value};
 
@@ -14,7 +17,7 @@ use crate::{library, machine, text};
 const CALIBRATION: (usize, usize) = (32, 256);
 
 /// Which model and which parts.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct EngineChoice {
     /// embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder
     #[arg(long, value_name = "SOURCE")]
@@ -43,6 +46,8 @@ pub struct EngineChoice {
     /// Worker threads [default: the physical cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[arg(skip)]
+    beams: Option<usize>,
 }
 
 /// An engine, and the checkpoint it was built from.
@@ -80,6 +85,36 @@ impl EngineChoice {
         Ok(Built { engine, target })
     }
 
+    /// The same choice, decoding with `beams` beams where that was asked for.
+    pub fn with_beams(&self, beams: Option<usize>) -> EngineChoice {
+        EngineChoice { beams, ..self.clone() }
+    }
+
+    /// Opens the model where it is an encoder-decoder.
+    pub fn open_encoder_decoder(&self) -> Result<Option<EncoderDecoderCheckpoint>, Failure> {
+        let source = library::model_source(&self.model, None).usage()?;
+        blamed(EncoderDecoderCheckpoint::open(&source, &library::models()))
+    }
+
+    /// Builds an encoder-decoder for sources and targets of at most so many tokens.
+    pub fn build_encoder_decoder(
+        &self,
+        checkpoint: EncoderDecoderCheckpoint,
+        source_tokens: usize,
+        target_tokens: usize,
+    ) -> Result<EncoderDecoderEngine, Failure> {
+        if self.draft.is_some() {
+            return Err(anyhow!("--draft: an encoder-decoder is decoded without one; leave it out")).usage();
+        }
+        let spec = self.spec()?;
+        let device = spec.device.open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
+        let parts = EncoderDecoderParts { spec: &spec, device: &device, source_tokens, target_tokens };
+        match EncoderDecoderEngine::build(checkpoint, parts) {
+            Err(error @ engine::EngineError::Mismatch(_)) => Err(error).usage(),
+            other => other.failed(),
+        }
+    }
+
     fn spec(&self) -> Result<EngineSpec, Failure> {
         let axes = [
             ("attention", &self.attention),
@@ -97,9 +132,22 @@ impl EngineChoice {
             attention: parts.attention.with_context(missing).usage()?,
             weights: parts.weights.with_context(missing).usage()?,
             kv: parts.kv.with_context(missing).usage()?,
-            decoding: parts.decoding.with_context(missing).usage()?,
+            decoding: self.decoding(parts.decoding.with_context(missing).usage()?)?,
             device: parts.device.with_context(missing).usage()?,
         })
+    }
+
+    fn decoding(&self, given: DecodingSpec) -> Result<DecodingSpec, Failure> {
+        let spec = match (self.beams, given) {
+            (None, given) => given,
+            (Some(n_beams), DecodingSpec::Greedy) => DecodingSpec::Beam(BeamSpec { n_beams, ..BeamSpec::default() }),
+            (Some(n_beams), DecodingSpec::Beam(spec)) => DecodingSpec::Beam(BeamSpec { n_beams, ..spec }),
+            (Some(_), other) => {
+                return Err(anyhow!("--beams: decoding `{}` has no beams; leave one of them out", other.tag())).usage();
+            }
+        };
+        spec.validate().usage()?;
+        Ok(spec)
     }
 
     fn windows(&self, target: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
@@ -113,8 +161,11 @@ impl EngineChoice {
 
 fn open(given: &str) -> Result<Checkpoint, Failure> {
     let source = library::model_source(given, None).usage()?;
-    let library = library::models();
-    match Checkpoint::open(&source, &library) {
+    blamed(Checkpoint::open(&source, &library::models()))
+}
+
+fn blamed<T>(opened: Result<T, engine::EngineError>) -> Result<T, Failure> {
+    match opened {
         // a name or a folder that does not exist is the caller's; a broken file is not
         Err(error @ (engine::EngineError::Source { .. } | engine::EngineError::Hub { .. })) => Err(error).usage(),
         other => other.failed(),
@@ -130,14 +181,14 @@ impl Built {
     }
 }
 
-/// `1,2,3` as token ids below `vocab`.
-pub fn token_ids(text: &str, vocab: usize) -> Result<Vec<TokenId>, Failure> {
+/// `1,2,3` as token ids below `vocab`; `flag` names them in errors.
+pub fn token_ids(flag: &str, text: &str, vocab: usize) -> Result<Vec<TokenId>, Failure> {
     let id = |word: &str| -> anyhow::Result<TokenId> {
         let id: u32 =
-            word.trim().parse().with_context(|| format!("--tokens: {word:?} is not a token id; expected 1,2,3"))?;
+            word.trim().parse().with_context(|| format!("{flag}: {word:?} is not a token id; expected 1,2,3"))?;
         match (id as usize) < vocab {
             true => Ok(TokenId(id)),
-            false => Err(anyhow!("--tokens: {id} is outside the vocabulary of {vocab} entries")),
+            false => Err(anyhow!("{flag}: {id} is outside the vocabulary of {vocab} entries")),
         }
     };
     text.split(',').map(id).collect::<anyhow::Result<Vec<_>>>().usage()

@@ -1,8 +1,9 @@
-//! `generate`: continues a prompt, streaming.
+//! `generate`: continues a prompt, streaming; with an encoder-decoder, translates a source.
 
 use anyhow::anyhow;
 use clap::Args;
-use decoding::Sequence;
+use decoding::{Decoder, Hypothesis, Sequence};
+use engine::{EncoderDecoderCheckpoint, Tokenizer};
 use model::{SeqId, TokenId};
 use serde::Serialize;
 
@@ -14,17 +15,30 @@ const END_TOKENS: [&str; 4] = ["<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|
 
 /// The command `generate`.
 #[derive(Args)]
-#[command(after_help = "Example: infermark generate --model embedded:base --prompt \"It was a\" --max-new-tokens 40 \\
-  --decoding '{ kind = \"sampled\", temperature = 0.8 }'")]
+#[command(after_help = "Examples:
+  infermark generate --model embedded:base --prompt \"It was a\" --max-new-tokens 40 \\
+    --decoding '{ kind = \"sampled\", temperature = 0.8 }'
+  infermark generate --model FOLDER --prompt \"a sentence to translate\" --beams 4      (an encoder-decoder)")]
 pub struct Generate {
     #[command(flatten)]
     engine: EngineChoice,
-    /// Text to continue
-    #[arg(long, value_name = "TEXT", required_unless_present = "tokens", conflicts_with = "tokens")]
+    /// Text to continue, or to translate
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present_any = ["tokens", "encoder_tokens"],
+        conflicts_with_all = ["tokens", "encoder_tokens"]
+    )]
     prompt: Option<String>,
-    /// Token ids to continue
+    /// Token ids to continue; with an encoder-decoder the start of the target [default there: its start token]
     #[arg(long, value_name = "1,2,3")]
     tokens: Option<String>,
+    /// Token ids of the source, for an encoder-decoder
+    #[arg(long, value_name = "1,2,3")]
+    encoder_tokens: Option<String>,
+    /// Beam search with so many beams; --decoding '{ kind = "beam", ... }' has its other fields
+    #[arg(long, value_name = "N")]
+    beams: Option<usize>,
     /// Tokens to generate
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
@@ -38,16 +52,46 @@ pub struct Generate {
 
 #[derive(Serialize)]
 struct Continuation {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_ids: Option<Vec<u32>>,
     prompt_ids: Vec<u32>,
     ids: Vec<u32>,
     text: Option<String>,
+    /// What beam search found, best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hypotheses: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    ids: Vec<u32>,
+    score: f64,
+    text: Option<String>,
+}
+
+/// A decoder with the sequence that it shall continue.
+struct Job<'a> {
+    decoder: Box<dyn Decoder>,
+    sequence: Sequence,
+    tokenizer: Option<&'a Tokenizer>,
+    source: Option<Vec<TokenId>>,
+    /// Left out of the text.
+    end: Option<TokenId>,
 }
 
 impl Generate {
     pub(super) fn obey(&self) -> Outcome {
-        let target = self.engine.open()?;
+        let choice = self.engine.with_beams(self.beams);
+        if let Some(pair) = choice.open_encoder_decoder()? {
+            return self.translate(&choice, pair);
+        }
+        let target = choice.open()?;
+        if self.encoder_tokens.is_some() {
+            return Err(anyhow!("--encoder-tokens: {} has no encoder; give --prompt or --tokens", target.source))
+                .usage();
+        }
         let prompt = match (&self.tokens, &self.prompt) {
-            (Some(ids), _) => token_ids(ids, target.architecture.vocab_size)?,
+            (Some(ids), _) => token_ids("--tokens", ids, target.architecture.vocab_size)?,
             (None, prompt) => target.encode(prompt.as_deref().unwrap_or("")).usage()?,
         };
         if prompt.is_empty() {
@@ -55,25 +99,63 @@ impl Generate {
         }
         // a speculative round may reach past the last token that is kept
         let room = target.architecture.max_positions.min(prompt.len() + self.max_new_tokens + 32);
-        let built = self.engine.build(target, room)?;
-        let stop =
-            built.target.tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end))).collect();
-        let mut decoder = built.engine.decoder().failed()?;
-        let mut sequence = Sequence::new(SeqId(0), prompt.clone(), self.max_new_tokens, stop, self.seed).usage()?;
-        let decode = |tokens: &[TokenId]| built.target.tokenizer.as_ref().map(|t| t.decode(tokens));
+        let built = choice.build(target, room)?;
+        let tokenizer = built.target.tokenizer.as_ref();
+        let stop = tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end))).collect();
+        let decoder = built.engine.decoder().failed()?;
+        let sequence = Sequence::new(SeqId(0), prompt, self.max_new_tokens, stop, self.seed).usage()?;
+        self.run(Job { decoder, sequence, tokenizer, source: None, end: None })
+    }
+
+    fn translate(&self, choice: &EngineChoice, mut pair: EncoderDecoderCheckpoint) -> Outcome {
+        let (vocab, start, end) = (pair.shape.vocab_size, pair.shape.decoder_start, pair.shape.end);
+        let source = match (&self.encoder_tokens, &self.prompt) {
+            (Some(ids), _) => token_ids("--encoder-tokens", ids, vocab)?,
+            (None, Some(text)) => pair.encode(text).usage()?,
+            (None, None) => {
+                let problem = "an encoder-decoder needs a source; give --prompt or --encoder-tokens";
+                return Err(anyhow!("{}: {problem}", pair.source)).usage();
+            }
+        };
+        let prompt = self.tokens.as_ref().map_or(Ok(vec![start]), |ids| token_ids("--tokens", ids, vocab))?;
+        let tokenizer = pair.tokenizer.take();
+        // the last token is never run
+        let room = pair.shape.max_positions.min((prompt.len() + self.max_new_tokens).saturating_sub(1).max(1));
+        let engine = choice.build_encoder_decoder(pair, source.len(), room)?;
+        let mut session = engine.session().failed()?;
+        session.encode(SeqId(0), &source, None).usage()?;
+        let sequence = Sequence::new(SeqId(0), prompt, self.max_new_tokens, vec![end], self.seed).usage()?;
+        let decoder = engine.decoder(session).usage()?;
+        self.run(Job { decoder, sequence, tokenizer: tokenizer.as_ref(), source: Some(source), end: Some(end) })
+    }
+
+    fn run(&self, job: Job<'_>) -> Outcome {
+        let Job { mut decoder, mut sequence, tokenizer, source, end } = job;
+        let decode = |tokens: &[TokenId]| {
+            let cut = tokens.split_last().filter(|(last, _)| Some(**last) == end).map_or(tokens, |(_, rest)| rest);
+            tokenizer.map(|t| t.decode(cut))
+        };
         let mut shown = 0;
         while sequence.finished().is_none() {
             decoder.advance(std::slice::from_mut(&mut sequence)).failed()?;
             if !self.json {
-                shown = stream(&decode(&sequence.tokens()[prompt.len()..]), shown, &sequence.tokens()[prompt.len()..])?;
+                shown = stream(&decode(sequence.generated()), shown, sequence.generated())?;
             }
         }
-        let new = &sequence.tokens()[prompt.len()..];
-        let ids = |tokens: &[TokenId]| tokens.iter().map(|t| t.0).collect();
-        match self.json {
-            true => print(&json(&Continuation { prompt_ids: ids(&prompt), ids: ids(new), text: decode(new) })?)?,
-            false => print("\n")?,
+        if !self.json {
+            print("\n")?;
+            return Ok(PASS);
         }
+        let ids = |tokens: &[TokenId]| tokens.iter().map(|t| t.0).collect();
+        let found = |h: &Hypothesis| Found { ids: ids(&h.tokens), score: h.score, text: decode(&h.tokens) };
+        let continuation = Continuation {
+            source_ids: source.as_deref().map(ids),
+            prompt_ids: ids(&sequence.tokens()[..sequence.n_prompt()]),
+            ids: ids(sequence.generated()),
+            text: decode(sequence.generated()),
+            hypotheses: decoder.hypotheses(sequence.id()).iter().map(found).collect(),
+        };
+        print(&json(&continuation)?)?;
         Ok(PASS)
     }
 }

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
+use model::{Activations, SeqId, Step, StepModel, TokenId};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
 use super::engine_choice::{EngineChoice, token_ids};
 use super::table::table;
-use super::{Blame, Outcome, PASS, Shape, json, print};
+use super::{Blame, Failure, Outcome, PASS, Shape, json, print};
 
 /// Highest logits shown per row.
 const SHOWN: usize = 5;
@@ -23,6 +24,9 @@ pub struct Logits {
     /// Token ids
     #[arg(long, value_name = "1,2,3")]
     tokens: String,
+    /// Token ids of the source, for an encoder-decoder; --tokens are then the decoder's, its start token included
+    #[arg(long, value_name = "1,2,3")]
+    encoder_tokens: Option<String>,
     /// Logits of every position, not only of the last
     #[arg(long)]
     all: bool,
@@ -42,11 +46,37 @@ struct Row<'a> {
 }
 
 impl Logits {
-    pub(super) fn obey(&self) -> Outcome {
+    /// The tokens, and the logits of each, `[n, vocab]`.
+    fn compute(&self) -> Result<(Vec<TokenId>, Activations), Failure> {
+        if let Some(pair) = self.engine.open_encoder_decoder()? {
+            let vocab = pair.shape.vocab_size;
+            let Some(source) = &self.encoder_tokens else {
+                return Err(anyhow!(
+                    "{}: an encoder-decoder needs a source; give its token ids with --encoder-tokens",
+                    pair.source
+                ))
+                .usage();
+            };
+            let source = token_ids("--encoder-tokens", source, vocab)?;
+            let tokens = token_ids("--tokens", &self.tokens, vocab)?;
+            let engine = self.engine.build_encoder_decoder(pair, source.len(), tokens.len())?;
+            let mut session = engine.session().failed()?;
+            session.encode(SeqId(0), &source, None).failed()?;
+            let step = Step::extend(SeqId(0), 0, &tokens).with_all_logits();
+            let logits = session.forward(&step).failed()?.clone();
+            return Ok((tokens, logits));
+        }
         let target = self.engine.open()?;
-        let tokens = token_ids(&self.tokens, target.architecture.vocab_size)?;
-        let built = self.engine.build(target, tokens.len())?;
-        let logits = built.logits(&tokens)?;
+        if self.encoder_tokens.is_some() {
+            return Err(anyhow!("--encoder-tokens: {} has no encoder; leave it out", target.source)).usage();
+        }
+        let tokens = token_ids("--tokens", &self.tokens, target.architecture.vocab_size)?;
+        let logits = self.engine.build(target, tokens.len())?.logits(&tokens)?;
+        Ok((tokens, logits))
+    }
+
+    pub(super) fn obey(&self) -> Outcome {
+        let (tokens, logits) = self.compute()?;
         if let Some(file) = &self.output {
             let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;

@@ -40,6 +40,9 @@ pub struct Run {
     /// Another value for an axis (weights=f32,int8) or a field (budget.seconds=10)
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
     sets: Vec<String>,
+    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python)
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: PathBuf,
     /// A claim that stays open fails the run (exit code 4)
     #[arg(long)]
     strict: bool,
@@ -72,6 +75,7 @@ impl Run {
             resume: self.resume.is_some(),
             cells_filter: self.cells.clone(),
             command: command_line(),
+            python: self.python.clone(),
             quiet: self.quiet,
         };
         finish(runner::run(request).failed()?, !self.no_report, self.strict)

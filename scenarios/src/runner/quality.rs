@@ -55,6 +55,12 @@ fn group_of(session: &mut Session, group: &[usize]) -> Result<()> {
     let id = session.live[first].cell.id.clone();
     let build = build_command(session, cells, scores);
     let reply = spoken(session, &mut worker, &id, &Command::Build(build))?;
+    if let Reply::Refused { reason } = &reply {
+        for &index in group {
+            session.mark(index, Status::Skipped, reason)?;
+        }
+        return Ok(());
+    }
     let Reply::Built { kernel_path, facts, .. } = reply else { anyhow::bail!("{}", reason(&reply)) };
     let run_id = session.rows.run_id.clone();
     for &index in group {
@@ -173,6 +179,8 @@ pub fn build_command(session: &Session, cells: Vec<String>, with_reference: bool
         threads: session.threads,
         with_reference,
         roof: session.roof,
+        python: Some(session.python.clone()),
+        scratch: Some(session.scratch()),
     }
 }
 

@@ -157,6 +157,8 @@ pub enum Statistic {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Select {
+    /// Engine; ours when absent.
+    pub engine: Option<String>,
     /// Tag of the model axis, e.g. `embedded:mha[kv1-mean]`.
     pub model: Option<String>,
     /// Tag of the attention axis.

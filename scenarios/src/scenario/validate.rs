@@ -53,6 +53,7 @@ pub fn validate(scenario: &Scenario, file: Option<&Path>) -> Vec<Fault> {
     models(scenario, &mut faults);
     workload::check_all(scenario, &mut faults);
     cells(scenario, &mut faults);
+    externals(scenario, &mut faults);
     claim::check_all(scenario, &mut faults);
     faults.list
 }
@@ -251,6 +252,30 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
         &format!("{n} cells are more than the {} allowed", matrix::MOST_CELLS),
         "shorten a list: every cell is a process of its own",
     );
+}
+
+fn externals(scenario: &Scenario, faults: &mut Faults<'_>) {
+    let mut seen = vec![];
+    for (i, external) in scenario.externals.iter().enumerate() {
+        for (field, list, known) in external.lists() {
+            for (at, word) in list.iter().enumerate().filter(|(_, word)| !known.contains(&word.as_str())) {
+                let title = format!("{} has no {field} called `{word}`", external.engine.name());
+                faults.add(format!("external[{i}].{field}[{at}]"), title, format!("there is {}", known.join(", ")));
+            }
+        }
+        for part in external.parts() {
+            match seen.contains(&part) {
+                true => faults.add(
+                    format!("external[{i}]"),
+                    format!("{} {} {} is listed twice", part.engine.name(), part.attention, part.weights),
+                    "remove one: two cells would be the same",
+                ),
+                false => seen.push(part),
+            }
+        }
+    }
+    let most = matrix::MOST_CELLS;
+    faults.need(seen.len() <= most, "external", &format!("more than {most} cells"), "shorten a list");
 }
 
 fn check_decoding(path: &str, spec: &decoding::DecodingSpec, faults: &mut Faults<'_>) {

@@ -121,11 +121,7 @@ impl Held {
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
             Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                let modes: &[sweep::Mode] = match (decode, full) {
-                    (true, _) => &[sweep::Mode::Decode],
-                    (false, true) => &[sweep::Mode::Causal, sweep::Mode::Full],
-                    (false, false) => &[sweep::Mode::Causal],
-                };
+                let modes = sweep::Mode::asked(*decode, *full);
                 let sweep = sweep::Sweep { lengths, shape: &shape, modes, batch: *batch, threads };
                 sweep::attention(self, &sweep, repetition)?
             }
@@ -175,7 +171,7 @@ impl From<Vec<Event>> for Outcome {
 
 /// Whether two cells compute the same logits: they differ in decoding at most.
 pub fn same_forward(a: &Cell, b: &Cell) -> bool {
-    let same_model = a.model == b.model;
+    let same_model = a.model == b.model && a.external == b.external;
     let (a, b) = (&a.spec, &b.spec);
     same_model && (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
 }

@@ -1,8 +1,9 @@
 //! Attention alone over growing lengths: random q, k, v of one layer through the cell's attention variant and KV cache.
 
 use anyhow::Result;
-use attention::Counts;
-use model::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Step, TokenId, Visibility};
+use attention::{AttentionSpec, Counts};
+use kv_cache::KvSpec;
+use model::{Activations, Attention, Device, HeadShape, KvCache, KvShape, SeqId, Step, TokenId, Visibility};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 use results::trace::{Event, Work};
@@ -11,7 +12,7 @@ use super::cell::{Held, Outcome};
 use crate::stopwatch::Stopwatch;
 
 /// Length at which the variant is compared with a naive f64 computation.
-const CHECKED_LENGTH: usize = 160;
+pub const CHECKED_LENGTH: usize = 160;
 /// Calls per timed sample are raised until one sample lasts this long, so that the clock's grain does not matter.
 const SAMPLE_NS: u64 = 2_000_000;
 
@@ -27,7 +28,17 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn name(self) -> &'static str {
+    /// Modes of a workload that asks for decoding passes, or for full attention beside causal.
+    pub fn asked(decode: bool, full: bool) -> &'static [Mode] {
+        match (decode, full) {
+            (true, _) => &[Mode::Decode],
+            (false, true) => &[Mode::Causal, Mode::Full],
+            (false, false) => &[Mode::Causal],
+        }
+    }
+
+    /// What its rows are called.
+    pub fn name(self) -> &'static str {
         match self {
             Mode::Causal => "attention",
             Mode::Full => "attention_full",
@@ -36,12 +47,16 @@ impl Mode {
     }
 }
 
-struct Problem {
-    q: Activations,
+/// Random q, k, v of one layer.
+pub struct Problem {
+    /// Queries `[rows, heads · key_dim]`.
+    pub q: Activations,
     kv: Box<dyn KvCache>,
     step: Step,
-    k: Activations,
-    v: Activations,
+    /// Keys of each sequence `[n, key width]`.
+    pub k: Activations,
+    /// Values `[n, value width]`.
+    pub v: Activations,
 }
 
 /// What a sweep goes through.
@@ -62,6 +77,7 @@ pub struct Sweep<'a> {
 pub fn attention(held: &Held, sweep: &Sweep<'_>, repetition: u32) -> Result<Outcome> {
     let (spec, shape) = (&held.cells[0].spec.attention, sweep.shape);
     let attention = spec.build(&held.device)?;
+    let source = (held.scenario().seed, &held.cells[0].spec.kv);
     let mut events = if repetition == 0 { checks(held, &*attention, shape, sweep.modes)? } else { vec![] };
     let mut others = vec![];
     for &threads in sweep.threads {
@@ -69,7 +85,7 @@ pub fn attention(held: &Held, sweep: &Sweep<'_>, repetition: u32) -> Result<Outc
     }
     for &n in sweep.lengths {
         for &mode in sweep.modes {
-            let problem = Problem::random(held, shape, n, mode, sweep.batch)?;
+            let problem = Problem::random(&held.device, source, shape, n, mode, sweep.batch)?;
             let (name, x) = (mode.name(), n as f64);
             let mut value = |what: String, value: f64| {
                 events.push(Event::Value { name: format!("{name}_{what}"), x, value });
@@ -119,16 +135,12 @@ fn checks(held: &Held, attention: &dyn Attention, shape: &HeadShape, modes: &[Mo
     let mut events = vec![];
     let encoding_error = f64::from(held.cells[0].spec.kv.relative_error());
     for &mode in modes {
-        let (error, largest) = error_against_f64(held, attention, shape, mode)?;
+        let source = (held.scenario().seed, &held.cells[0].spec.kv);
+        let problem = Problem::random(&held.device, source, shape, CHECKED_LENGTH, mode, 1)?;
+        let mut out = Activations::default();
+        attention.forward(&problem.step, 0, shape, &problem.q, &*problem.kv, &mut out);
         // an encoding changes scores by its error times |q|·|k|, a few units for normal q and k
-        let limit = (1e-5 + 8.0 * encoding_error) * largest;
-        let passed = error <= limit;
-        events.push(Event::Value {
-            name: "attention_relative_error".into(),
-            x: CHECKED_LENGTH as f64,
-            value: error / largest,
-        });
-        events.push(Event::Check { name: format!("{}_vs_f64", mode.name()), value: error, limit, passed });
+        events.extend(problem.check(shape, mode, &out, 1e-5 + 8.0 * encoding_error));
     }
     Ok(events)
 }
@@ -158,8 +170,15 @@ fn timed(attention: &dyn Attention, shape: &HeadShape, problem: &Problem) -> (u6
 impl Problem {
     /// `batch` sequences of `n` entries with values of their own. Of a prompt every row is queried, of a decode pass the
     /// last of each sequence.
-    fn random(held: &Held, shape: &HeadShape, n: usize, mode: Mode, batch: usize) -> Result<Problem> {
-        let mut rng = ChaCha8Rng::seed_from_u64(held.scenario().seed ^ n as u64);
+    pub fn random(
+        device: &Device,
+        (seed, kv_spec): (u64, &KvSpec),
+        shape: &HeadShape,
+        n: usize,
+        mode: Mode,
+        batch: usize,
+    ) -> Result<Problem> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ n as u64);
         let mut random = |rows: usize, cols: usize| {
             Activations::from_vec(rows, cols, (0..rows * cols).map(|_| StandardNormal.sample(&mut rng)).collect())
         };
@@ -167,7 +186,7 @@ impl Problem {
         let q = random(rows, shape.n_heads * shape.key_dim);
         let kv_shape = KvShape::new(1, shape.n_key_heads, shape.key_dim);
         let (k, v) = (random(n, kv_shape.key_width()), random(n, kv_shape.value_width()));
-        let mut kv = held.cells[0].spec.kv.build(kv_shape, n, &held.device)?;
+        let mut kv = kv_spec.build(kv_shape, n, device)?;
         let whole = |seq: u32| Step::extend(SeqId(seq), 0, &vec![TokenId(0); n]);
         for seq in 0..batch as u32 {
             kv.reserve(SeqId(seq), n)?;
@@ -185,14 +204,27 @@ impl Problem {
         }
         Ok(Problem { q, kv, step, k, v })
     }
+
+    /// `out` against the definition in f64: passes within `tolerance` of the largest output.
+    pub fn check(&self, shape: &HeadShape, mode: Mode, out: &Activations, tolerance: f64) -> [Event; 2] {
+        let (error, largest) = error_against_f64(self, shape, mode, out);
+        let limit = tolerance * largest;
+        let (x, passed) = (self.k.rows() as f64, error <= limit);
+        [
+            Event::Value { name: "attention_relative_error".into(), x, value: error / largest },
+            Event::Check { name: format!("{}_vs_f64", mode.name()), value: error, limit, passed },
+        ]
+    }
+
+    /// Work of the pass that any implementation must do.
+    pub fn least_work(&self, shape: &HeadShape) -> Work {
+        least_work(self, shape, AttentionSpec::Naive.counts(shape, &self.step).needed_flops)
+    }
 }
 
 /// Largest |Δ| against the definition in f64, and the largest |output|.
-fn error_against_f64(held: &Held, attention: &dyn Attention, shape: &HeadShape, mode: Mode) -> Result<(f64, f64)> {
-    let n = CHECKED_LENGTH;
-    let problem = Problem::random(held, shape, n, mode, 1)?;
-    let mut out = Activations::default();
-    attention.forward(&problem.step, 0, shape, &problem.q, &*problem.kv, &mut out);
+fn error_against_f64(problem: &Problem, shape: &HeadShape, mode: Mode, out: &Activations) -> (f64, f64) {
+    let n = problem.k.rows();
     let (mut worst, mut largest, d) = (0.0f64, 0.0f64, shape.key_dim);
     for row in 0..out.rows() {
         let visible = if mode == Mode::Causal { row + 1 } else { n };
@@ -212,10 +244,12 @@ fn error_against_f64(held: &Held, attention: &dyn Attention, shape: &HeadShape, 
                     .enumerate()
                     .map(|(t, s)| (s - max).exp() / total * f64::from(problem.v.row(t)[kv + i]))
                     .sum();
-                worst = worst.max((exact - f64::from(out.row(row)[h + i])).abs());
+                let difference = (exact - f64::from(out.row(row)[h + i])).abs();
+                // a NaN must stay
+                worst = if worst.is_nan() || difference.is_nan() { f64::NAN } else { worst.max(difference) };
                 largest = largest.max(exact.abs());
             }
         }
     }
-    Ok((worst, largest))
+    (worst, largest)
 }

@@ -9,7 +9,7 @@ use cpu_kernels::{Cpu, Isa};
 use decoding::{DecodingSpec, Sequence};
 use engine::Engine;
 use kv_cache::KvSpec;
-use model::block::{Block, BlockOf, Trunk, read_layer};
+use model::block::{Block, Trunk, read_layer};
 use model::{Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
 use results::trace::Event;
 use weights::{WeightSource, WeightsSpec, build_linear};
@@ -194,18 +194,12 @@ fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
     let mut blocks = vec![];
     for (layer, block) in engine.target.blocks.iter().enumerate() {
         let (vectors, _) = read_layer(a, tensors, layer)?;
-        let l = &block.linears;
-        let linears = BlockOf {
-            qkv: plain(&*l.qkv)?,
-            out: plain(&*l.out)?,
-            gate_up: plain(&*l.gate_up)?,
-            down: plain(&*l.down)?,
-        };
-        blocks.push(Block::new(vectors, linears));
+        let linears = block.linears.as_ref().try_map(layer, &mut |_, linear| plain(&**linear))?;
+        blocks.push(Block::new(&trunk, vectors, linears));
     }
-    let ends = read_ends(a, tensors)?;
-    let head = plain(&*engine.target.head)?;
-    let transformer = Transformer { trunk, embedding: ends.embedding, blocks, final_norm: ends.final_norm, head };
+    let (entry, exit) = read_ends(a, tensors)?;
+    let head = plain(&*engine.target.exit.head)?;
+    let transformer = Transformer { trunk, entry, blocks, exit: exit.with_head(head) };
     let kv = KvSpec::default().build(transformer.kv_shape(), context, &device).context("oracle cache")?;
     Ok(Session::new(std::sync::Arc::new(transformer), kv))
 }

@@ -2,7 +2,9 @@
 
 mod bad_files;
 mod commands;
+mod external;
 mod runs;
+mod translation;
 
 use std::path::Path;
 

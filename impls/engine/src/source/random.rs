@@ -1,7 +1,6 @@
 //! Shapes for random weights: real sizes without a download.
 
 use model::Architecture;
-use model::architecture::{Biases, Rope, RopeScaling};
 
 /// A named shape.
 pub struct Shape {
@@ -63,20 +62,10 @@ pub const SHAPES: &[Shape] = &[
 /// The architecture called `name`.
 pub fn shape(name: &str) -> Option<Architecture> {
     let s = &SHAPES.iter().find(|s| s.name == name)?.sizes;
+    let heads = [s.heads, s.kv_heads, s.head_dim];
     Some(Architecture {
-        family: "llama".into(),
-        vocab_size: s.vocab,
-        hidden: s.hidden,
-        ffn: s.ffn,
-        n_layers: s.layers,
-        n_heads: s.heads,
-        n_kv_heads: s.kv_heads,
-        head_dim: s.head_dim,
         max_positions: 8192,
-        norm_eps: 1e-5,
-        rope: Rope { theta: 10000.0, scaling: RopeScaling::None },
-        biases: Biases::default(),
         tied_head: s.tied,
-        window: None,
+        ..Architecture::llama(s.vocab, s.hidden, s.layers, heads, s.ffn)
     })
 }

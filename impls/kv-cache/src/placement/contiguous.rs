@@ -27,10 +27,10 @@ pub struct ContiguousSpec {
 }
 
 impl ContiguousSpec {
-    pub(crate) fn tag(&self) -> String {
+    pub(crate) fn tag(&self, placement: &str) -> String {
         match self.encoding {
-            EncodingName::F32 => "contiguous".into(),
-            encoding => format!("contiguous-{}", encoding.name()),
+            EncodingName::F32 => placement.into(),
+            encoding => format!("{placement}-{}", encoding.name()),
         }
     }
 }

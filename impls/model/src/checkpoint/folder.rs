@@ -35,10 +35,16 @@ pub fn open_folder(folder: &Path) -> Result<Folder, CheckpointError> {
         source,
     })?;
     let architecture = Architecture::from_json(&config, &text)?;
+    let (tensors, files) = open_weights(folder)?;
+    Ok(Folder { architecture, tensors, files })
+}
+
+/// Maps the weights of `folder`; beside the tensors, the files that hold them in name order.
+pub fn open_weights(folder: &Path) -> Result<(Box<dyn Tensors>, Vec<PathBuf>), CheckpointError> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     if single.exists() {
         let file = SafeTensorsFile::new(&single, Bytes::map(&single)?)?;
-        return Ok(Folder { architecture, tensors: Box::new(file), files: vec![single] });
+        return Ok((Box::new(file), vec![single]));
     }
     if !index.exists() {
         return Err(CheckpointError::Malformed {
@@ -48,7 +54,7 @@ pub fn open_folder(folder: &Path) -> Result<Folder, CheckpointError> {
         });
     }
     let (set, files) = open_sharded(folder, &index)?;
-    Ok(Folder { architecture, tensors: Box::new(set), files })
+    Ok((Box::new(set), files))
 }
 
 fn open_sharded(folder: &Path, index: &Path) -> Result<(SafeTensorsSet, Vec<PathBuf>), CheckpointError> {

@@ -1,6 +1,7 @@
 //! Seeded random weights of a named shape, for speed-only cells: no file, no meaning.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -11,21 +12,24 @@ use crate::names;
 
 /// Tensors drawn on demand: the same seed and name give the same values.
 pub struct RandomTensors {
-    architecture: Architecture,
+    shapes: HashMap<String, Vec<usize>>,
     seed: u64,
 }
 
 impl RandomTensors {
     /// Weights of `architecture` from `seed`.
     pub fn new(architecture: Architecture, seed: u64) -> RandomTensors {
-        RandomTensors { architecture, seed }
+        RandomTensors { shapes: names::tensors(&architecture).into_iter().collect(), seed }
     }
 }
 
 impl Tensors for RandomTensors {
     /// Norm gains are one, biases zero, matrices uniform with variance 1/columns: activations keep their size.
     fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
-        let shape = names::shape_of(&self.architecture, name)
+        let shape = self
+            .shapes
+            .get(name)
+            .cloned()
             .ok_or_else(|| CheckpointError::MissingTensor { file: PathBuf::from("random"), name: name.into() })?;
         let n: usize = shape.iter().product();
         let values = match shape.as_slice() {
@@ -41,7 +45,7 @@ impl Tensors for RandomTensors {
     }
 
     fn contains(&self, name: &str) -> bool {
-        names::shape_of(&self.architecture, name).is_some()
+        self.shapes.contains_key(name)
     }
 }
 

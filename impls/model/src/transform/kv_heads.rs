@@ -61,6 +61,10 @@ impl KvHeads {
 
     /// `a` with the new number of key/value heads.
     pub fn architecture(&self, a: &Architecture) -> Result<Architecture, TransformError> {
+        if a.names.qkv != names::LLAMA.qkv || a.qk_norm.is_some() || a.latent.is_some() {
+            let problem = format!("family `{}` does not keep k and v as projections of their own", a.family);
+            return Err(TransformError::Refused { transform: NAME, problem });
+        }
         if self.groups == 0 || !a.n_kv_heads.is_multiple_of(self.groups) {
             let problem = format!("groups = {} does not divide the {} key/value heads", self.groups, a.n_kv_heads);
             return Err(TransformError::Refused { transform: NAME, problem });
@@ -77,7 +81,7 @@ impl KvHeads {
             for part in
                 ["self_attn.k_proj.weight", "self_attn.v_proj.weight", "self_attn.k_proj.bias", "self_attn.v_proj.bias"]
             {
-                let name = names::in_layer(layer, part);
+                let name = names::tensor_in_layer(a, layer, part);
                 if let Some(shape) = names::shape_of(&new, &name) {
                     let old = tensors.get(&name)?.data.to_f32();
                     changed.insert(name, (shape, self.pooled(&old, a.n_kv_heads, part.ends_with("bias"), &mut rng)));

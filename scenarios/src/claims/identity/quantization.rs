@@ -1,7 +1,8 @@
 //! GPTQ: what it reduces to, what its blocks may not change, and the layer error that it lowers.
 
 use anyhow::{Context, Result, bail};
-use model::block::{BlockOf, Matrix, read_layer};
+use engine::LayerStats;
+use model::block::{Matrix, read_layer};
 use model::probe::{Probe, Site};
 use model::{Activations, SeqId, Step, TokenId};
 use ndarray::ArrayView2;
@@ -31,37 +32,29 @@ pub fn lazy_batch(held: &Held) -> Result<Outcome> {
 /// Input statistics of every matrix product of a model, gathered while text runs through it.
 struct Collect<'a> {
     held: &'a Held,
-    layers: Vec<BlockOf<CalibrationStats>>,
+    stats: LayerStats,
 }
 
 impl Probe for Collect<'_> {
     fn tap(&mut self, site: Site, x: &Activations) {
-        let stats = match site {
-            Site::QkvIn(layer) => &mut self.layers[layer].qkv,
-            Site::OutIn(layer) => &mut self.layers[layer].out,
-            Site::GateUpIn(layer) => &mut self.layers[layer].gate_up,
-            Site::DownIn(layer) => &mut self.layers[layer].down,
-            Site::Residual(_) | Site::HeadIn => return,
-        };
-        stats.add(self.held.device.cpu(), x);
+        if !matches!(site, Site::Residual(_) | Site::HeadIn) {
+            let stats = self.stats.entry(site).or_insert_with(|| CalibrationStats::new(x.cols()));
+            stats.add(self.held.device.cpu(), x);
+        }
     }
 }
 
 /// Statistics of the held model's layers on `windows`.
-fn statistics(held: &Held, windows: &[&[TokenId]]) -> Result<Vec<BlockOf<CalibrationStats>>> {
+fn statistics(held: &Held, windows: &[&[TokenId]]) -> Result<LayerStats> {
     let engine = held.engine.as_ref().context("no engine is built")?;
-    let a = engine.target.architecture();
-    let new = CalibrationStats::new;
-    let layer =
-        |_| BlockOf { qkv: new(a.hidden), out: new(a.n_heads * a.head_dim), gate_up: new(a.hidden), down: new(a.ffn) };
-    let mut collect = Collect { held, layers: (0..a.n_layers).map(layer).collect() };
+    let mut collect = Collect { held, stats: LayerStats::new() };
     let longest = windows.iter().map(|w| w.len()).max().unwrap_or(1);
     for (i, window) in windows.iter().enumerate() {
         progress("calibrating", i, windows.len());
         // a fresh cache per window: windows do not see each other
         session(engine, longest)?.forward_probed(&Step::extend(SeqId(0), 0, window), Some(&mut collect))?;
     }
-    Ok(collect.layers)
+    Ok(collect.stats)
 }
 
 /// `layer_error_ratio`: ‖(W − Ŵ)X‖² of GPTQ over that of RTN on the same 4-bit grids (one per row, as in the paper), per
@@ -83,20 +76,17 @@ pub fn layer_error(held: &Held) -> Result<Outcome> {
     }
     let (seen, unseen) = (statistics(held, &windows)?, statistics(held, &unseen)?);
     let mut events = vec![];
-    for (layer, (seen, unseen)) in seen.iter().zip(&unseen).enumerate() {
+    for layer in 0..models.target.architecture.n_layers {
         progress("quantizing", layer, models.target.architecture.n_layers);
         let (_, matrices) = read_layer(&models.target.architecture, &*models.target.tensors, layer)?;
-        for (slot, (matrix, stats)) in
-            parts(&matrices).into_iter().zip(parts(seen).into_iter().zip(parts(unseen))).enumerate()
-        {
-            events.extend(ratios(held, matrix, stats, at(4 * layer + slot))?);
+        for (slot, matrix) in matrices.slots(layer).into_iter().filter(|(slot, _)| !slot.exact) {
+            // an expert that no token reached on either text has no error to compare
+            if let (Some(seen), Some(unseen)) = (seen.get(&slot.site), unseen.get(&slot.site)) {
+                events.extend(ratios(held, matrix, (seen, unseen), at(events.len() / 2))?);
+            }
         }
     }
     Ok(events.into())
-}
-
-fn parts<M>(block: &BlockOf<M>) -> [&M; 4] {
-    [&block.qkv, &block.out, &block.gate_up, &block.down]
 }
 
 fn ratios(

@@ -24,11 +24,18 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
                 "give each claim its own id",
             );
         }
-        check(&path, claim, &lists, &names, faults);
+        check(&path, claim, scenario, &lists, &names, faults);
     }
 }
 
-fn check(path: &str, claim: &Claim, lists: &[Vec<String>; 6], workloads: &[String], faults: &mut Faults<'_>) {
+fn check(
+    path: &str,
+    claim: &Claim,
+    scenario: &Scenario,
+    lists: &[Vec<String>; 6],
+    workloads: &[String],
+    faults: &mut Faults<'_>,
+) {
     faults.need(
         !claim.parts.is_empty(),
         path,
@@ -38,6 +45,14 @@ fn check(path: &str, claim: &Claim, lists: &[Vec<String>; 6], workloads: &[Strin
     for (i, part) in claim.parts.iter().enumerate() {
         let part_path = format!("{path}.part[{i}]");
         for (name, select) in part.measure.selections() {
+            if let Some(engine) = &select.engine {
+                let known: Vec<&str> = scenario.externals.iter().map(|e| e.engine.name()).collect();
+                if !known.contains(&engine.as_str()) {
+                    let title = format!("no [[external]] has engine `{engine}`");
+                    faults.add(format!("{part_path}.measure.{name}.engine"), title, meant(engine, &known, "engines"));
+                }
+                continue;
+            }
             for (axis, (tag, list)) in AXES.iter().zip(select.tags().into_iter().zip(lists)) {
                 let Some(tag) = tag.filter(|tag| !list.iter().any(|t| t == *tag)) else { continue };
                 let known: Vec<&str> = list.iter().map(String::as_str).collect();
@@ -103,7 +118,7 @@ impl Measure {
 impl Select {
     /// Tags asked for, in the order of [`AXES`].
     fn tags(&self) -> [Option<&String>; 6] {
-        let Select { model, attention, weights, kv, decoding, device } = self;
+        let Select { model, attention, weights, kv, decoding, device, .. } = self;
         [model, attention, weights, kv, decoding, device].map(Option::as_ref)
     }
 }

@@ -1,0 +1,160 @@
+//! Weight matrices as the forward pass wants them, from tensors as checkpoints store them.
+
+use half::{bf16, f16};
+
+use crate::architecture::{Architecture, NormKind};
+use crate::checkpoint::{CheckpointError, Tensor, TensorData, Tensors};
+use crate::names::Source;
+
+/// Values of a weight matrix in the type they were stored in.
+#[derive(Debug, Clone)]
+pub enum MatrixValues {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// IEEE half precision.
+    F16(Vec<f16>),
+    /// bfloat16.
+    Bf16(Vec<bf16>),
+}
+
+/// A weight matrix `[rows, cols]` = `[out_features, in_features]`, row-major.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Values.
+    pub values: MatrixValues,
+}
+
+impl Matrix {
+    /// The values widened to f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match &self.values {
+            MatrixValues::F32(values) => values.clone(),
+            MatrixValues::F16(values) => TensorData::F16(values.into()).to_f32(),
+            MatrixValues::Bf16(values) => TensorData::Bf16(values.into()).to_f32(),
+        }
+    }
+}
+
+/// Gain and bias of a norm; unit offsets are already added.
+#[derive(Debug, Clone)]
+pub struct NormWeights {
+    /// `[features]`.
+    pub gain: Vec<f32>,
+    /// `[features]`; zeros in a layer norm without bias, empty in an RMS norm.
+    pub bias: Vec<f32>,
+}
+
+/// A checkpoint read in the words of its architecture.
+pub struct Reader<'a> {
+    /// What is read.
+    pub architecture: &'a Architecture,
+    tensors: &'a dyn Tensors,
+    prefix: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    /// Finds out which of the family's prefixes this checkpoint uses.
+    pub fn new(architecture: &'a Architecture, tensors: &'a dyn Tensors) -> Reader<'a> {
+        let names = architecture.names;
+        let embedding = |prefix: &&&str| tensors.contains(&format!("{prefix}{}.weight", names.embedding));
+        let prefix = names.prefixes.iter().find(embedding).unwrap_or(&names.prefixes[0]);
+        Reader { architecture, tensors, prefix }
+    }
+
+    /// A tensor of this shape with only finite values; `name` is without prefix.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'a>, CheckpointError> {
+        let names = self.architecture.names;
+        let outside = name.strip_prefix(names.head).is_some_and(|rest| rest.starts_with('.'));
+        let name = if outside { name.to_string() } else { format!("{}{name}", self.prefix) };
+        let tensor = self.tensors.get(&name)?;
+        if tensor.shape != shape {
+            return Err(CheckpointError::Shape { name, expected: shape.to_vec(), found: tensor.shape });
+        }
+        let finite = match &tensor.data {
+            TensorData::F32(values) => values.iter().all(|v| v.is_finite()),
+            TensorData::F16(values) => values.iter().all(|v| v.is_finite()),
+            TensorData::Bf16(values) => values.iter().all(|v| v.is_finite()),
+        };
+        if finite { Ok(tensor) } else { Err(CheckpointError::NotFinite { name }) }
+    }
+
+    /// A vector of `len` values as f32.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        Ok(self.tensor(name, &[len])?.data.to_f32())
+    }
+
+    /// A tensor `[rows, cols]` as f32.
+    pub fn table(&self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>, CheckpointError> {
+        Ok(self.tensor(name, &shape)?.data.to_f32())
+    }
+
+    /// The matrix whose rows are those of `sources`, one after the other.
+    pub fn matrix(&self, sources: &[Source]) -> Result<Matrix, CheckpointError> {
+        let stored = |s: &Source| if s.transposed { [s.shape[1], s.shape[0]] } else { s.shape };
+        let parts = sources
+            .iter()
+            .map(|source| Ok((self.tensor(&source.weight(), &stored(source))?.data, source)))
+            .collect::<Result<Vec<_>, CheckpointError>>()?;
+        let (rows, cols) = (sources.iter().map(Source::n_rows).sum(), sources[0].shape[1]);
+        let values = if parts.iter().all(|(data, _)| matches!(data, TensorData::F16(_))) {
+            let typed =
+                parts.iter().filter_map(|(d, s)| if let TensorData::F16(v) = d { Some((&**v, *s)) } else { None });
+            MatrixValues::F16(gather(typed))
+        } else if parts.iter().all(|(data, _)| matches!(data, TensorData::Bf16(_))) {
+            let typed =
+                parts.iter().filter_map(|(d, s)| if let TensorData::Bf16(v) = d { Some((&**v, *s)) } else { None });
+            MatrixValues::Bf16(gather(typed))
+        } else {
+            let wide: Vec<_> = parts.iter().map(|(data, source)| (data.to_f32(), *source)).collect();
+            MatrixValues::F32(gather(wide.iter().map(|(values, source)| (&values[..], *source))))
+        };
+        Ok(Matrix { rows, cols, values })
+    }
+
+    /// The bias beside the matrix of `sources`, in its row order.
+    pub fn bias(&self, on: bool, sources: &[Source]) -> Result<Option<Vec<f32>>, CheckpointError> {
+        if !on {
+            return Ok(None);
+        }
+        let mut all = vec![];
+        for source in sources {
+            let stored = self.vector(&source.bias(), source.shape[0])?;
+            source.rows.iter().for_each(|rows| all.extend_from_slice(&stored[rows.clone()]));
+        }
+        Ok(Some(all))
+    }
+
+    /// A norm over `width` features.
+    pub fn norm(&self, name: &str, kind: NormKind, width: usize) -> Result<NormWeights, CheckpointError> {
+        let mut gain = self.vector(&format!("{name}.weight"), width)?;
+        if kind == NormKind::RmsUnitOffset {
+            gain.iter_mut().for_each(|g| *g += 1.0);
+        }
+        let bias = match kind {
+            NormKind::Rms | NormKind::RmsUnitOffset => vec![],
+            NormKind::LayerNoBias => vec![0.0; width],
+            NormKind::Layer => self.vector(&format!("{name}.bias"), width)?,
+        };
+        Ok(NormWeights { gain, bias })
+    }
+}
+
+/// The rows of each source, transposed where they are stored so.
+fn gather<'v, T: Copy + 'v>(parts: impl Iterator<Item = (&'v [T], &'v Source)>) -> Vec<T> {
+    let mut all = vec![];
+    for (values, source) in parts {
+        let [n_rows, cols] = source.shape;
+        for rows in &source.rows {
+            if source.transposed {
+                rows.clone().for_each(|row| all.extend((0..cols).map(|col| values[col * n_rows + row])));
+            } else {
+                all.extend_from_slice(&values[rows.start * cols..rows.end * cols]);
+            }
+        }
+    }
+    all
+}

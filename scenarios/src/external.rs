@@ -1,0 +1,137 @@
+//! Engines that are not ours, as cells of a scenario: same workloads, same threads, repetitions interleaved with ours,
+//! and a check against our own numbers before any of their speed is shown.
+//!
+//! A worker process holds such a cell like any other and keeps the engine in a Python child of its own; the two speak
+//! the lines of [`adapter`]. What the child says is not trusted: its lines are bounded and its silence is timed.
+
+pub mod adapter;
+mod export;
+mod held;
+
+use cpu_kernels::Isa;
+use serde::Deserialize;
+
+pub use held::HeldExternal;
+
+/// An engine that has an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ExternalEngine {
+    /// PyTorch's `scaled_dot_product_attention`.
+    #[serde(rename = "pytorch")]
+    PyTorch,
+    /// llama.cpp through llama-cpp-python.
+    #[serde(rename = "llama.cpp")]
+    LlamaCpp,
+}
+
+impl ExternalEngine {
+    /// Every engine there is an adapter for.
+    pub const ALL: [ExternalEngine; 2] = [ExternalEngine::PyTorch, ExternalEngine::LlamaCpp];
+
+    /// Value of the `engine` column.
+    pub fn name(self) -> &'static str {
+        match self {
+            ExternalEngine::PyTorch => "pytorch",
+            ExternalEngine::LlamaCpp => "llama.cpp",
+        }
+    }
+
+    /// Text of its adapter: the shared part and its own.
+    fn source(self) -> String {
+        let own = match self {
+            ExternalEngine::PyTorch => include_str!("../external/pytorch_adapter.py"),
+            ExternalEngine::LlamaCpp => include_str!("../external/llama_cpp_adapter.py"),
+        };
+        format!("{}\n{own}", include_str!("../external/lines.py"))
+    }
+
+    /// What it calls its attention variants.
+    pub fn attention(self) -> &'static [&'static str] {
+        match self {
+            ExternalEngine::PyTorch => &["sdpa"],
+            ExternalEngine::LlamaCpp => &["plain", "flash"],
+        }
+    }
+
+    /// Weight formats it can be given.
+    pub fn weights(self) -> &'static [&'static str] {
+        match self {
+            ExternalEngine::PyTorch => &["f32"],
+            ExternalEngine::LlamaCpp => &["f32", "f16"],
+        }
+    }
+
+    /// Encodings of its KV cache.
+    pub fn kv(self) -> &'static [&'static str] {
+        self.weights()
+    }
+}
+
+/// One `[[external]]`: the product of its lists joins the cells.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// Which engine.
+    pub engine: ExternalEngine,
+    /// Attention variants, in its words; empty means its first.
+    #[serde(default)]
+    pub attention: Vec<String>,
+    /// Weight formats; empty means its first.
+    #[serde(default)]
+    pub weights: Vec<String>,
+    /// Encodings of the KV cache; empty means its first.
+    #[serde(default)]
+    pub kv: Vec<String>,
+}
+
+/// What one external cell is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalPart {
+    /// Which engine.
+    pub engine: ExternalEngine,
+    /// Its attention.
+    pub attention: String,
+    /// Its weights.
+    pub weights: String,
+    /// Its KV cache.
+    pub kv: String,
+}
+
+impl External {
+    /// The lists with what may be in them, by field.
+    pub fn lists(&self) -> [(&'static str, &[String], &'static [&'static str]); 3] {
+        let e = self.engine;
+        [
+            ("attention", &self.attention, e.attention()),
+            ("weights", &self.weights, e.weights()),
+            ("kv", &self.kv, e.kv()),
+        ]
+    }
+
+    /// Its cells.
+    pub fn parts(&self) -> Vec<ExternalPart> {
+        let [attention, weights, kv] = self.lists().map(|(_, list, known)| match list {
+            [] => vec![known[0].to_string()],
+            list => list.to_vec(),
+        });
+        let mut parts = vec![];
+        for attention in &attention {
+            for weights in &weights {
+                for kv in &kv {
+                    parts.push(ExternalPart {
+                        engine: self.engine,
+                        attention: attention.clone(),
+                        weights: weights.clone(),
+                        kv: kv.clone(),
+                    });
+                }
+            }
+        }
+        parts
+    }
+}
+
+/// What the processor of this machine offers, for a reader who compares engines.
+fn best_isa() -> String {
+    Isa::available().last().map_or_else(|| "scalar".to_string(), |isa| isa.name().to_string())
+}

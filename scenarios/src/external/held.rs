@@ -1,0 +1,396 @@
+//! A cell of another engine, held by a worker: workloads become asks, answers become the events ours would emit.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use model::{Activations, Device, HeadShape, SeqId, Step, StepModel};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use results::trace::{Event, Roof, Trace, Work};
+
+use super::adapter::{Adapter, AdapterError, Ask, Patience};
+use super::export::{ModelShape, raw_tensors};
+use super::{ExternalEngine, ExternalPart, best_isa};
+use crate::cell::{Cell, ResolvedScenario};
+use crate::protocol::{Build, CellChecks, Reply};
+use crate::scenario::Workload;
+use crate::stopwatch::Stopwatch;
+use crate::worker::sweep::{CHECKED_LENGTH, Mode, Problem};
+use crate::worker::{Models, Outcome, build_engine, open_models};
+
+const SEQ: SeqId = SeqId(0);
+/// Logits kept to compare with after timing.
+const SAMPLE: usize = 256;
+/// Prompt of the comparison of logits, tokens.
+const CHECK_TOKENS: usize = 24;
+/// Its 16-bit products round their activations to 16 bits as well (ours keep them in 32), and its flash attention is
+/// seen to differ from its plain one by as much: such logits may differ by this many times the tolerance of f32.
+const HALF_LOOSENESS: f64 = 25.0;
+
+/// What a worker holds instead of an engine of ours.
+pub struct HeldExternal {
+    resolved: ResolvedScenario,
+    cell: Cell,
+    part: ExternalPart,
+    adapter: Adapter,
+    models: Option<(Models, ModelShape)>,
+    device: Device,
+    scratch: PathBuf,
+    roof: Option<Roof>,
+    /// Least work of a pass over each file of q, k, v.
+    least: HashMap<PathBuf, Work>,
+    peak_rss: u64,
+}
+
+impl HeldExternal {
+    /// The external part of the first cell that `build` asks for.
+    pub fn wanted(build: &Build) -> Result<Option<ExternalPart>> {
+        let resolved = ResolvedScenario::parse(&build.scenario, build.file.as_deref())?;
+        let first = resolved.cells.iter().find(|c| build.cells.first() == Some(&c.id));
+        Ok(first.and_then(|c| c.external.clone()))
+    }
+
+    /// Starts the engine of `part` and gives it the scenario's weights; a reply without a cell says why not.
+    pub fn build(build: Build, part: ExternalPart) -> Result<(Option<HeldExternal>, Reply)> {
+        match HeldExternal::start(build, part) {
+            Ok((held, reply)) => Ok((Some(held), reply)),
+            Err(error) => match error.downcast::<AdapterError>()? {
+                AdapterError::Refused(reason) => Ok((None, Reply::Refused { reason })),
+                failed => Err(failed.into()),
+            },
+        }
+    }
+
+    fn start(build: Build, part: ExternalPart) -> Result<(HeldExternal, Reply)> {
+        let clock = Stopwatch::start();
+        let resolved = ResolvedScenario::parse(&build.scenario, build.file.as_deref())?;
+        let cell = resolved
+            .cells
+            .iter()
+            .find(|c| build.cells.first() == Some(&c.id))
+            .cloned()
+            .context("the scenario has no such cell")?;
+        let scratch = build.scratch.context("the runner gave no folder for the files of another engine")?;
+        std::fs::create_dir_all(&scratch).with_context(|| format!("{}: cannot make it", scratch.display()))?;
+        let python = build.python.unwrap_or_else(|| "python3".into());
+        let mut adapter = Adapter::start(part.engine, &python, Patience::default())?;
+        let models = match open_models(&resolved, cell.model.as_ref())? {
+            Some(models) => {
+                let shape = ModelShape::of(&models.target.architecture).map_err(AdapterError::Refused)?;
+                Some((models, shape))
+            }
+            None => None,
+        };
+        let mut gguf = None;
+        if let (ExternalEngine::LlamaCpp, Some((models, shape))) = (part.engine, &models) {
+            gguf = Some(convert(&mut adapter, (&cell.axes.model, models), shape, &part, &scratch)?);
+        }
+        let load = Ask::Load {
+            threads: build.threads,
+            attention: &part.attention,
+            kv: &part.kv,
+            gguf: gguf.as_deref(),
+            context_tokens: resolved.context_tokens().max(CHECK_TOKENS + 1),
+        };
+        let kernels = match adapter.ask(&load)? {
+            super::adapter::Answer::Loaded { kernels } => kernels,
+            other => bail!("unexpected answer {other:?}"),
+        };
+        let kernel_path = format!("{} {}: {kernels}", part.engine.name(), adapter.version);
+        let mut facts = vec![("engine".to_string(), part.engine.name().to_string())];
+        facts.push(("engine_version".into(), adapter.version.clone()));
+        facts.extend(adapter.facts.iter().map(|(key, value)| (format!("engine_{key}"), value.clone())));
+        let device = cell.spec.device.open(1)?;
+        let held = HeldExternal {
+            resolved,
+            cell,
+            part,
+            adapter,
+            models,
+            device,
+            scratch,
+            roof: build.roof,
+            least: HashMap::new(),
+            peak_rss: 0,
+        };
+        let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }]);
+        Ok((held, Reply::Built { kernel_path, isa: best_isa(), trace, facts }))
+    }
+
+    fn trace(&self, workload: &str, repetition: u32, events: Vec<Event>) -> Trace {
+        Trace { cell: self.cell.id.clone(), workload: workload.into(), repetition, events, roof: self.roof }
+    }
+
+    /// Logits against our engine with the same weights and naive attention. Attention alone is checked in its workload.
+    pub fn verify(&mut self) -> Result<Reply> {
+        let (mut events, mut sample) = (vec![], vec![]);
+        if self.models.is_some() && self.part.engine == ExternalEngine::LlamaCpp {
+            let theirs = self.logits()?;
+            let tokens = self.check_tokens()?;
+            let (models, shape) = self.models.as_ref().context("a model")?;
+            let device = self.cell.spec.device.open(1)?;
+            let engine = build_engine(&self.resolved, models, &self.cell.spec, &device)?;
+            let ids: Vec<model::TokenId> = tokens.iter().map(|&t| model::TokenId(t)).collect();
+            let ours = engine.session()?.forward(&Step::extend(SEQ, 0, &ids).with_all_logits())?.clone();
+            let vocab = shape.head_values() / models.target.architecture.hidden;
+            let largest = ours.as_slice().iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max);
+            let exact = self.part.attention == "plain" && self.part.weights == "f32" && self.part.kv == "f32";
+            let loose = if exact { 1.0 } else { HALF_LOOSENESS };
+            let limit = self.resolved.scenario.expect.logit_tolerance * loose * largest;
+            let n = ours.as_slice().len();
+            if theirs.len() != n + vocab {
+                bail!("{} gave {} logits instead of {}", self.part.engine.name(), theirs.len(), n + vocab);
+            }
+            let last = &ours.as_slice()[n - vocab..];
+            for (name, a, b) in [
+                ("external_decode_logits_vs_ours", &theirs[..n], ours.as_slice()),
+                ("external_prefill_logits_vs_ours", &theirs[n..], last),
+            ] {
+                let value = difference(a, b);
+                events.push(Event::Value { name: format!("{name}_relative"), x: 0.0, value: value / largest });
+                events.push(Event::Check { name: name.into(), value, limit, passed: value <= limit });
+            }
+            sample = sampled(&theirs[n..]);
+        }
+        let trace = self.trace("verify", 0, events);
+        Ok(Reply::Verified { checks: vec![CellChecks { cell: self.cell.id.clone(), trace }], sample })
+    }
+
+    /// The same prompt again: the sample must not have moved.
+    pub fn verify_again(&mut self, sample: &[f32]) -> Result<Reply> {
+        let mut events = vec![];
+        if !sample.is_empty() {
+            let theirs = self.logits()?;
+            let vocab = theirs.len() / (CHECK_TOKENS + 1);
+            let again = sampled(&theirs[theirs.len() - vocab..]);
+            let value = if again.len() == sample.len() { difference(&again, sample) } else { f64::INFINITY };
+            let limit = 1e-6 * sample.iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max);
+            events.push(Event::Check { name: "logits_after_timing".into(), value, limit, passed: value <= limit });
+        }
+        Ok(Reply::Trace { trace: self.trace("verify-again", 0, events) })
+    }
+
+    /// One repetition of workload number `index`.
+    pub fn run(&mut self, index: usize, repetition: u32) -> Result<Reply> {
+        let workload = self.resolved.scenario.workloads.get(index).context("no such workload")?.clone();
+        let outcome = match (&workload, self.part.engine) {
+            (Workload::Prefill { tokens }, ExternalEngine::LlamaCpp) => self.prefill(tokens),
+            (Workload::Decode { tokens, context }, ExternalEngine::LlamaCpp) => self.decode(*tokens, *context),
+            (
+                Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch: 1, .. },
+                ExternalEngine::PyTorch,
+            ) => {
+                let shape = HeadShape::new(*heads, *kv_heads, *head_dim);
+                self.attention(lengths, &shape, Mode::asked(*decode, *full), repetition)
+            }
+            (other, engine) => {
+                Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
+            }
+        };
+        Ok(match outcome {
+            Ok(Outcome::Events(events)) => Reply::Trace { trace: self.trace(&workload.name(), repetition, events) },
+            Ok(Outcome::Refused(reason)) => Reply::Refused { reason },
+            Err(error) => match error.downcast::<AdapterError>()? {
+                AdapterError::Refused(reason) => Reply::Refused { reason },
+                failed => return Err(failed.into()),
+            },
+        })
+    }
+
+    fn shape(&self) -> Result<&ModelShape> {
+        Ok(&self.models.as_ref().context("this workload needs a [model]")?.1)
+    }
+
+    fn prefill(&mut self, lengths: &[usize]) -> Result<Outcome> {
+        let mut events = vec![];
+        for &n in lengths {
+            let tokens = self.tokens(n)?;
+            let (duration_ns, _, rss) = self.adapter.timed(&Ask::Prefill { tokens: &tokens })?;
+            self.peak_rss = rss;
+            let work = self.work(n, 0, 1)?;
+            events.push(Event::Prefill { n_tokens: n as u32, context: 0, duration_ns, work });
+        }
+        events.push(self.memory()?);
+        Ok(events.into())
+    }
+
+    fn decode(&mut self, new_tokens: usize, context: usize) -> Result<Outcome> {
+        let tokens = self.tokens(context.max(1))?;
+        let (duration_ns, _, rss) = self.adapter.timed(&Ask::Decode { tokens: &tokens, new_tokens })?;
+        self.peak_rss = rss;
+        let mut work = Work::default();
+        for i in 0..new_tokens {
+            let one = self.work(1, context + i, 1)?;
+            (work.bytes, work.flops) = (work.bytes + one.bytes, work.flops + one.flops);
+        }
+        let (n_tokens, context) = (new_tokens as u32, context as u32);
+        Ok(vec![Event::Decode { n_tokens, context, duration_ns, work }, self.memory()?].into())
+    }
+
+    /// Least work of a pass, counted as for ours.
+    fn work(&self, rows: usize, context: usize, logit_rows: usize) -> Result<Work> {
+        let shape = self.shape()?;
+        let pairs = rows * context + rows * (rows + 1) / 2;
+        let flops = 2 * (shape.layer_values() * rows + shape.head_values() * logit_rows) + pairs * shape.pair_flops();
+        let bytes = bytes_of(&self.part.weights) * (shape.layer_values() + shape.head_values())
+            + bytes_of(&self.part.kv) * shape.kv_values() * (context + rows);
+        Ok(Work { bytes: bytes as u64, flops: flops as u64, int8_ops: 0 })
+    }
+
+    fn memory(&self) -> Result<Event> {
+        let shape = self.shape()?;
+        let weights = bytes_of(&self.part.weights) * (shape.layer_values() + shape.head_values());
+        Ok(Event::Memory {
+            weights_bytes: weights as u64,
+            kv_logical_bytes: 0,
+            kv_resident_bytes: 0,
+            peak_rss_bytes: self.peak_rss,
+        })
+    }
+
+    /// Uniform random tokens, the ones our cells read.
+    fn tokens(&self, n: usize) -> Result<Vec<u32>> {
+        let (models, _) = self.models.as_ref().context("this workload needs a [model]")?;
+        let vocab = models.target.architecture.vocab_size as u32;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.resolved.scenario.seed);
+        Ok((0..n).map(|_| rng.random_range(0..vocab)).collect())
+    }
+
+    fn check_tokens(&self) -> Result<Vec<u32>> {
+        self.tokens(CHECK_TOKENS)
+    }
+
+    /// Rows of the check prompt one by one, then its last row computed in one batch.
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        let tokens = self.check_tokens()?;
+        let output = self.file("logits.f32");
+        self.adapter.done(&Ask::Logits { tokens: &tokens, output: &output })?;
+        read_floats(&output)
+    }
+
+    fn attention(&mut self, lengths: &[usize], shape: &HeadShape, modes: &[Mode], repetition: u32) -> Result<Outcome> {
+        let mut events = vec![];
+        for &mode in modes.iter().filter(|_| repetition == 0) {
+            let n = CHECKED_LENGTH;
+            let problem = self.problem(shape, n, mode)?;
+            let output = self.file("attention-out.f32");
+            self.ask_attention(shape, n, mode, Some(&output))?;
+            let (rows, cols) = (problem.q.rows(), problem.q.cols());
+            let values = read_floats(&output)?;
+            if values.len() != rows * cols {
+                bail!("{} gave {} values instead of {}", self.part.engine.name(), values.len(), rows * cols);
+            }
+            events.extend(problem.check(shape, mode, &Activations::from_vec(rows, cols, values), 1e-5));
+        }
+        for &n in lengths {
+            for &mode in modes {
+                if !self.least.contains_key(&self.problem_file(shape, n, mode)) {
+                    self.problem(shape, n, mode)?;
+                }
+                let (ns, calls) = self.ask_attention(shape, n, mode, None)?;
+                let least = self.least[&self.problem_file(shape, n, mode)];
+                let value = ns as f64 / calls.max(1) as f64 / 1e6;
+                events.push(Event::Value { name: format!("{}_ms", mode.name()), x: n as f64, value });
+                events.push(Event::Kernel {
+                    op: mode.name().into(),
+                    rung: format!("{} {}", self.part.engine.name(), self.part.attention),
+                    shape: format!("n{n} h{}/{} d{}", shape.n_heads, shape.groups(), shape.key_dim),
+                    calls,
+                    duration_ns: ns,
+                    work: Work { bytes: calls * least.bytes, flops: calls * least.flops, int8_ops: 0 },
+                });
+            }
+        }
+        Ok(events.into())
+    }
+
+    fn problem_file(&self, shape: &HeadShape, n: usize, mode: Mode) -> PathBuf {
+        let name = format!("{}-{n}-{}-{}-{}.f32", mode.name(), shape.n_heads, shape.n_key_heads, shape.key_dim);
+        self.file(&name)
+    }
+
+    /// The q, k, v that our cells compute with, in a file.
+    fn problem(&mut self, shape: &HeadShape, n: usize, mode: Mode) -> Result<Problem> {
+        let source = (self.resolved.scenario.seed, &self.cell.spec.kv);
+        let problem = Problem::random(&self.device, source, shape, n, mode, 1)?;
+        let parts = [problem.q.as_slice(), problem.k.as_slice(), problem.v.as_slice()];
+        let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().flat_map(|v| v.to_le_bytes())).collect();
+        let file = self.problem_file(shape, n, mode);
+        std::fs::write(&file, bytes).with_context(|| format!("{}: cannot write q, k and v", file.display()))?;
+        self.least.insert(file, problem.least_work(shape));
+        Ok(problem)
+    }
+
+    fn ask_attention(&mut self, shape: &HeadShape, n: usize, mode: Mode, output: Option<&Path>) -> Result<(u64, u64)> {
+        let file = self.problem_file(shape, n, mode);
+        let (ns, calls, rss) = self.adapter.timed(&Ask::Attention {
+            file: &file,
+            rows: if mode == Mode::Decode { 1 } else { n },
+            keys: n,
+            heads: shape.n_heads,
+            kv_heads: shape.n_key_heads,
+            head_dim: shape.key_dim,
+            causal: mode != Mode::Full,
+            output,
+        })?;
+        self.peak_rss = rss;
+        Ok((ns, calls))
+    }
+
+    /// A file of this worker alone.
+    fn file(&self, name: &str) -> PathBuf {
+        self.scratch.join(format!("{}-{name}", std::process::id()))
+    }
+}
+
+/// The weights as a GGUF file, made once per run.
+fn convert(
+    adapter: &mut Adapter,
+    (model, models): (&str, &Models),
+    shape: &ModelShape,
+    part: &ExternalPart,
+    scratch: &Path,
+) -> Result<PathBuf> {
+    let digest = blake3::hash(model.as_bytes()).to_hex();
+    let gguf = scratch.join(format!("{}-{}.gguf", &digest[..12], part.weights));
+    if gguf.is_file() {
+        return Ok(gguf);
+    }
+    let raw = scratch.join("weights.raw");
+    let unfinished = gguf.with_extension("part");
+    let tensors = raw_tensors(&models.target, &raw)?;
+    adapter.done(&Ask::Convert {
+        raw: &raw,
+        gguf: &unfinished,
+        weights: &part.weights,
+        model: shape,
+        tensors: &tensors,
+    })?;
+    std::fs::rename(&unfinished, &gguf).with_context(|| format!("{}: cannot be named", gguf.display()))?;
+    // gigabytes that nobody reads again
+    let _ = std::fs::remove_file(&raw);
+    Ok(gguf)
+}
+
+fn bytes_of(format: &str) -> usize {
+    if format == "f16" { 2 } else { 4 }
+}
+
+fn read_floats(file: &Path) -> Result<Vec<f32>> {
+    let bytes = std::fs::read(file).with_context(|| format!("{}: the other engine wrote nothing", file.display()))?;
+    let words = bytes.chunks_exact(4);
+    if !words.remainder().is_empty() {
+        bail!("{}: its size is not a multiple of 4", file.display());
+    }
+    Ok(words.map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect())
+}
+
+fn sampled(row: &[f32]) -> Vec<f32> {
+    row.iter().step_by(row.len().div_ceil(SAMPLE).max(1)).copied().collect()
+}
+
+/// Largest |Δ|; NaN stays NaN.
+fn difference(a: &[f32], b: &[f32]) -> f64 {
+    let of = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
+    a.iter().zip(b).map(of).fold(0.0, |worst, d| if worst.is_nan() || d.is_nan() { f64::NAN } else { worst.max(d) })
+}
