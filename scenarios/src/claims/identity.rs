@@ -4,6 +4,7 @@
 //! broken identity reads as a violated claim and not as a crashed cell.
 
 mod attention;
+mod attention_parts;
 mod collaborative;
 mod experts;
 mod invariance;
@@ -92,6 +93,16 @@ const REGISTRY: &[Identity] = &[
         name: "flash-io-model",
         about: "words moved by the FlashAttention-1 loop against its closed form, by size of the fast memory",
         measure: attention::io_model,
+    },
+    Identity {
+        name: "splitkv-merge",
+        about: "partial results over any partition of the keys, joined in any order, against one pass",
+        measure: attention_parts::split_merge,
+    },
+    Identity {
+        name: "attention-tree-mask",
+        about: "rows of a token tree in one pass against each of its paths alone",
+        measure: attention_parts::tree_paths,
     },
     Identity {
         name: "gptq-identity-hessian",

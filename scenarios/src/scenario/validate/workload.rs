@@ -67,9 +67,11 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
             }
         }
-        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
+        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
             check_sweep(path, lengths, [*heads, *kv_heads, *head_dim], faults);
             faults.need((1..=256).contains(batch), &field("batch"), "must be 1 to 256", "1 is the default");
+            let sensible = threads.iter().all(|n| (1..=1024).contains(n));
+            faults.need(sensible, &field("threads"), "must be 1 to 1024 each", "e.g. threads = [1, 2]");
             let why = "a whole prompt is one sequence: add decode = true, or leave `batch` out";
             faults.need(*batch == 1 || *decode, &field("batch"), "is for decode passes", why);
             let why = "a decode pass sees every entry anyway: leave `full` out";
