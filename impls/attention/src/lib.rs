@@ -6,10 +6,12 @@
 mod counts;
 mod flash;
 mod mask;
+mod merge;
 mod naive;
 
 pub use counts::Counts;
 pub use flash::{FlashOrder, FlashSpec};
+pub use merge::Part;
 pub use naive::BlockedSpec;
 
 use model::{Attention, Device, Unsupported};

@@ -57,7 +57,7 @@ impl FromStr for ModelSource {
                     }
                 };
                 random::shape(shape).ok_or_else(|| {
-                    let known = SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+                    let known = random::shape_names().collect::<Vec<_>>().join(", ");
                     wrong(format!("unknown shape `{shape}` (known: {known})"))
                 })?;
                 Ok(ModelSource::Random { shape: shape.into(), seed })

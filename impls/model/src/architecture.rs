@@ -247,6 +247,8 @@ pub struct Architecture {
     pub experts: Option<Experts>,
     /// Latent attention.
     pub latent: Option<Latent>,
+    /// Collaborative attention: features of queries and keys that all heads share (see `transform::Collaborate`).
+    pub shared_keys: Option<usize>,
     /// Biases.
     pub biases: Biases,
     /// The head is the embedding.
@@ -299,6 +301,7 @@ impl Architecture {
             gated: true,
             experts: None,
             latent: None,
+            shared_keys: None,
             biases: Biases::default(),
             tied_head: false,
             embedding_scale: 1.0,
@@ -356,7 +359,12 @@ impl Architecture {
 
     /// Features of a query and key of one head.
     pub fn key_dim(&self) -> usize {
-        self.latent.map_or(self.head_dim, |l| l.nope_dim + l.rope_dim)
+        match (self.latent, self.shared_keys) {
+            (Some(l), _) => l.nope_dim + l.rope_dim,
+            // each head's content bias is one more feature of the shared key
+            (None, Some(rank)) => rank + self.n_heads,
+            (None, None) => self.head_dim,
+        }
     }
 
     /// Features of a value of one head.

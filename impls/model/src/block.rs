@@ -1,5 +1,6 @@
 //! A decoder layer of any family: attention and MLP, joined to the residual stream as the architecture says.
 
+mod collaborative;
 mod experts;
 mod latent;
 mod matrix;
@@ -51,6 +52,7 @@ impl Trunk {
         let a = &self.architecture;
         match a.latent {
             Some(latent) => latent_kv_shape(a, latent, self.latent_form),
+            None if a.shared_keys.is_some() => collaborative::kv_shape(a),
             None => KvShape::new(a.n_layers, a.n_kv_heads, a.head_dim),
         }
     }
@@ -60,6 +62,7 @@ impl Trunk {
         let a = &self.architecture;
         let heads = match a.latent {
             Some(latent) => latent::head_shape(a, latent, self.latent_form),
+            None if a.shared_keys.is_some() => collaborative::head_shape(a),
             None => HeadShape::new(a.n_heads, a.n_kv_heads, a.head_dim),
         };
         HeadShape {
@@ -174,8 +177,14 @@ impl Block {
         };
         pass.tap(Site::QkvIn(layer), &ws.normed);
         ops::linear(&**qkv, &ws.normed, vectors.qkv_bias.as_deref(), &mut ws.qkv);
-        let (q_dim, kv_dim) = (a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim);
-        ops::split_columns(&ws.qkv, [(&mut ws.q, q_dim), (&mut ws.k, kv_dim), (&mut ws.v, kv_dim)]);
+        let kv = trunk.kv_shape();
+        let (k_dim, v_dim) = (kv.n_key_heads * kv.key_dim, kv.n_value_heads * kv.value_dim);
+        let q_dim = a.shared_keys.unwrap_or(a.n_heads * a.head_dim);
+        ops::split_columns(&ws.qkv, [(&mut ws.q, q_dim), (&mut ws.k, k_dim), (&mut ws.v, v_dim)]);
+        if let Some(mixing) = &vectors.mixing {
+            collaborative::mix(mixing, a.n_heads, &ws.q, &mut ws.spare);
+            std::mem::swap(&mut ws.q, &mut ws.spare);
+        }
         head_norm(trunk, vectors.q_norm.as_ref(), &mut ws.q);
         head_norm(trunk, vectors.k_norm.as_ref(), &mut ws.k);
         if let Some(rope) = a.rope() {

@@ -140,6 +140,10 @@ pub fn qkv(a: &Architecture, layer: usize) -> Vec<Source> {
     let (d, hidden, transposed) = (a.head_dim, a.hidden, a.names.transposed);
     let (q, kv) = (a.n_heads * d, a.n_kv_heads * d);
     let whole = |name: &str, rows| Source::whole(in_layer(a, layer, name), [rows, hidden], transposed);
+    if let Some(rank) = a.shared_keys {
+        let rows = rank + a.key_dim() + a.n_heads * d;
+        return vec![Source::whole(in_layer(a, layer, "collaborative.qkv"), [rows, hidden], false)];
+    }
     match &a.names.qkv {
         QkvNames::Separate([qn, kn, vn]) => vec![whole(qn, q), whole(kn, kv), whole(vn, kv)],
         QkvNames::Stacked(name) => vec![whole(name, q + 2 * kv)],
@@ -155,6 +159,11 @@ pub fn qkv(a: &Architecture, layer: usize) -> Vec<Source> {
             vec![Source { rows, ..whole(name, q + 2 * kv) }]
         }
     }
+}
+
+/// Mixing vectors of collaborative attention in `layer`, `[n_heads, shared_keys]`.
+pub fn mixing(a: &Architecture, layer: usize) -> String {
+    in_layer(a, layer, "collaborative.mixing")
 }
 
 /// The attention output projection of `layer`.

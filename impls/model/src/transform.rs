@@ -3,11 +3,14 @@
 //! A transform is one file with its spec and a function from (architecture, tensors) to (architecture, tensors that differ).
 //! [`Transforms`] is what a scenario's model part may ask for; they are applied in the order of its fields.
 
+mod collaborate;
+pub mod decomposition;
 mod kv_heads;
 mod rewritten;
 
 use serde::{Deserialize, Serialize};
 
+pub use collaborate::{Collaborate, SharedLayer};
 pub use kv_heads::{KvHeads, KvMethod};
 pub use rewritten::{NewTensors, Rewritten};
 
@@ -37,6 +40,9 @@ pub struct Transforms {
     /// Fewer key/value heads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<KvHeads>,
+    /// Queries and keys that all heads share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collaborate: Option<Collaborate>,
 }
 
 impl Transforms {
@@ -47,25 +53,36 @@ impl Transforms {
 
     /// Short names joined by commas, e.g. `kv2-mean`; empty when there is nothing to do.
     pub fn tag(&self) -> String {
-        self.kv_heads.iter().map(KvHeads::tag).collect::<Vec<_>>().join(",")
+        let tags = self.kv_heads.iter().map(KvHeads::tag).chain(self.collaborate.iter().map(Collaborate::tag));
+        tags.collect::<Vec<_>>().join(",")
     }
 
     /// The architecture afterwards, known before any weight is read.
     pub fn architecture(&self, a: &Architecture) -> Result<Architecture, TransformError> {
-        match &self.kv_heads {
-            Some(kv_heads) => kv_heads.architecture(a),
-            None => Ok(a.clone()),
+        let mut a = a.clone();
+        if let Some(kv_heads) = &self.kv_heads {
+            a = kv_heads.architecture(&a)?;
         }
+        if let Some(collaborate) = &self.collaborate {
+            a = collaborate.architecture(&a)?;
+        }
+        Ok(a)
     }
 
     /// The checkpoint afterwards.
     pub fn apply(
         &self,
-        a: Architecture,
-        tensors: Box<dyn Tensors>,
+        mut a: Architecture,
+        mut tensors: Box<dyn Tensors>,
     ) -> Result<(Architecture, Box<dyn Tensors>), TransformError> {
-        let Some(kv_heads) = &self.kv_heads else { return Ok((a, tensors)) };
-        let changed = kv_heads.tensors(&a, &*tensors)?;
-        Ok((kv_heads.architecture(&a)?, Box::new(Rewritten::new(tensors, changed))))
+        if let Some(kv_heads) = &self.kv_heads {
+            let changed = kv_heads.tensors(&a, &*tensors)?;
+            (a, tensors) = (kv_heads.architecture(&a)?, Box::new(Rewritten::new(tensors, changed)));
+        }
+        if let Some(collaborate) = &self.collaborate {
+            let changed = collaborate.tensors(&a, &*tensors)?;
+            (a, tensors) = (collaborate.architecture(&a)?, Box::new(Rewritten::new(tensors, changed)));
+        }
+        Ok((a, tensors))
     }
 }

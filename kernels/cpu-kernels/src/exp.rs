@@ -107,15 +107,8 @@ pub(crate) fn exp2_lanes<S: Simd>(s: S, x: S::V) -> S::V {
 }
 
 /// Minimax coefficients of 2^r on \[−½, ½\], lowest first, with the constant held at 1.
-const EXP2: [f32; 7] = [
-    1.0,
-    0.6931471824645996,
-    0.24022647738456726,
-    0.055503323674201965,
-    0.00961843691766262,
-    0.0013398873852565885,
-    0.00015353361959569156,
-];
+const EXP2: [f32; 7] =
+    [1.0, std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_4, 0.000_153_533_62];
 
 dispatch! {
     /// Replaces every value by 2 to its power; at most 2 ULP off on \[−125, 0\].

@@ -4,6 +4,11 @@
 //! broken identity reads as a violated claim and not as a crashed cell.
 
 mod attention;
+mod attention_parts;
+mod collaborative;
+mod experts;
+mod invariance;
+mod latent;
 mod quantization;
 mod sampling;
 mod speculation;
@@ -47,8 +52,33 @@ const REGISTRY: &[Identity] = &[
     },
     Identity {
         name: "batch-invariance",
-        about: "bits of a sequence's logits alone against those among 1 to 15 others, and on one thread",
-        measure: transformer::batch_invariance,
+        about: "bits of a sequence's logits among others, in pieces, on one thread; distinct completions under random load",
+        measure: invariance::batch_invariance,
+    },
+    Identity {
+        name: "collab-fullrank-exact",
+        about: "attention scores of a trained model against its collaborative form at full rank; decomposition error by rank",
+        measure: collaborative::full_rank,
+    },
+    Identity {
+        name: "mla-absorb",
+        about: "latent attention with absorbed projections against its expanded form; values per cached token",
+        measure: latent::absorbed,
+    },
+    Identity {
+        name: "mla-cache",
+        about: "bytes of a latent cache over a multi-head cache at the sizes of DeepSeek-V2",
+        measure: latent::cache,
+    },
+    Identity {
+        name: "moe-dropless-exact",
+        about: "rows grouped by expert against one token at a time; visits dropped with and without a capacity",
+        measure: experts::dropless_exact,
+    },
+    Identity {
+        name: "moe-padding-waste",
+        about: "FLOPs and time of experts padded to the largest over dropless ones, Zipf routing",
+        measure: experts::padding_waste,
     },
     Identity {
         name: "flash-exact",
@@ -69,6 +99,16 @@ const REGISTRY: &[Identity] = &[
         name: "flash-io-model",
         about: "words moved by the FlashAttention-1 loop against its closed form, by size of the fast memory",
         measure: attention::io_model,
+    },
+    Identity {
+        name: "splitkv-merge",
+        about: "partial results over any partition of the keys, joined in any order, against one pass",
+        measure: attention_parts::split_merge,
+    },
+    Identity {
+        name: "attention-tree-mask",
+        about: "rows of a token tree in one pass against each of its paths alone",
+        measure: attention_parts::tree_paths,
     },
     Identity {
         name: "gptq-identity-hessian",

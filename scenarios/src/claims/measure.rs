@@ -68,6 +68,9 @@ pub fn measure(measure: &Measure, evidence: &Evidence<'_>) -> Finding {
         Measure::Value { metric, workload, cell, x, statistic } => {
             value(evidence, cell, workload.as_deref(), metric, *x, *statistic)
         }
+        Measure::BestPart { metric, part, workload, cell } => {
+            best_part(evidence, cell, workload.as_deref(), metric, part)
+        }
         Measure::Ratio { metric, workload, over, under, under_workload, under_metric, x } => {
             let over = Side { select: over, workload: workload.as_deref(), metric };
             let under_metric = under_metric.as_ref().unwrap_or(metric);
@@ -135,6 +138,32 @@ fn value(
     let found = found.and_then(|a| Some((a.median?, a.low?, a.high?, a.n, a.unit)));
     let (value, low, high, n, unit) = found.ok_or_else(|| evidence.why_missing(cell, workload, metric))?;
     Ok(Measured { interval: (n > 1).then_some((low, high)), ..Measured::exact(value, &unit, n) })
+}
+
+/// The part of `metric` with the largest median, among those whose name ends in `part`.
+fn best_part(
+    evidence: &Evidence<'_>,
+    select: &Select,
+    workload: Option<&str>,
+    metric: &str,
+    part: &str,
+) -> Result<Measured, String> {
+    let cell = evidence.cell(select)?;
+    let named = |row: &Observation| {
+        row.metric.strip_prefix(metric).is_some_and(|rest| rest.starts_with(':') && rest.ends_with(part))
+    };
+    let mut names: Vec<String> = evidence.rows(cell).into_iter().filter(named).map(|row| row.metric).collect();
+    names.sort();
+    names.dedup();
+    let mut best: Option<Measured> = None;
+    for name in names {
+        let mut found = value(evidence, select, workload, &name, None, Statistic::Median)?;
+        found.note = format!("best is {}", &name[metric.len() + 1..]);
+        if best.as_ref().is_none_or(|b| found.value > b.value) {
+            best = Some(found);
+        }
+    }
+    best.ok_or_else(|| evidence.why_missing(cell, workload, &format!("{metric}:…{part}")))
 }
 
 /// One side of a ratio.

@@ -177,7 +177,7 @@ impl HeldExternal {
             (Workload::Prefill { tokens }, ExternalEngine::LlamaCpp) => self.prefill(tokens),
             (Workload::Decode { tokens, context }, ExternalEngine::LlamaCpp) => self.decode(*tokens, *context),
             (
-                Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch: 1 },
+                Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch: 1, .. },
                 ExternalEngine::PyTorch,
             ) => {
                 let shape = HeadShape::new(*heads, *kv_heads, *head_dim);

@@ -60,6 +60,19 @@ pub enum Measure {
         #[serde(default)]
         statistic: Statistic,
     },
+    /// The largest median among the parts of a metric of one cell, e.g. the best rung of a ladder at one size: the metrics
+    /// called `METRIC:…` that end in `part`.
+    BestPart {
+        /// Metric id, without a part.
+        metric: String,
+        /// How the part's name ends, e.g. `/512x512x512`.
+        part: String,
+        /// Workload name.
+        workload: Option<String>,
+        /// Which cell.
+        #[serde(default)]
+        cell: Select,
+    },
     /// Metric of one cell over another's, paired by repetition.
     Ratio {
         /// Metric id.

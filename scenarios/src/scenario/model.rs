@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use model::transform::{KvHeads, Transforms};
+use model::transform::{Collaborate, KvHeads, Transforms};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,7 @@ impl ModelPart {
 struct Spelled {
     source: String,
     kv_heads: Option<KvHeads>,
+    collaborate: Option<Collaborate>,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -68,7 +69,7 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads } = Spelled::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ModelPart { source, transforms: Transforms { kv_heads } })
+        let Spelled { source, kv_heads, collaborate } = Spelled::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate } })
     }
 }

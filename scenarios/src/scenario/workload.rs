@@ -64,6 +64,10 @@ pub enum Workload {
         /// Sequences of a decode pass.
         #[serde(default = "default_batch")]
         batch: usize,
+        /// Time on each of these numbers of threads, as metrics of their own (`attention_t2_ms`); by default on the
+        /// scenario's.
+        #[serde(default)]
+        threads: Vec<usize>,
     },
     /// A named identity measured once: it emits values that a claim judges.
     Identity {
@@ -87,14 +91,15 @@ impl Workload {
                 ops.dedup();
                 format!("kernels-{}", ops.join("-"))
             }
-            Workload::AttentionSweep { heads, kv_heads, head_dim, full, decode, batch, .. } => {
+            Workload::AttentionSweep { heads, kv_heads, head_dim, full, decode, batch, threads, .. } => {
+                let threads = if threads.is_empty() { String::new() } else { format!("-t{}", join(threads)) };
                 let mode = match (*decode, *full) {
                     (true, _) if *batch > 1 => format!("-decode{batch}"),
                     (true, _) => "-decode".into(),
                     (false, true) => "-full".into(),
                     (false, false) => String::new(),
                 };
-                format!("attention-{heads}-{kv_heads}-{head_dim}{mode}")
+                format!("attention-{heads}-{kv_heads}-{head_dim}{mode}{threads}")
             }
             Workload::Identity { check } => check.clone(),
         }
@@ -154,6 +159,9 @@ pub struct Kernel {
     pub n: usize,
     /// Input features.
     pub k: usize,
+    /// Rungs to run; every rung when empty. The slow ones take minutes at large sizes.
+    #[serde(default)]
+    pub rungs: Vec<String>,
 }
 
 /// `evaluation` of `embedded:evaluation` and of `texts/evaluation.txt`.

@@ -119,9 +119,11 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
+            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
-                sweep::attention(self, lengths, &shape, sweep::Mode::asked(*decode, *full), *batch, repetition)?
+                let modes = sweep::Mode::asked(*decode, *full);
+                let sweep = sweep::Sweep { lengths, shape: &shape, modes, batch: *batch, threads };
+                sweep::attention(self, &sweep, repetition)?
             }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };

@@ -20,7 +20,8 @@ pub fn ladders(held: &Held, kernels: &[Kernel], repetition: u32) -> Result<Outco
     let cpu = held.device.cpu();
     for kernel in kernels {
         let problem = random(kernel.rows, kernel.n, kernel.k, held.scenario().seed);
-        for rung in ladder(&kernel.op).iter().filter(|r| r.needs <= cpu.isa() && r.is_available()) {
+        let wanted = |rung: &&Rung| kernel.rungs.is_empty() || kernel.rungs.iter().any(|name| name == rung.name);
+        for rung in ladder(&kernel.op).iter().filter(wanted).filter(|r| r.needs <= cpu.isa() && r.is_available()) {
             if repetition == 0 {
                 events.push(check(held, kernel, rung)?);
             }

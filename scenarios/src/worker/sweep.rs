@@ -1,7 +1,7 @@
 //! Attention alone over growing lengths: random q, k, v of one layer through the cell's attention variant and KV cache.
 
 use anyhow::Result;
-use attention::AttentionSpec;
+use attention::{AttentionSpec, Counts};
 use kv_cache::KvSpec;
 use model::{Activations, Attention, Device, HeadShape, KvCache, KvShape, SeqId, Step, TokenId, Visibility};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -59,40 +59,52 @@ pub struct Problem {
     pub v: Activations,
 }
 
+/// What a sweep goes through.
+pub struct Sweep<'a> {
+    /// Sequence lengths.
+    pub lengths: &'a [usize],
+    /// Heads.
+    pub shape: &'a HeadShape,
+    /// Kinds of pass.
+    pub modes: &'a [Mode],
+    /// Sequences of a decode pass.
+    pub batch: usize,
+    /// Numbers of threads; none means the scenario's.
+    pub threads: &'a [usize],
+}
+
 /// Time, scratch bytes and operation counts of the cell's attention at each length.
-pub fn attention(
-    held: &Held,
-    lengths: &[usize],
-    shape: &HeadShape,
-    modes: &[Mode],
-    batch: usize,
-    repetition: u32,
-) -> Result<Outcome> {
-    let spec = &held.cells[0].spec.attention;
+pub fn attention(held: &Held, sweep: &Sweep<'_>, repetition: u32) -> Result<Outcome> {
+    let (spec, shape) = (&held.cells[0].spec.attention, sweep.shape);
     let attention = spec.build(&held.device)?;
     let source = (held.scenario().seed, &held.cells[0].spec.kv);
-    let mut events = if repetition == 0 { checks(held, &*attention, shape, modes)? } else { vec![] };
-    for &n in lengths {
-        for &mode in modes {
-            let problem = Problem::random(&held.device, source, shape, n, mode, batch)?;
-            let (ns, calls) = timed(&*attention, shape, &problem);
+    let mut events = if repetition == 0 { checks(held, &*attention, shape, sweep.modes)? } else { vec![] };
+    let mut others = vec![];
+    for &threads in sweep.threads {
+        others.push((threads, spec.build(&held.cells[0].spec.device.open(threads)?)?));
+    }
+    for &n in sweep.lengths {
+        for &mode in sweep.modes {
+            let problem = Problem::random(&held.device, source, shape, n, mode, sweep.batch)?;
             let (name, x) = (mode.name(), n as f64);
-            let mut value = |what: &str, value: f64| {
+            let mut value = |what: String, value: f64| {
                 events.push(Event::Value { name: format!("{name}_{what}"), x, value });
             };
-            value("ms", ns as f64 / calls as f64 / 1e6);
-            if repetition == 0 {
-                let counts = spec.counts(shape, &problem.step);
-                value("scratch_bytes", attention.scratch_bytes(shape, problem.step.rows() / batch, n) as f64);
-                value("moved_words", counts.words() as f64);
-                value("flops", counts.flops as f64);
-                value("needed_flops", counts.needed_flops as f64);
-                // words per entry and layer, and what the cache's encoding makes of them
-                let entry_words = shape.n_key_heads * shape.key_dim + shape.n_value_heads * shape.value_dim;
-                let bytes_per_word = problem.kv.entry_bytes() as f64 / entry_words as f64;
-                value("kv_read_bytes", counts.kv_words as f64 * bytes_per_word);
+            for (threads, attention) in &others {
+                let (ns, calls) = timed(&**attention, shape, &problem);
+                value(format!("t{threads}_ms"), ns as f64 / calls as f64 / 1e6);
             }
-            let least = least_work(&problem, shape, spec.counts(shape, &problem.step).needed_flops);
+            let (ns, calls) = timed(&*attention, shape, &problem);
+            value("ms".into(), ns as f64 / calls as f64 / 1e6);
+            let counts = spec.counts(shape, &problem.step);
+            if repetition == 0 {
+                for (what, count) in counted(&counts, &problem, shape) {
+                    value(what.into(), count);
+                }
+                let rows = problem.step.rows() / sweep.batch;
+                value("scratch_bytes".into(), attention.scratch_bytes(shape, rows, n) as f64);
+            }
+            let least = least_work(&problem, shape, counts.needed_flops);
             events.push(Event::Kernel {
                 op: name.into(),
                 rung: spec.tag(),
@@ -104,6 +116,19 @@ pub fn attention(
         }
     }
     Ok(events.into())
+}
+
+/// What a pass moves and computes, by its loops; keys and values in the bytes of their encoding.
+fn counted(counts: &Counts, problem: &Problem, shape: &HeadShape) -> [(&'static str, f64); 4] {
+    let entry_words = shape.n_key_heads * shape.key_dim + shape.n_value_heads * shape.value_dim;
+    let kv_bytes = counts.kv_words as f64 * problem.kv.entry_bytes() as f64 / entry_words as f64;
+    let other_bytes = (counts.words() - counts.kv_words) as f64 * size_of::<f32>() as f64;
+    [
+        ("kv_read_bytes", kv_bytes),
+        ("moved_bytes", kv_bytes + other_bytes),
+        ("flops", counts.flops as f64),
+        ("needed_flops", counts.needed_flops as f64),
+    ]
 }
 
 fn checks(held: &Held, attention: &dyn Attention, shape: &HeadShape, modes: &[Mode]) -> Result<Vec<Event>> {

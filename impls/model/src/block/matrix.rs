@@ -65,6 +65,11 @@ impl<'a> Reader<'a> {
         Reader { architecture, tensors, prefix }
     }
 
+    /// The whole name of the tensor of a layer or a norm called `name`: with the prefix of this checkpoint.
+    pub fn full_name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// A tensor of this shape with only finite values; `name` is without prefix.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'a>, CheckpointError> {
         let names = self.architecture.names;

@@ -27,6 +27,8 @@ pub struct BlockVectors {
     pub(super) q_norm: Option<NormWeights>,
     pub(super) k_norm: Option<NormWeights>,
     pub(super) qkv_bias: Option<Vec<f32>>,
+    /// How each head mixes shared queries, `[n_heads, shared_keys]`.
+    pub(super) mixing: Option<Vec<f32>>,
     pub(super) out_bias: Option<Vec<f32>>,
     pub(super) gate_up_bias: Option<Vec<f32>>,
     pub(super) down_bias: Option<Vec<f32>>,
@@ -79,6 +81,7 @@ pub fn read_layer(
         q_norm: None,
         k_norm: None,
         qkv_bias: None,
+        mixing: a.shared_keys.map(|rank| reader.table(&names::mixing(a, layer), [a.n_heads, rank])).transpose()?,
         out_bias: reader.bias(a.biases.out, &out)?,
         gate_up_bias: reader.bias(a.biases.mlp && !sparse, &up)?,
         down_bias: reader.bias(a.biases.mlp && !sparse, &down)?,

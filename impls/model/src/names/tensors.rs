@@ -1,6 +1,6 @@
 //! Every tensor that an architecture has, with its shape: what random weights draw and what parameters are counted from.
 
-use super::{Source, down, expert, in_layer, latent, out, qkv, up};
+use super::{Source, down, expert, in_layer, latent, mixing, out, qkv, up};
 use crate::architecture::{Architecture, NormKind, Positions, QkNormScope};
 
 /// Names (with the family's usual prefix) and stored shapes.
@@ -82,6 +82,9 @@ impl List<'_> {
             _ => {
                 qkv(a, layer).iter().for_each(|source| self.matrix(source, a.biases.qkv));
                 self.qk_norms(layer);
+                if let Some(rank) = a.shared_keys {
+                    self.add(mixing(a, layer), vec![a.n_heads, rank]);
+                }
             }
         }
         self.matrix(&out(a, layer), a.biases.out);

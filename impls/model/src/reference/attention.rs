@@ -24,11 +24,12 @@ pub(super) fn attend(
         .iter()
         .enumerate()
         .map(|(position, x)| match a.latent {
+            None if a.shared_keys.is_some() => shared(a, w, layer, x),
             None => grouped(a, w, layer, x, position, rotation.as_ref()),
             Some(latent) => expanded(a, w, layer, latent, x, position, rotation.as_ref()),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let n_kv_heads = if a.latent.is_some() { a.n_heads } else { a.n_kv_heads };
+    let n_kv_heads = if a.latent.is_some() || a.shared_keys.is_some() { a.n_heads } else { a.n_kv_heads };
     let mixed = (0..rows.len()).map(|position| mix(a, layer, n_kv_heads, &rows, position));
     mixed.map(|row| w.product(&[names::out(a, layer)], a.biases.out, &row)).collect()
 }
@@ -51,6 +52,22 @@ fn grouped(
         q.chunks_exact_mut(a.head_dim)
             .chain(k.chunks_exact_mut(a.head_dim))
             .for_each(|head| rotation.apply(head, position));
+    }
+    Ok(Row { q, k, v: v.to_vec() })
+}
+
+/// Collaborative attention, each head's query and key written out: score = Σ_r m[r]·q[r]·k[r] + the head's content feature.
+fn shared(a: &Architecture, w: &Weights<'_>, layer: usize, x: &[f64]) -> Result<Row, CheckpointError> {
+    let all = w.product(&names::qkv(a, layer), a.biases.qkv, x)?;
+    let rank = a.shared_keys.unwrap_or_default();
+    let (shared_q, rest) = all.split_at(rank);
+    let (shared_k, v) = rest.split_at(rank + a.n_heads);
+    let mixing = w.get(&names::mixing(a, layer))?;
+    let (mut q, mut k) = (vec![], vec![]);
+    for head in 0..a.n_heads {
+        q.extend((0..rank).map(|r| mixing[head * rank + r] * shared_q[r]));
+        q.extend((0..a.n_heads).map(|other| if other == head { 1.0 } else { 0.0 }));
+        k.extend_from_slice(shared_k);
     }
     Ok(Row { q, k, v: v.to_vec() })
 }

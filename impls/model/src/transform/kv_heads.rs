@@ -2,7 +2,7 @@
 //! Source: Ainslie et al. 2023, GQA, arXiv 2305.13245, §2.1 and figure 4 (mean, first, random).
 //! Shapes: k and v projections [h·d, D] and biases [h·d] become [G·d, D] and [G·d]; everything else stays.
 //! Method: 1. query head i reads group ⌊i·G/h⌋, so group g covers the old heads g·h/G .. (g+1)·h/G. 2. each new head is the mean of
-//!   its group's heads, the first of them, or drawn anew from N(0, 0.02²), the usual initialisation. Weights are pooled before
+//!   its group's heads, the first of them, or drawn anew from N(0, deviation²), which should be the recipe's. Weights are pooled before
 //!   the rotary embedding, which is the same in every head.
 //! Exactness: G = h with mean or first changes no value (a mean of one head is that head); fewer heads lose what the heads of a
 //!   group do not share, by construction. The mean is taken in f64.
@@ -17,11 +17,11 @@ use crate::checkpoint::Tensors;
 use crate::{Architecture, names};
 
 const NAME: &str = "kv_heads";
-/// Standard deviation of a new head's weights.
+/// Standard deviation of a new head's weights where none is given.
 const INITIAL_DEVIATION: f64 = 0.02;
 
 /// How many key/value heads to keep and how to make them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KvHeads {
     /// Key/value heads afterwards (G): 1 is multi-query attention.
@@ -32,6 +32,13 @@ pub struct KvHeads {
     /// Seed of the random method.
     #[serde(default)]
     pub seed: u64,
+    /// Standard deviation of the random method's weights: what the model's own training began with.
+    #[serde(default = "usual_deviation")]
+    pub deviation: f64,
+}
+
+fn usual_deviation() -> f64 {
+    INITIAL_DEVIATION
 }
 
 /// How several heads become one.
@@ -56,7 +63,9 @@ impl KvHeads {
             KvMethod::First => "first",
             KvMethod::Random => "random",
         };
-        format!("kv{}-{method}{seed}", self.groups)
+        let random = self.method == KvMethod::Random && self.deviation != INITIAL_DEVIATION;
+        let deviation = if random { format!("-d{}", self.deviation) } else { String::new() };
+        format!("kv{}-{method}{seed}{deviation}", self.groups)
     }
 
     /// `a` with the new number of key/value heads.
@@ -104,17 +113,17 @@ impl KvHeads {
                     (sum / group as f64) as f32
                 })),
                 KvMethod::Random if is_bias => new.extend(std::iter::repeat_n(0.0, size)),
-                KvMethod::Random => new.extend((0..size).map(|_| normal(rng))),
+                KvMethod::Random => new.extend((0..size).map(|_| (self.deviation * normal(rng)) as f32)),
             }
         }
         new
     }
 }
 
-/// A draw from N(0, [`INITIAL_DEVIATION`]²), by Box and Muller.
-fn normal(rng: &mut ChaCha8Rng) -> f32 {
+/// A draw from N(0, 1), by Box and Muller.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let (u, angle) = (1.0 - rng.random::<f64>(), std::f64::consts::TAU * rng.random::<f64>());
-    (INITIAL_DEVIATION * (-2.0 * u.ln()).sqrt() * angle.cos()) as f32
+    (-2.0 * u.ln()).sqrt() * angle.cos()
 }
 
 #[cfg(test)]
@@ -122,7 +131,7 @@ mod tests {
     use super::*;
 
     fn pooled(groups: usize, method: KvMethod, old: &[f32], heads: usize) -> Vec<f32> {
-        let spec = KvHeads { groups, method, seed: 3 };
+        let spec = KvHeads { groups, method, seed: 3, deviation: INITIAL_DEVIATION };
         spec.pooled(old, heads, false, &mut ChaCha8Rng::seed_from_u64(spec.seed))
     }
 

@@ -1,5 +1,6 @@
-//! The online softmax on one row, in base 2.
-//!
+//! What: one step of the online softmax on a row of scores, in base 2.
+//! Source: Milakov and Gimelshein 2018 (arXiv:1805.02867, alg. 3).
+//! Shapes: one row of any length; m and l are its maximum and its sum so far.
 //! Method: scores arrive multiplied by log₂e, so that e^(s−m) is 2^(s'−m'): 1. maximum on four accumulators;
 //! 2. 2^(s'−m') by `exp2_lanes`; 3. sum on two accumulators and the fixed tree.
 //! Exactness: 2^x is at most 2 ULP off on \[−125, 0\] (tested against f64); below −125 it is 0.

@@ -1,4 +1,7 @@
-//! Keys or values of one head as a cache stores them, and their decoding to f32.
+//! What: keys or values of one head as a cache stores them, and their decoding to f32.
+//! Source: IEEE 754-2008 binary16; symmetric int8 with a scale per row.
+//! Shapes: rows of d codes, a fixed stride apart.
+//! Exactness: f16 widens exactly; an int8 value is code · scale, rounded once.
 
 use crate::simd::scalar::f16_to_f32;
 use crate::simd::{LANES, Simd, dispatch};

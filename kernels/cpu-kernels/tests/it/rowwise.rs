@@ -227,3 +227,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn exp2_is_within_two_ulp_over_the_softmax_range() {
+    let grid: Vec<f32> = (0..200_000).map(|i| -125.0 * i as f32 / 200_000.0).collect();
+    for cpu in cpus(&[1]) {
+        let mut y = grid.clone();
+        cpu_kernels::exp::exp2(&cpu, &mut y);
+        let worst = grid.iter().zip(&y).map(|(&x, &y)| ulps(y, f64::from(x).exp2())).fold(0.0, f64::max);
+        assert!(worst <= 2.0, "{worst} ULP");
+        let mut low = [-126.0, -1e9, f32::NEG_INFINITY];
+        cpu_kernels::exp::exp2(&cpu, &mut low);
+        assert_eq!(low, [0.0; 3]);
+    }
+}

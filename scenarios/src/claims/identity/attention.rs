@@ -23,7 +23,7 @@ struct Problem {
 }
 
 impl Problem {
-    /// `full`: every row stands at its sequence's last position, so that it sees all keys.
+    /// `full`: every row sees all keys of its sequence.
     fn random(held: &Held, shape: HeadShape, sequences: &[Lengths], full: bool) -> Result<Problem> {
         let mut rng = ChaCha8Rng::seed_from_u64(held.scenario().seed);
         let mut random = |rows: usize, heads: usize| {
@@ -55,7 +55,7 @@ impl Problem {
             kv.append(0, &part(seq, 0, len), k, v);
             let mut step = part(seq, past, rows);
             if full {
-                step.positions = vec![len as u32 - 1; rows];
+                step.visibility = Visibility::Full;
             }
             steps.push(step);
         }
@@ -78,7 +78,8 @@ impl Problem {
                 let mut out = vec![];
                 for head in 0..shape.n_heads {
                     let (q, kv) = (&self.q.row(row)[head * d..][..d], head / shape.group() * d);
-                    let visible = 0..=self.step.positions[row] as usize;
+                    let full = self.step.visibility == Visibility::Full;
+                    let visible = 0..if full { k.rows() } else { self.step.positions[row] as usize + 1 };
                     let score = |t: usize| {
                         q.iter().zip(&k.row(t)[kv..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
                     };

@@ -68,51 +68,6 @@ pub fn cache_exact(held: &Held) -> Result<Outcome> {
     Ok(events.into())
 }
 
-/// `differing_logits`: values of one sequence's last logits whose bits change when 1, 3, 7 or 15 other sequences share its
-/// Steps (x = sequences in all), and `thread_differing_logits` when one thread computes instead of all.
-pub fn batch_invariance(held: &Held) -> Result<Outcome> {
-    const NEW_TOKENS: usize = 4;
-    let engine = match engine(held) {
-        Ok(engine) => engine,
-        Err(refused) => return Ok(refused),
-    };
-    let texts = prompts(held, 16, 40)?;
-    let differing = |a: &[f32], b: &[f32]| at(a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count());
-    let alone = last_logits(&mut session(engine, 64)?, &texts[..1], NEW_TOKENS)?;
-    let mut events = vec![];
-    for n in [2, 4, 8, 16] {
-        let among = last_logits(&mut session(engine, 64)?, &texts[..n], NEW_TOKENS)?;
-        events.push(value("differing_logits", at(n), differing(&alone, &among)));
-    }
-    let device = engine.spec.device.open(1)?;
-    let Some(models) = &held.models else { return Ok(Outcome::Refused("no model is open".into())) };
-    let quiet = &mut |_, _| {};
-    let options = engine::BuildOptions { context_tokens: 64, calibration: &[], progress: quiet };
-    if !engine.spec.weights.needs_calibration() {
-        let spec = engine::EngineSpec { decoding: decoding::DecodingSpec::Greedy, ..engine.spec.clone() };
-        let single = engine::Engine::build(&spec, &models.target, None, &device, options)?;
-        let threads = last_logits(&mut session(&single, 64)?, &texts[..1], NEW_TOKENS)?;
-        events.push(value("thread_differing_logits", 1.0, differing(&alone, &threads)));
-    }
-    Ok(events.into())
-}
-
-/// Logits of the first of `texts` after its prompt and `new_tokens` further Steps of one token per sequence.
-fn last_logits(session: &mut Session, texts: &[Vec<TokenId>], new_tokens: usize) -> Result<Vec<f32>> {
-    let seq = |i: usize| SeqId(i as u32);
-    let n_prompt = texts[0].len() - new_tokens;
-    let prompts: Vec<Step> =
-        texts.iter().enumerate().map(|(i, text)| Step::extend(seq(i), 0, &text[..n_prompt])).collect();
-    session.forward(&Step::batch(&prompts))?;
-    let mut last = vec![];
-    for row in n_prompt..texts[0].len() {
-        let steps: Vec<Step> =
-            texts.iter().enumerate().map(|(i, text)| Step::extend(seq(i), row, &text[row..=row])).collect();
-        last = session.forward(&Step::batch(&steps))?.row(0).to_vec();
-    }
-    Ok(last)
-}
-
 /// Feeds each text in pieces of its own length, all sequences in shared Steps; largest difference from `whole`.
 fn chunked(session: &mut Session, texts: &[Vec<TokenId>], whole: &[Activations], pace: [usize; 2]) -> Result<f64> {
     let mut done = vec![0; texts.len()];

@@ -83,7 +83,10 @@ impl Measure {
     /// The cells this measure names, by field.
     fn selections(&self) -> Vec<(&'static str, &Select)> {
         match self {
-            Measure::Value { cell, .. } | Measure::Slope { cell, .. } | Measure::Share { cell, .. } => {
+            Measure::Value { cell, .. }
+            | Measure::BestPart { cell, .. }
+            | Measure::Slope { cell, .. }
+            | Measure::Share { cell, .. } => {
                 vec![("cell", cell)]
             }
             Measure::Ratio { over, under, .. } => vec![("over", over), ("under", under)],
@@ -104,6 +107,7 @@ impl Measure {
         let (first, second) = match self {
             Measure::Ratio { workload, under_workload, .. } => (workload, under_workload.as_ref()),
             Measure::Value { workload, .. }
+            | Measure::BestPart { workload, .. }
             | Measure::Closure { workload, .. }
             | Measure::BestRatio { workload, .. }
             | Measure::SpeedupOverModel { workload, .. }

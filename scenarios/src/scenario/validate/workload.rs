@@ -67,9 +67,11 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
             }
         }
-        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch } => {
+        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
             check_sweep(path, lengths, [*heads, *kv_heads, *head_dim], faults);
             faults.need((1..=256).contains(batch), &field("batch"), "must be 1 to 256", "1 is the default");
+            let sensible = threads.iter().all(|n| (1..=1024).contains(n));
+            faults.need(sensible, &field("threads"), "must be 1 to 1024 each", "e.g. threads = [1, 2]");
             let why = "a whole prompt is one sequence: add decode = true, or leave `batch` out";
             faults.need(*batch == 1 || *decode, &field("batch"), "is for decode passes", why);
             let why = "a decode pass sees every entry anyway: leave `full` out";
@@ -102,6 +104,11 @@ fn check_kernel(path: &str, kernel: &Kernel, faults: &mut Faults<'_>) {
     if !known.contains(&kernel.op.as_str()) {
         let help = meant(&kernel.op, known, "operations");
         faults.add(format!("{path}.op"), format!("unknown operation `{}`", kernel.op), help);
+    }
+    let rungs: Vec<&str> = cpu_kernels::ladder(&kernel.op).iter().map(|rung| rung.name).collect();
+    for (i, name) in kernel.rungs.iter().enumerate().filter(|(_, name)| !rungs.contains(&name.as_str())) {
+        let title = format!("`{}` has no rung `{name}`", kernel.op);
+        faults.add(format!("{path}.rungs[{i}]"), title, meant(name, &rungs, "rungs"));
     }
     for (name, n) in [("rows", kernel.rows), ("n", kernel.n), ("k", kernel.k)] {
         faults.need(n >= 1, &format!("{path}.{name}"), "must be at least 1", "it is a matrix size");
