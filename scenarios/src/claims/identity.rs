@@ -159,7 +159,10 @@ pub fn identity(name: &str, held: &Held) -> Result<Outcome> {
         Some(identity) => (identity.measure)(held),
         None => match nearest(name, REGISTRY.iter().map(|i| i.name)) {
             Some(meant) => bail!("no identity is called `{name}`; did you mean `{meant}`?"),
-            None => bail!("no identity is called `{name}`; `infermark list identities` names them"),
+            None => {
+                let known: Vec<&str> = REGISTRY.iter().map(|i| i.name).collect();
+                bail!("no identity is called `{name}`; there are {}", known.join(", "))
+            }
         },
     }
 }
