@@ -13,6 +13,7 @@ mod quantization;
 mod sampling;
 mod speculation;
 mod transformer;
+mod translation;
 
 use std::sync::LazyLock;
 
@@ -43,6 +44,11 @@ const REGISTRY: &[Identity] = &[
         name: "transformer-cache-exact",
         about: "logits through the KV cache, in chunks and beside another sequence, against one full pass",
         measure: transformer::cache_exact,
+    },
+    Identity {
+        name: "translation",
+        about: "an encoder-decoder on its held-out pairs: exact translations, steps and likelihood, greedy and beam 4",
+        measure: translation::held_out,
     },
     Identity {
         name: "batch-invariance",
