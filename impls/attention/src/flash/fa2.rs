@@ -16,7 +16,7 @@ use super::tiles::QueryTile;
 use super::{Call, Flash, FlashSpec};
 
 /// Sections in flight per thread when sections run in parallel; bounds their partial results.
-const WAVE: usize = 4;
+const WAVE: usize = 8;
 
 pub(super) fn forward(flash: &Flash, call: &Call<'_>) {
     let len = |span: usize| call.kv.len(call.layer, call.step.spans[span].seq);

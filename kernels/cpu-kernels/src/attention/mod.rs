@@ -4,7 +4,8 @@
 //! Source: Milakov and Gimelshein 2018 (arXiv:1805.02867, alg. 3); Dao et al. 2022 (arXiv:2205.14135, alg. 1).
 //! Shapes: q \[n_q, d\], k and v \[n_k, d\] as f32, f16 or int8 with a scale per row; scores and p \[n_q, n_k\].
 //! Method: keys are decoded and transposed 16 at a time into L1, values decoded 64 at a time, then both products run
-//! the register tile of the linears.
+//! the register tile of the linears. For few queries, whose keys and values come from memory, the lines some KiB on are
+//! asked for meanwhile.
 //! Exactness: a score is one FMA chain over d times scale; an output adds one FMA per key in order. Neither depends on
 //! n_q, so 1-row and k-row calls agree bit for bit. Same bits on AVX2 and AVX-512.
 //! Cost: 2·n_q·n_k·d FLOPs each; scores also move n_k·d values once through L1.
@@ -13,7 +14,7 @@
 mod online;
 mod rows;
 
-use crate::linear::tile::{F32Columns, RowMajor, Tile, max_panels, panels_step, run_tile, tile_rows};
+use crate::linear::tile::{F32Columns, RowMajor, RowStream, Tile, max_panels, panels_step, run_tile, tile_rows};
 use crate::scratch;
 use crate::simd::{LANES, Simd, dispatch};
 use rows::decode_generic;
@@ -78,6 +79,7 @@ fn scores_generic<S: Simd>(
     let most = max_panels(S::WIDE, tile_rows(S::WIDE, n_q));
     let mut keys = scratch::take(most * d * LANES);
     let mut decoded = scratch::take(if matches!(k.codes, Codes::F32(_)) { 0 } else { LANES * d });
+    let ahead = if n_q <= FEW { k.ahead(d) } else { 0 };
     let mut key = 0;
     while key < n_k {
         let panels = panels_step((n_k - key).div_ceil(LANES), most);
@@ -95,6 +97,13 @@ fn scores_generic<S: Simd>(
             let mut rows = [std::ptr::null(); LANES];
             for lane in 0..LANES {
                 rows[lane] = base.wrapping_add(lane.min(here - 1) * stride);
+            }
+            if ahead > 0 {
+                for row in rows {
+                    for i in (0..d).step_by(LANES) {
+                        s.prefetch(row.wrapping_add(ahead * k.stride + i).cast());
+                    }
+                }
             }
             // SAFETY: 16 key rows of d values (asserted) into this panel's d × 16 values.
             unsafe { s.transpose(rows, d, keys.as_mut_ptr().add(p * d * LANES)) };
@@ -144,20 +153,27 @@ fn weighted_sum_generic<S: Simd>(
     assert!(v.hold(n_k, d), "v must hold n_k rows of d");
     assert!(fits(out.len(), n_q, out_stride, d), "out must hold n_q rows of d");
     if let Codes::F32(values) = v.codes {
-        return weighted_f32(s, p, p_stride, n_q, values, v.stride, n_k, d, out, out_stride);
+        let ahead = if n_q <= FEW { v.ahead(d) } else { 0 };
+        return weighted_f32(s, p, p_stride, n_q, values, v.stride, n_k, d, ahead, out, out_stride);
     }
     // An output is one chain over keys in order: cutting the keys into decoded blocks changes no bit.
     let mut decoded = scratch::take(DECODED * d);
     for first in (0..n_k).step_by(DECODED) {
         let n = DECODED.min(n_k - first);
         decode_generic(s, v, first, n, d, &mut decoded);
-        weighted_f32(s, &p[first..], p_stride, n_q, &decoded, d, n, d, out, out_stride);
+        weighted_f32(s, &p[first..], p_stride, n_q, &decoded, d, n, d, 0, out, out_stride);
     }
 }
+
+/// Queries up to which keys and values come from memory faster than they are used.
+const FEW: usize = 8;
+/// Keys after which few queries go on to their next columns: both halves of a row are then near one another.
+const BLOCK: usize = 32;
 
 /// Values decoded at a time: 16 KiB at 64 features, half of L1.
 const DECODED: usize = 64;
 
+/// [`weighted_sum`] over f32 values; `ahead` rows on are asked for meanwhile, unless it is 0.
 #[inline(always)]
 fn weighted_f32<S: Simd>(
     s: S,
@@ -168,32 +184,44 @@ fn weighted_f32<S: Simd>(
     v_stride: usize,
     n_k: usize,
     d: usize,
+    ahead: usize,
     out: &mut [f32],
     out_stride: usize,
 ) {
     let whole = d / LANES;
-    let mut row = 0;
-    while row < n_q {
-        let mr = tile_rows(S::WIDE, n_q - row);
-        let mut panel = 0;
-        while panel < whole {
-            let panels = panels_step(whole - panel, max_panels(S::WIDE, mr));
-            let columns = RowMajor { base: v.as_ptr().wrapping_add(panel * LANES), row_stride: v_stride };
-            let tile = Tile {
-                kk: n_k,
-                a: p.as_ptr().wrapping_add(row * p_stride),
-                a_stride: p_stride,
-                columns,
-                c: out.as_mut_ptr().wrapping_add(row * out_stride + panel * LANES),
-                c_stride: out_stride,
-                n_cols: panels * LANES,
-                fresh: false,
-            };
-            // SAFETY: asserted extents; only whole panels of 16 columns are read here.
-            unsafe { run_tile::<S, _, false>(s, mr, panels, tile) };
-            panel += panels;
+    let block = if ahead > 0 && whole > max_panels(S::WIDE, 1) { BLOCK } else { n_k.max(1) };
+    for first in (0..n_k).step_by(block) {
+        let mut row = 0;
+        while row < n_q {
+            let mr = tile_rows(S::WIDE, n_q - row);
+            let mut panel = 0;
+            while panel < whole {
+                let panels = panels_step(whole - panel, max_panels(S::WIDE, mr));
+                let base = v.as_ptr().wrapping_add(first * v_stride + panel * LANES);
+                let columns = RowMajor { base, row_stride: v_stride };
+                let tile = Tile {
+                    kk: block.min(n_k - first),
+                    a: p.as_ptr().wrapping_add(row * p_stride + first),
+                    a_stride: p_stride,
+                    columns: (),
+                    c: out.as_mut_ptr().wrapping_add(row * out_stride + panel * LANES),
+                    c_stride: out_stride,
+                    n_cols: panels * LANES,
+                    fresh: false,
+                };
+                // SAFETY: asserted extents; only whole panels of 16 columns are read here.
+                unsafe {
+                    if ahead > 0 && row == 0 {
+                        let columns = RowStream { rows: columns, ahead: ahead * v_stride };
+                        run_tile::<S, _, false>(s, mr, panels, tile.with(columns));
+                    } else {
+                        run_tile::<S, _, false>(s, mr, panels, tile.with(columns));
+                    }
+                }
+                panel += panels;
+            }
+            row += mr;
         }
-        row += mr;
     }
     if d > whole * LANES {
         last_columns(s, p, p_stride, n_q, v, v_stride, n_k, d, out, out_stride);

@@ -41,6 +41,9 @@ impl<'a> Codes<'a> {
     }
 }
 
+/// Bytes of keys or values to ask for ahead of use. The hardware's own prefetching ends at each page of 4 KiB.
+const AHEAD: usize = 4096;
+
 /// Rows of codes: row t starts `t · stride` codes in.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
@@ -63,6 +66,14 @@ impl<'a> Rows<'a> {
             Codes::F32(values) => values[at],
             Codes::F16(codes) => f16_to_f32(codes[at]),
             Codes::Int8 { codes, scales } => f32::from(codes[at]) * scales[row],
+        }
+    }
+
+    /// How many rows of `d` values ahead of use to ask for: 0 for codes, whose decoding takes longer than their loads.
+    pub(super) fn ahead(&self, d: usize) -> usize {
+        match self.codes {
+            Codes::F32(_) => AHEAD.div_ceil((d * size_of::<f32>()).max(1)),
+            _ => 0,
         }
     }
 

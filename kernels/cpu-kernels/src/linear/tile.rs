@@ -107,6 +107,25 @@ impl Columns for RowMajor {
     }
 }
 
+/// [`RowMajor`] rows that are read once, from memory: asks for those `ahead` values further on.
+#[derive(Clone, Copy)]
+pub(crate) struct RowStream {
+    pub(crate) rows: RowMajor,
+    pub(crate) ahead: usize,
+}
+
+impl Columns for RowStream {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
+        // SAFETY: the caller vouches for p and k.
+        unsafe { self.rows.load(s, p, k) }
+    }
+    #[inline(always)]
+    fn ahead(self, p: usize, k: usize, _: usize) -> Option<*const u8> {
+        Some(self.rows.base.wrapping_add(k * self.rows.row_stride + p * LANES + self.ahead).cast())
+    }
+}
+
 /// Packed IEEE half panels, `panel_stride` elements apart.
 #[derive(Clone, Copy)]
 pub(crate) struct F16Columns {
