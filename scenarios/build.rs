@@ -72,12 +72,21 @@ fn texts(table: &mut String) {
 }
 
 fn models(table: &mut String) {
-    let tokenizer = include("include_bytes", Path::new("models/tokenizer.json"));
-    let (mut rows, mut cards) = (String::new(), String::new());
+    let shared = include("include_bytes", Path::new("models/tokenizer.json"));
+    let (mut rows, mut cards, mut pairs) = (String::new(), String::new(), String::new());
     for folder in entries(Path::new("models")).into_iter().filter(|p| p.join("model.safetensors").is_file()) {
         let name = stem(&folder);
         let config = include("include_str", &folder.join("config.json"));
         let weights = include("include_bytes", &folder.join("model.safetensors"));
+        let held_out = folder.join("held-out.json");
+        // pairs of ids come with a vocabulary of symbols that no tokenizer knows
+        let tokenizer = match held_out.is_file() {
+            true => "None".to_string(),
+            false => format!("Some({shared})"),
+        };
+        if held_out.is_file() {
+            writeln!(pairs, "    ({name:?}, {}),", include("include_str", &held_out)).unwrap();
+        }
         writeln!(
             rows,
             "    EmbeddedModel {{ name: {name:?}, config: {config}, weights: {weights}, tokenizer: {tokenizer} }},"
@@ -90,6 +99,7 @@ fn models(table: &mut String) {
     }
     writeln!(table, "pub static MODELS: &[EmbeddedModel] = &[\n{rows}];").unwrap();
     writeln!(table, "pub static TRAINING: &[(&str, &str)] = &[\n{cards}];").unwrap();
+    writeln!(table, "pub static HELD_OUT: &[(&str, &str)] = &[\n{pairs}];").unwrap();
 }
 
 /// What this binary was built from, for the provenance of every run.

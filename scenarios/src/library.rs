@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use engine::source::sha256_of;
-use engine::{EmbeddedModel, EngineError, Library, ModelSource};
-use model::Architecture;
+use engine::{EmbeddedModel, EncoderDecoderCheckpoint, EngineError, Library, ModelSource};
 use model::transform::Transforms;
+use model::{Architecture, EncoderDecoderShape};
 use results::summary::ModelCard;
 use serde::Deserialize;
 
@@ -83,6 +83,11 @@ pub fn weights_sha256(model: &EmbeddedModel) -> String {
     sha256_of(&mut &*model.weights).unwrap_or_default()
 }
 
+/// Pairs of source and target ids (JSON) that the embedded checkpoint `name` was never trained on.
+pub fn held_out_pairs(name: &str) -> Option<&'static str> {
+    embedded::HELD_OUT.iter().find(|(of, _)| *of == name).map(|(_, text)| *text)
+}
+
 /// Everything [`engine::Checkpoint::open`] needs to resolve a source.
 pub fn models() -> Library<'static> {
     static HUB: LazyLock<engine::HubClient> = LazyLock::new(engine::HubClient::from_environment);
@@ -102,9 +107,21 @@ pub fn beside(file: Option<&Path>, path: &Path) -> std::path::PathBuf {
     file.and_then(Path::parent).map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
 }
 
-/// Sizes of the model at `source` as far as they are known without reading weights or using the network.
+/// The encoder-decoder that `part` of the scenario file `file` names; nothing where it is of another kind or is changed by
+/// transforms, which encoder-decoders do not have.
+pub fn encoder_decoder(part: &ModelPart, file: Option<&Path>) -> Result<Option<EncoderDecoderCheckpoint>, EngineError> {
+    match part.transforms.is_empty() {
+        true => EncoderDecoderCheckpoint::open(&model_source(&part.source, file)?, &models()),
+        false => Ok(None),
+    }
+}
+
+/// Sizes of the decoder-only model at `source` as far as they are known without reading weights or using the network.
 pub fn architecture(source: &ModelSource) -> Result<Option<Architecture>, EngineError> {
     let parse = |file: &Path, text: &str| {
+        if EncoderDecoderShape::is_meant_by(text) {
+            return Ok(None);
+        }
         Architecture::from_json(file, text).map(Some).map_err(|e| EngineError::Checkpoint(e.into()))
     };
     match source {
@@ -185,6 +202,25 @@ pub fn model_card(part: &ModelPart, checkpoint: &engine::Checkpoint) -> ModelCar
     }
     let parameters = architecture.parameters();
     ModelCard { source: shown, parameters, f32_bytes: 4 * parameters, facts }
+}
+
+/// What a reader should know about the encoder-decoder `pair`.
+pub fn encoder_decoder_card(pair: &EncoderDecoderCheckpoint) -> ModelCard {
+    let shape = &pair.shape;
+    let stack = |s: model::encoder_decoder::Stack| {
+        format!("{} layers of {} heads and feed-forward {}", s.n_layers, s.n_heads, s.ffn)
+    };
+    let form = format!(
+        "{}-norm encoder of {}, decoder of {}, hidden {}, vocabulary {}",
+        if shape.pre_norm { "pre" } else { "post" },
+        stack(shape.encoder),
+        stack(shape.decoder),
+        shape.hidden,
+        shape.vocab_size
+    );
+    let parameters = shape.parameters();
+    let facts = vec![("shape".into(), form)];
+    ModelCard { source: pair.source.to_string(), parameters, f32_bytes: 4 * parameters, facts }
 }
 
 /// Transforms as JSON, for provenance.

@@ -12,6 +12,7 @@ pub use cell::{Held, Models, Outcome, build_engine, open_models, same_forward};
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result, bail};
+use engine::EngineError;
 
 use crate::external::HeldExternal;
 use crate::machine;
@@ -53,6 +54,14 @@ pub fn main() -> Result<()> {
     Ok(())
 }
 
+/// Parts that do not go together only on some models, which no plan can know, are refused and have not failed.
+fn refusal(error: anyhow::Error) -> Result<Reply> {
+    match error.downcast_ref::<EngineError>() {
+        Some(EngineError::Unsupported(unsupported)) => Ok(Reply::Refused { reason: unsupported.to_string() }),
+        _ => Err(error),
+    }
+}
+
 fn obey(command: Command, held: &mut Option<Holding>) -> Result<Reply> {
     match (command, held.as_mut()) {
         (Command::Machine { threads }, _) => {
@@ -60,7 +69,10 @@ fn obey(command: Command, held: &mut Option<Holding>) -> Result<Reply> {
         }
         (Command::Build(build), _) => {
             let (cell, reply) = match HeldExternal::wanted(&build)? {
-                None => Held::build(build).map(|(held, reply)| (Some(Holding::Ours(Box::new(held))), reply))?,
+                None => match Held::build(build) {
+                    Ok((held, reply)) => (Some(Holding::Ours(Box::new(held))), reply),
+                    Err(error) => (None, refusal(error)?),
+                },
                 Some(part) => HeldExternal::build(build, part)
                     .map(|(held, reply)| (held.map(|held| Holding::External(Box::new(held))), reply))?,
             };

@@ -42,9 +42,14 @@ impl EncoderDecoderCheckpoint {
                 let shape = EncoderDecoderShape::from_json(&file("config.json"), found.config)
                     .map_err(CheckpointError::from)?;
                 let tensors = SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?;
-                let tokenizer = Tokenizer::from_bytes(&file("tokenizer.json"), found.tokenizer, shape.vocab_size)?;
-                let (tensors, tokenizer) = (Box::new(tensors), Some(tokenizer));
-                Ok(Some(EncoderDecoderCheckpoint { source: source.clone(), shape, tensors, tokenizer }))
+                let parse = |bytes| Tokenizer::from_bytes(&file("tokenizer.json"), bytes, shape.vocab_size);
+                let tokenizer = found.tokenizer.map(parse).transpose()?;
+                Ok(Some(EncoderDecoderCheckpoint {
+                    source: source.clone(),
+                    shape,
+                    tensors: Box::new(tensors),
+                    tokenizer,
+                }))
             }
         }
     }

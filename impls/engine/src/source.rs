@@ -102,8 +102,8 @@ pub struct EmbeddedModel {
     pub config: &'static str,
     /// Bytes of model.safetensors.
     pub weights: &'static [u8],
-    /// Bytes of tokenizer.json.
-    pub tokenizer: &'static [u8],
+    /// Bytes of tokenizer.json; none for a model of symbols that stand for no text.
+    pub tokenizer: Option<&'static [u8]>,
 }
 
 /// What sources need to be resolved.
@@ -176,12 +176,13 @@ impl Checkpoint {
         let architecture = Architecture::from_json(&file("config.json"), found.config)
             .map_err(model::checkpoint::CheckpointError::from)?;
         let tensors = Box::new(SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?);
-        let tokenizer = Tokenizer::from_bytes(&file("tokenizer.json"), found.tokenizer, architecture.vocab_size)?;
+        let parse = |bytes| Tokenizer::from_bytes(&file("tokenizer.json"), bytes, architecture.vocab_size);
+        let tokenizer = found.tokenizer.map(parse).transpose()?;
         Ok(Checkpoint {
             source: source.clone(),
             architecture,
             tensors,
-            tokenizer: Some(tokenizer),
+            tokenizer,
             transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),

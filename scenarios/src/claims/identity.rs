@@ -13,6 +13,7 @@ mod quantization;
 mod sampling;
 mod speculation;
 mod transformer;
+mod translation;
 
 use std::sync::LazyLock;
 
@@ -43,6 +44,11 @@ const REGISTRY: &[Identity] = &[
         name: "transformer-cache-exact",
         about: "logits through the KV cache, in chunks and beside another sequence, against one full pass",
         measure: transformer::cache_exact,
+    },
+    Identity {
+        name: "translation",
+        about: "an encoder-decoder on its held-out pairs: exact translations, steps and likelihood, greedy and beam 4",
+        measure: translation::held_out,
     },
     Identity {
         name: "batch-invariance",
@@ -153,7 +159,10 @@ pub fn identity(name: &str, held: &Held) -> Result<Outcome> {
         Some(identity) => (identity.measure)(held),
         None => match nearest(name, REGISTRY.iter().map(|i| i.name)) {
             Some(meant) => bail!("no identity is called `{name}`; did you mean `{meant}`?"),
-            None => bail!("no identity is called `{name}`; `infermark list identities` names them"),
+            None => {
+                let known: Vec<&str> = REGISTRY.iter().map(|i| i.name).collect();
+                bail!("no identity is called `{name}`; there are {}", known.join(", "))
+            }
         },
     }
 }

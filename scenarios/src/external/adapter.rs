@@ -18,6 +18,8 @@ const PROTOCOL: u32 = 1;
 const MOST_BYTES: u64 = 1 << 20;
 /// Lines of standard error kept for a failure's reason.
 const KEPT_LINES: usize = 6;
+/// How long an adapter that fell silent for good may take to end and to finish its last words.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// How long a silence may last.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +113,8 @@ pub struct Adapter {
     input: ChildStdin,
     lines: Receiver<Result<String, String>>,
     last_words: Arc<Mutex<Vec<String>>>,
+    /// Disconnected when standard error ends.
+    words_end: Receiver<()>,
     patience: Patience,
 }
 
@@ -144,9 +148,14 @@ impl Adapter {
         });
         let last_words = Arc::<Mutex<Vec<String>>>::default();
         let heard = last_words.clone();
-        std::thread::spawn(move || listen(errors, &heard));
+        let (held_while_listening, words_end) = channel();
+        std::thread::spawn(move || {
+            listen(errors, &heard);
+            drop(held_while_listening);
+        });
         let (version, facts) = (String::new(), vec![]);
-        let mut adapter = Adapter { engine: name, version, facts, child, input, lines, last_words, patience };
+        let mut adapter =
+            Adapter { engine: name, version, facts, child, input, lines, last_words, words_end, patience };
         match adapter.next(patience.hello)? {
             Answer::Hello { protocol: PROTOCOL, engine, version, facts } if engine == name => {
                 (adapter.version, adapter.facts) = (version, facts);
@@ -207,6 +216,10 @@ impl Adapter {
     }
 
     fn died(&mut self) -> AdapterError {
+        // standard error may end after standard output, and whoever closed the one may keep the other open for ever
+        if self.words_end.recv_timeout(LAST_MOMENT) == Err(RecvTimeoutError::Timeout) {
+            let _ = self.child.kill();
+        }
         let status = self.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
         let words = self.last_words.lock().unwrap_or_else(|e| e.into_inner()).join(" | ");
         self.failed(format!("the adapter ended with {status}{}{words}", if words.is_empty() { "" } else { ": " }))
@@ -250,37 +263,57 @@ mod tests {
 
     use super::*;
 
+    /// Far longer than an answer takes on a loaded machine.
+    const LONG: Duration = Duration::from_secs(60);
+    /// For an answer that never comes.
+    const SHORT: Duration = Duration::from_millis(300);
+    const ALL_COMES: Patience = Patience { hello: LONG, answer: LONG };
+
     /// What happens when the interpreter is this shell script.
-    fn with(script: &str) -> String {
+    fn with(script: &str, patience: Patience) -> String {
         let folder = tempfile::tempdir().expect("temporary folder");
         let python = folder.path().join("python");
         std::fs::write(&python, format!("#!/bin/sh\n{script}\n")).expect("script");
         std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).expect("mode");
-        let patience = Patience { hello: Duration::from_millis(1500), answer: Duration::from_millis(300) };
-        match Adapter::start(ExternalEngine::PyTorch, &python, patience) {
-            Err(error) => error.to_string(),
-            Ok(mut adapter) => match adapter.ask(&Ask::Prefill { tokens: &[1] }) {
+        loop {
+            let answer = match Adapter::start(ExternalEngine::PyTorch, &python, patience) {
                 Err(error) => error.to_string(),
-                Ok(answer) => format!("{answer:?}"),
-            },
+                Ok(mut adapter) => match adapter.ask(&Ask::Prefill { tokens: &[1] }) {
+                    Err(error) => error.to_string(),
+                    Ok(answer) => format!("{answer:?}"),
+                },
+            };
+            // a test beside this one may have forked while the script was being written, and holds it open until it execs
+            if !answer.contains("Text file busy") {
+                return answer;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    fn says(script: &str, patience: Patience, expected: &str) {
+        let answer = with(script, patience);
+        assert!(answer.contains(expected), "`{script}` gave `{answer}`, not `{expected}`");
     }
 
     const HELLO: &str = r#"echo '{"say":"hello","protocol":1,"engine":"pytorch","version":"2","facts":[]}'"#;
 
     #[test]
-    fn nonsense_silence_and_death_have_their_reasons() {
-        assert!(with("echo hello").contains("not an answer: hello"), "{}", with("echo hello"));
-        assert!(with("exec sleep 9").contains("no answer for 1.5 s"));
-        assert!(with("echo sad >&2; exit 3").contains("exit status: 3: sad"));
-        assert!(with(r#"echo '{"say":"refused","reason":"pip install torch"}'"#) == "pip install torch");
-        assert!(with("head -c 2000000 /dev/zero").contains("longer than"));
-        assert!(
-            with(r#"echo '{"say":"hello","protocol":9,"engine":"pytorch","version":"2","facts":[]}'"#)
-                .contains("first line")
-        );
-        assert!(with(&format!("{HELLO}; exec sleep 9")).contains("no answer for 0.3 s"));
-        assert!(with(&format!("{HELLO}; read x; echo '{{\"say\":\"timed\",\"ns\":5,\"calls\":1}}'")).contains("ns: 5"));
+    fn nonsense_and_death_have_their_reasons() {
+        says("echo hello", ALL_COMES, "not an answer: hello");
+        says("echo sad >&2; exit 3", ALL_COMES, "exit status: 3: sad");
+        says("exec 1>&-; echo late >&2; exit 3", ALL_COMES, "exit status: 3: late");
+        assert_eq!(with(r#"echo '{"say":"refused","reason":"pip install torch"}'"#, ALL_COMES), "pip install torch");
+        says("head -c 2000000 /dev/zero", ALL_COMES, "longer than");
+        let other = r#"echo '{"say":"hello","protocol":9,"engine":"pytorch","version":"2","facts":[]}'"#;
+        says(other, ALL_COMES, "first line");
+        says(&format!("{HELLO}; read x; echo '{{\"say\":\"timed\",\"ns\":5,\"calls\":1}}'"), ALL_COMES, "ns: 5");
+    }
+
+    #[test]
+    fn silence_has_its_reason() {
+        says("exec sleep 99", Patience { hello: SHORT, ..ALL_COMES }, "no answer for 0.3 s");
+        says(&format!("{HELLO}; exec sleep 99"), Patience { answer: SHORT, ..ALL_COMES }, "no answer for 0.3 s");
     }
 
     #[test]

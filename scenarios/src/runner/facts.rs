@@ -1,6 +1,7 @@
 //! Provenance: everything that a number depends on and no column says.
 
 use anyhow::{Result, bail};
+use engine::ModelSource;
 use results::observation::Fact;
 use results::run::Run;
 use results::summary::ModelCard;
@@ -49,8 +50,11 @@ fn of_models(scenario: &ResolvedScenario) -> Result<Vec<(String, String)>> {
     let parts = scenario.scenario.models();
     let mut facts = vec![];
     for (i, part) in parts.iter().enumerate() {
-        let Some(models) = open_models(scenario, Some(part))? else { continue };
         let of = if parts.len() > 1 { format!(" {}", part.tag()) } else { String::new() };
+        let Some(models) = open_models(scenario, Some(part))? else {
+            facts.extend(of_encoder_decoder(scenario, part, &of)?);
+            continue;
+        };
         if !part.transforms.is_empty() {
             facts.push((format!("model_transforms{of}"), library::json_of(&part.transforms)));
         }
@@ -63,6 +67,14 @@ fn of_models(scenario: &ResolvedScenario) -> Result<Vec<(String, String)>> {
             }
         }
     }
+    Ok(facts)
+}
+
+fn of_encoder_decoder(scenario: &ResolvedScenario, part: &ModelPart, of: &str) -> Result<Vec<(String, String)>> {
+    let Some(pair) = library::encoder_decoder(part, scenario.file.as_deref())? else { return Ok(vec![]) };
+    let mut facts = vec![(format!("model_source{of}"), pair.source.to_string())];
+    let embedded = library::checkpoints().iter().find(|m| pair.source == ModelSource::Embedded(m.name.into()));
+    facts.extend(embedded.map(|m| (format!("model_sha256{of} model.safetensors"), library::weights_sha256(m))));
     Ok(facts)
 }
 
@@ -122,6 +134,8 @@ pub fn model_cards(scenario: &ResolvedScenario) -> Vec<ModelCard> {
         if let Ok(Some(models)) = open_models(scenario, Some(&part)) {
             cards.push(library::model_card(&part, &models.target));
             draft = models.draft.as_ref().map(|d| library::model_card(&ModelPart::plain(&d.source.to_string()), d));
+        } else if let Ok(Some(pair)) = library::encoder_decoder(&part, scenario.file.as_deref()) {
+            cards.push(library::encoder_decoder_card(&pair));
         }
     }
     cards.extend(draft);

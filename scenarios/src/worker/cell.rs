@@ -176,9 +176,14 @@ pub fn same_forward(a: &Cell, b: &Cell) -> bool {
     same_model && (&a.attention, &a.weights, &a.kv, &a.device) == (&b.attention, &b.weights, &b.kv, &b.device)
 }
 
-/// Opens the checkpoints of a cell whose model is `part`, as they are before its transforms.
+/// Opens the checkpoints of a cell whose model is `part`, as they are before its transforms; none for an encoder-decoder
+/// that only identities read, which open it themselves. Every other workload refuses it here.
 pub fn open_models(resolved: &ResolvedScenario, part: Option<&ModelPart>) -> Result<Option<Models>> {
     let Some(part) = part else { return Ok(None) };
+    let is_run = resolved.scenario.workloads.iter().any(Workload::needs_model);
+    if !is_run && library::encoder_decoder(part, resolved.file.as_deref())?.is_some() {
+        return Ok(None);
+    }
     let open = |source: &str| -> Result<Checkpoint> {
         let source: ModelSource = library::model_source(source, resolved.file.as_deref())?;
         Ok(Checkpoint::open(&source, &library::models())?)

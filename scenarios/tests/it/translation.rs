@@ -91,3 +91,42 @@ fn flags_of_the_other_kind_of_model_are_refused() {
         assert!(said.contains(saying), "{words:?}: {said}");
     }
 }
+
+#[test]
+fn embedded_translators_translate_ids_and_have_no_text() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    for name in ["cipher-post-norm", "cipher-pre-norm"] {
+        let model = format!("embedded:{name}");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).join("held-out.json");
+        let held_out: Value = serde_json::from_str(&std::fs::read_to_string(file).expect("a file")).expect("JSON");
+        let (source, target) = (ids(&held_out["pairs"][0]["source"]), ids(&held_out["pairs"][0]["target"]));
+        let given = source.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        let words = ["generate", "--model", &model, "--encoder-tokens", &given, "--json"];
+        let found: Value = serde_json::from_str(&printed(place.path(), &words)).expect("JSON");
+        assert_eq!((ids(&found["ids"]), &found["text"]), (target, &Value::Null), "{name}");
+        let said = refused(place.path(), &["generate", "--model", &model, "--prompt", "x"], 2);
+        assert!(said.contains("give token ids"), "{said}");
+    }
+}
+
+#[test]
+fn identities_run_on_encoder_decoders_and_timed_workloads_refuse_them() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let run = ["run", "translation", "--set", "budget.threads=1", "--output", "out", "--quiet"];
+    assert!(printed(place.path(), &run).contains("transformer-translation: not-applicable-at-scale: 1.0"));
+    let csv = printed(place.path(), &["export", "out", "--csv", "-"]);
+    for metric in ["greedy_score", "beam_steps", "max_logit_difference", "batched_logit_difference"] {
+        assert!(csv.contains(metric), "{metric}");
+    }
+    let timed = "name = \"timed\"\nquestion = \"q\"\n[model]\nsource = \"embedded:cipher-pre-norm\"\n\
+                 [budget]\nmeasure_machine = false\n[[workload]]\nkind = \"decode\"\ntokens = 4\n";
+    std::fs::write(place.path().join("timed.toml"), timed).expect("writable");
+    let said = infermark_output(place.path(), &["run", "timed.toml", "--no-report"]);
+    assert!(said.contains("encoder-decoder"), "{said}");
+}
+
+/// Everything that a command line prints, however it ends.
+fn infermark_output(folder: &Path, words: &[&str]) -> String {
+    let output = crate::infermark(folder).args(words).output().expect("it runs");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}

@@ -182,7 +182,7 @@ fn balance(shared: &mut Shared, rank: usize, d: usize) {
 fn norm2(heads: &Heads<'_>) -> f64 {
     let part = heads.q.len() / heads.n;
     let of = |i: usize| [&heads.q[i * part..][..part], &heads.k[i * part..][..part]].map(|w| gram(w, heads.hidden));
-    (0..heads.n).map(|i| of(i)).map(|[q, k]| hadamard(&q, &k).iter().sum::<f64>()).sum()
+    (0..heads.n).map(of).map(|[q, k]| hadamard(&q, &k).iter().sum::<f64>()).sum()
 }
 
 /// ‖T − approximation‖ / ‖T‖, by ‖T‖² − 2⟨T, X⟩ + ‖X‖².

@@ -133,7 +133,8 @@ pub fn padding_waste(held: &Held) -> Result<Outcome> {
         clock.ns() as f64
     };
     let padded = vec![loads.iter().max().copied().unwrap_or(0); EXPERTS];
-    (run(&padded), run(&loads));
+    run(&padded);
+    run(&loads);
     let mut ratios: Vec<f64> = (0..PAIRS).map(|_| run(&padded) / run(&loads)).collect();
     ratios.sort_by(f64::total_cmp);
     let median = *ratios.get(PAIRS / 2).context("no pair was timed")?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use model::{Activations, SeqId, Session, Step, StepModel, TokenId};
 use results::trace::Event;
 
-use super::{SEQ, at, engine, largest_difference, prompts, session, value};
+use super::{SEQ, at, engine, largest_difference, prompts, session, translation, value};
 use crate::worker::{Held, Outcome, progress};
 
 /// Prompt lengths of [`forward_exact`]: one token, and lengths around the tiles of the kernels.
@@ -15,7 +15,12 @@ const TOKENS: usize = 96;
 const CHUNKS: [usize; 4] = [1, 5, 32, 95];
 
 /// `max_logit_difference` at each prompt length, and the largest logit for scale.
+///
+/// Of an encoder-decoder, x is the number of held-out pairs.
 pub fn forward_exact(held: &Held) -> Result<Outcome> {
+    if let Some(translator) = translation::Translator::of(held)? {
+        return translator.forward_exact();
+    }
     let engine = match engine(held) {
         Ok(engine) => engine,
         Err(refused) => return Ok(refused),
@@ -38,6 +43,9 @@ pub fn forward_exact(held: &Held) -> Result<Outcome> {
 
 /// `chunked_logit_difference` at each chunk length, and `batched_logit_difference` beside another sequence.
 pub fn cache_exact(held: &Held) -> Result<Outcome> {
+    if let Some(translator) = translation::Translator::of(held)? {
+        return translator.cache_exact();
+    }
     let engine = match engine(held) {
         Ok(engine) => engine,
         Err(refused) => return Ok(refused),
