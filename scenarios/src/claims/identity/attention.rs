@@ -1,7 +1,7 @@
 //! Attention alone on random q, k, v: exactness, grouping, and what the two FlashAttention loops count.
 
 use anyhow::Result;
-use attention::{AttentionSpec, FlashOrder, FlashSpec};
+use attention::{AttentionSpec, BlockedSpec, FlashOrder, FlashSpec};
 use model::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Span, Step, TokenId, Visibility};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
@@ -207,25 +207,42 @@ pub fn unnormalised(held: &Held) -> Result<Outcome> {
     Ok(events.into())
 }
 
-/// The FlashAttention-1 loop over `N` = 8192 rows of d = 64 with a fast memory of M words, B_c = M/4d keys per tile:
-/// `words` moved, and `words_over_closed_form`, 2·N·d + 3·N·d·N/B_c (keys and values once; queries in, output in and out
-/// again per key tile). x = M.
+/// Full attention of N = 8192 rows of d = 64 with a fast memory of M words, in tiles of M/4d: `words` moved by the
+/// FlashAttention-1 loop, `fa2_words` by the FlashAttention-2 loop and `blocked_words` by rows of a materialised score
+/// matrix, each `_over_closed_form`. x = M.
 pub fn io_model(_: &Held) -> Result<Outcome> {
     const N: usize = 8192;
     const DIM: usize = 64;
     let shape = HeadShape::new(1, 1, DIM);
     let mut step = part(SeqId(0), 0, N);
     step.positions = vec![N as u32 - 1; N];
+    let words = |spec: AttentionSpec| spec.counts(&shape, &step).words() as f64;
+    let flash = |query_tile, key_tile, order| {
+        words(AttentionSpec::Flash(FlashSpec { query_tile, key_tile, order, ..FlashSpec::default() }))
+    };
+    let (naive, nd, nn) = (words(AttentionSpec::Naive), (N * DIM) as f64, (N * N) as f64);
     let mut events = vec![];
-    for key_tile in [16, 32, 64, 128, 256] {
-        let spec = FlashSpec { query_tile: DIM, key_tile, order: FlashOrder::Fa1, ..FlashSpec::default() };
-        let counts = AttentionSpec::Flash(spec).counts(&shape, &step);
-        let (nd, memory) = ((N * DIM) as f64, at(4 * DIM * key_tile));
-        let closed_form = 2.0 * nd + 3.0 * nd * (N / key_tile) as f64;
-        events.push(value("words", memory, counts.words() as f64));
-        events.push(value("words_over_closed_form", memory, counts.words() as f64 / closed_form));
-        let naive = AttentionSpec::Naive.counts(&shape, &step);
-        events.push(value("naive_words_over_flash", memory, naive.words() as f64 / counts.words() as f64));
+    for tile in [16, 32, 64, 128, 256] {
+        let (memory, times) = (at(4 * DIM * tile), (N / tile) as f64);
+        // The other side of a tile is at most d, so that its scores take no more than M/4.
+        let other = tile.min(DIM);
+        let first = flash(other, tile, FlashOrder::Fa1);
+        for (name, found, closed_form) in [
+            // keys and values once; per key tile queries in, outputs in and out again
+            ("words", first, 2.0 * nd + 3.0 * nd * times),
+            // queries in and outputs out once; per query tile keys and values
+            ("fa2_words", flash(tile, other, FlashOrder::Fa2), 2.0 * nd + 2.0 * nd * times),
+            // the same, and each score written and read, before and after the softmax
+            ("blocked_words", words(blocked(tile)), 2.0 * nd + 2.0 * nd * times + 4.0 * nn),
+        ] {
+            events.push(value(name, memory, found));
+            events.push(value(&format!("{name}_over_closed_form"), memory, found / closed_form));
+        }
+        events.push(value("naive_words_over_flash", memory, naive / first));
     }
     Ok(events.into())
+}
+
+fn blocked(query_block: usize) -> AttentionSpec {
+    AttentionSpec::Blocked(BlockedSpec { query_block })
 }
