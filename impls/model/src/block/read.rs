@@ -46,7 +46,7 @@ pub(super) struct LatentVectors {
 }
 
 impl Architecture {
-    /// Names inside a layer of the norms it has, in the order of [`BlockNorms`].
+    /// Names inside a layer of the norms it has, in the order attention, MLP, attention output, MLP output.
     pub fn norm_names(&self) -> [Option<&'static str>; 4] {
         use crate::architecture::Residual;
         let shared = self.residual == Residual::Parallel { shared_norm: true };

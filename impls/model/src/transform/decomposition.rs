@@ -1,9 +1,9 @@
 //! What: the heads' score matrices as one sum of rank-one terms that all heads share: CANDECOMP/PARAFAC by alternating least squares.
 //! Source: Cordonnier, Loukas, Jaggi 2020, arXiv 2006.16362, §4.1; the method: Kolda and Bader 2009, figure 3.3.
-//! Shapes: T[i] = W_q^{i}ᵀ·W_k^i, `[D, D]` for each of h heads; A (queries) `[R, D]`, B (keys) `[R, D]`, C (mixing) `[h, R]`;
-//!   T[i][x][y] ≈ Σ_r A[r][x]·B[r][y]·C[i][r].
+//! Shapes: T\[i\] = W_q^{i}ᵀ·W_k^i, `[D, D]` for each of h heads; A (queries) `[R, D]`, B (keys) `[R, D]`, C (mixing) `[h, R]`;
+//!   T\[i\]\[x\]\[y\] ≈ Σ_r A\[r\]\[x\]·B\[r\]\[y\]·C\[i\]\[r\].
 //! Method: 1. R = h·d_k: A and B are the stacked projections and C block one-hot, which is exact. 2. else start from the R of these
-//!   terms with the largest |A[r]|·|B[r]|. 3. repeat: solve for A, for B, for C, each a linear least-squares problem with
+//!   terms with the largest |A\[r\]|·|B\[r\]|. 3. repeat: solve for A, for B, for C, each a linear least-squares problem with
 //!   the other two fixed, by Cholesky of the R × R normal matrix; stop when the error falls by less than 1e-6 of itself.
 //! Exactness: f64; the error never rises from one step to the next but for rounding; no randomness.
 //! Cost: per round O(h·R·d_k·D + R³); T is never formed, only its factors.
