@@ -6,6 +6,8 @@ mod beam;
 mod encoder_decoder;
 #[path = "parity/gguf.rs"]
 mod gguf;
+#[path = "parity/equalise.rs"]
+mod equalise;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
