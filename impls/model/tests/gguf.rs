@@ -124,6 +124,25 @@ fn rotary_divisors_survive() {
 }
 
 #[test]
+fn codes_stand_for_the_values() {
+    for (block, family) in [(Block::Q4_0, "llama"), (Block::Q8_0, "llama"), (Block::Q4_0, "mixtral")] {
+        let a = tiny(family);
+        let read = parse(written(&a, Types::all(block))).unwrap();
+        let mut compared = 0;
+        for (name, shape) in model::names::tensors(&a) {
+            let codes = read.tensors.codes(&name).unwrap();
+            assert_eq!(codes.is_some(), shape.len() == 2 && !name.ends_with("block_sparse_moe.gate.weight"), "{name}");
+            if let Some(codes) = codes {
+                assert!(codes.is_exact_in_f16());
+                assert_eq!(codes.dequantise(), read.tensors.get(&name).unwrap().data.to_f32(), "{name}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 10);
+    }
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let bytes = written(&tiny("llama"), Types::all(Block::Q8_0));
     for length in (0..3000.min(bytes.len())).chain((3000..bytes.len()).step_by(997)) {

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::block::Block;
+use cpu_kernels::GroupCodes;
+
+use super::block::{Block, half};
 use super::header::Place;
 use crate::checkpoint::tensors::floats;
-use crate::checkpoint::{Bytes, CheckpointError, Tensor, TensorData, Tensors};
+use crate::checkpoint::{Bytes, CheckpointError, StoredCodes, Tensor, TensorData, Tensors};
 
 /// What the converter did to a tensor, undone when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,5 +124,28 @@ impl Tensors for GgufTensors {
 
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Q4_0 and Q8_0 are scale·(code − zero) with a whole zero; the minimum of Q4_1 is no whole number of steps.
+    fn codes(&self, name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
+        let named = self.named(name)?;
+        let (bits, zero) = match named.place.block {
+            Block::Q4_0 => (4, 8.0),
+            Block::Q8_0 => (8, 128.0),
+            _ => return Ok(None),
+        };
+        let &[n, k] = named.shape().as_slice() else { return Ok(None) };
+        let (block, bytes) = (named.place.block, &self.bytes.as_slice()[named.bytes()]);
+        let (mut codes, mut scales) = (Vec::with_capacity(n * k), Vec::with_capacity(n * k / 32));
+        for row in 0..n {
+            let width = bytes.len() / n;
+            let at = named.layout.file_row(row, n) * width;
+            for block_bytes in bytes[at..at + width].chunks_exact(block.bytes()) {
+                scales.push(half(block_bytes));
+                block.codes(&block_bytes[2..], &mut codes);
+            }
+        }
+        let zeros = vec![zero; scales.len()];
+        Ok(Some(StoredCodes::Group(GroupCodes { n, k, bits, group: 32, codes, scales, zeros, order: None })))
     }
 }
