@@ -20,6 +20,7 @@ pub use calibration::CalibrationStats;
 pub use mixed::{MixedRule, MixedSpec, Projection};
 pub use output_error::output_error;
 pub use quantizer::gptq::GptqSpec;
+pub use quantizer::int8::Int8Spec;
 pub use quantizer::round_to_nearest::GroupSpec;
 pub use quantizer::{QuantizeError, Quantized, Quantizer};
 pub use source::WeightSource;
