@@ -1,13 +1,15 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use half::f16;
 use model::{Device, Int8Inputs, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8GridLinear, Int8Linear};
+use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8GridLinear, Int8Linear};
+use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
+use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
@@ -122,6 +124,11 @@ pub fn quantize(
         }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
+        WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
+        WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
+        WeightsSpec::Mxfp4 => &Mxfp4,
+        WeightsSpec::Nvfp4 => &Nvfp4,
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();
@@ -143,6 +150,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             }
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
     }
 }
 

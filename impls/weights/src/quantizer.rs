@@ -1,14 +1,18 @@
 //! How codes are chosen. A quantizer sees a matrix and, if it asks for them, statistics of the inputs; what it emits
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
+pub mod codebook;
+pub mod double_quantization;
 pub mod gptq;
 mod grid;
 pub mod int8;
 mod inverse_factor;
+mod levels;
+pub mod microscaling;
 pub mod round_to_nearest;
 pub mod smooth;
 
-use cpu_kernels::GroupCodes;
+use cpu_kernels::{CodebookCodes, GroupCodes};
 use ndarray::ArrayView2;
 
 use crate::CalibrationStats;
@@ -39,6 +43,8 @@ pub enum Quantized {
     },
     /// w = scale · (code − zero), constants per row and group of columns.
     Group(GroupCodes),
+    /// w = table\[code\] · scale, a scale per row and block of columns.
+    Codebook(CodebookCodes),
 }
 
 impl Quantized {
@@ -55,6 +61,7 @@ impl Quantized {
                 })
                 .collect(),
             Quantized::Group(codes) => dequantise_group(codes),
+            Quantized::Codebook(codes) => dequantise_codebook(codes),
         }
     }
 }
@@ -70,6 +77,15 @@ fn dequantise_group(codes: &GroupCodes) -> Vec<f32> {
         }
     }
     out
+}
+
+fn dequantise_codebook(codes: &CodebookCodes) -> Vec<f32> {
+    let blocks = codes.k.div_ceil(codes.block);
+    let weight = |(at, &code): (usize, &u8)| {
+        let (row, column) = (at / codes.k, at % codes.k);
+        codes.table[code as usize] * codes.scales.get(row * blocks + column / codes.block)
+    };
+    codes.codes.iter().enumerate().map(weight).collect()
 }
 
 /// Why no codes could be chosen.

@@ -45,7 +45,9 @@ fn sums_are_exact_on_every_level_and_thread_count() {
         for rows in [1, 3, 7, 100] {
             let x = values(4, rows * k, 3.0);
             let affine: Vec<Int8Grid> = (0..rows).map(|r| Int8Grid::affine(-0.5 - r as f32 / 50.0, 2.0)).collect();
-            for (grids, zeros) in [(&affine[..], &zeros[..]), (&affine[..1], &[]), (&[Int8Grid::symmetric(1.5)], &zeros)] {
+            for (grids, zeros) in
+                [(&affine[..], &zeros[..]), (&affine[..1], &[]), (&[Int8Grid::symmetric(1.5)], &zeros)]
+            {
                 let expected = expected(&x, k, grids, &w, &scales, zeros);
                 for isa in Isa::available() {
                     for threads in [1, 2] {
