@@ -127,6 +127,7 @@ fn source(matrix: &Matrix) -> WeightSource<'_> {
         MatrixValues::F32(values) => WeightSource::F32(values),
         MatrixValues::F16(values) => WeightSource::F16(values),
         MatrixValues::Bf16(values) => WeightSource::Bf16(values),
+        MatrixValues::Stored(parts) => WeightSource::Stored(parts),
     }
 }
 

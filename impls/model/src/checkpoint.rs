@@ -13,7 +13,7 @@ use half::{bf16, f16};
 
 pub use folder::{Folder, open_folder, open_weights};
 pub use random::RandomTensors;
-pub use stored::{BlockConstants, CodebookCodes, RowCodes, StoredCodes};
+pub use stored::{RowCodes, StoredCodes};
 pub use tensors::{Bytes, Dtype, RawTensor, RawTensors, SafeTensorsFile, SafeTensorsSet};
 
 use crate::architecture::ConfigError;

@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         Ok(Matrix { rows, cols, values })
     }
 
-    /// The codes of `sources`, where all of them are stored quantized and their rows can be taken apart.
+    /// The codes of `sources`, where all of them are stored quantized.
     fn codes(&self, sources: &[Source]) -> Result<Option<Vec<StoredCodes>>, CheckpointError> {
         let mut parts: Vec<StoredCodes> = vec![];
         for source in sources {
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
             if !codes.is_finite() {
                 return Err(CheckpointError::NotFinite { name });
             }
-            let Some(codes) = codes.rows(&source.rows) else { return Ok(None) };
+            let codes = codes.rows(&source.rows);
             let left = match parts.last_mut() {
                 Some(above) => above.stack(codes),
                 None => Some(codes),

@@ -83,7 +83,7 @@ impl QuantizedTensors {
                 layout.unpack(tensors, module).map(Unpacked::Codes)
             }
             Layout::BitsAndBytes => {
-                return bitsandbytes::unpack(tensors, module).map(|codes| codes.map(Unpacked::Codes));
+                return bitsandbytes::unpack(tensors, module);
             }
             _ => return Ok(None),
         }
@@ -95,7 +95,7 @@ impl QuantizedTensors {
 enum Unpacked {
     /// In a form that kernels read.
     Codes(StoredCodes),
-    /// Groups that no reordering of columns makes equally long: values `[n, k]` alone.
+    /// In none: groups of uneven length, blocks that cross rows. Values `[n, k]` alone.
     Values { n: usize, k: usize, values: Vec<f32> },
 }
 

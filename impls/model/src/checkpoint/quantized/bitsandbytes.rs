@@ -8,11 +8,12 @@
 //! Cost: one pass over the bytes, one byte per code.
 //! Not handled: int8 activations with outlier columns; they belong to how a checkpoint is run, not to what it stores.
 
+use cpu_kernels::{BlockScales, CodebookCodes, NestedScales};
 use serde::Deserialize;
 
 use super::fields::ConfigFields;
-use super::{floats, malformed};
-use crate::checkpoint::{BlockConstants, CheckpointError, CodebookCodes, Dtype, RawTensors, RowCodes, StoredCodes};
+use super::{Unpacked, floats, malformed};
+use crate::checkpoint::{CheckpointError, Dtype, RawTensors, RowCodes, StoredCodes};
 
 /// Refuses what would change the numbers; the tensors say the rest.
 pub(super) fn check(f: &ConfigFields) -> Result<(), CheckpointError> {
@@ -33,7 +34,7 @@ struct QuantState {
 }
 
 /// The matrix `{module}.weight`, where it is quantized.
-pub(super) fn unpack(tensors: &dyn RawTensors, module: &str) -> Result<Option<StoredCodes>, CheckpointError> {
+pub(super) fn unpack(tensors: &dyn RawTensors, module: &str) -> Result<Option<Unpacked>, CheckpointError> {
     let weight = format!("{module}.weight");
     for kind in ["nf4", "fp4"] {
         let state = format!("{weight}.quant_state.bitsandbytes__{kind}");
@@ -42,15 +43,10 @@ pub(super) fn unpack(tensors: &dyn RawTensors, module: &str) -> Result<Option<St
         }
     }
     let scales = format!("{module}.SCB");
-    if tensors.contains(&scales) { int8(tensors, &weight, &scales).map(Some) } else { Ok(None) }
+    if tensors.contains(&scales) { int8(tensors, &weight, &scales).map(Unpacked::Codes).map(Some) } else { Ok(None) }
 }
 
-fn four_bit(
-    tensors: &dyn RawTensors,
-    weight: &str,
-    state_name: &str,
-    kind: &str,
-) -> Result<StoredCodes, CheckpointError> {
+fn four_bit(tensors: &dyn RawTensors, weight: &str, state_name: &str, kind: &str) -> Result<Unpacked, CheckpointError> {
     let raw = tensors.raw(state_name)?;
     let state: QuantState = serde_json::from_slice(raw.bytes)
         .map_err(|e| malformed(raw, state_name, &format!("the JSON of a quant state ({e})")))?;
@@ -63,27 +59,38 @@ fn four_bit(
     // the bytes of the file bound every allocation
     let len = n.checked_mul(k).filter(|len| *len > 0 && packed.bytes.len() == len.div_ceil(2));
     let Some(len) = len else { return Err(malformed(packed, weight, &format!("half a byte for each of {n} x {k}"))) };
-    let codes = packed.bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(len).collect();
-    let codebook = floats(tensors, &format!("{weight}.quant_map"), &[16])?;
+    let codes: Vec<u8> = packed.bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(len).collect();
+    let mut table = [0.0; 16];
+    table.copy_from_slice(&floats(tensors, &format!("{weight}.quant_map"), &[16])?);
     let (absmax, blocks) = (format!("{weight}.absmax"), len.div_ceil(state.blocksize));
-    let constants = match state.nested_blocksize {
-        None => BlockConstants::Plain(floats(tensors, &absmax, &[blocks])?),
+    let scales = match state.nested_blocksize {
+        None => BlockScales::F32(floats(tensors, &absmax, &[blocks])?),
         Some(0) => return Err(refuse("a nested_blocksize above 0")),
         Some(nested_block) => {
             let stored = tensors.raw(&absmax)?;
             if stored.dtype != Dtype::U8 || stored.shape.iter().product::<usize>() != blocks {
                 return Err(malformed(stored, &absmax, &format!("U8 [{blocks}]")));
             }
-            BlockConstants::Double {
-                codes: stored.bytes.to_vec(),
-                map: floats(tensors, &format!("{weight}.nested_quant_map"), &[256])?,
-                nested: floats(tensors, &format!("{weight}.nested_absmax"), &[blocks.div_ceil(nested_block)])?,
-                nested_block,
-                offset: state.nested_offset.ok_or_else(|| refuse("a nested_offset beside nested_blocksize"))?,
+            let constants = floats(tensors, &format!("{weight}.nested_absmax"), &[blocks.div_ceil(nested_block)])?;
+            let mut map = Box::new([0.0; 256]);
+            map.copy_from_slice(&floats(tensors, &format!("{weight}.nested_quant_map"), &[256])?);
+            let offset = state.nested_offset.ok_or_else(|| refuse("a nested_offset beside nested_blocksize"))?;
+            let codes = stored.bytes.to_vec();
+            if nested_block == NestedScales::PER_CONSTANT {
+                BlockScales::Nested(NestedScales { codes, map, constants, offset })
+            } else {
+                let scale = |(i, &code): (usize, &u8)| map[code as usize] * constants[i / nested_block] + offset;
+                BlockScales::F32(codes.iter().enumerate().map(scale).collect())
             }
         }
     };
-    Ok(StoredCodes::Codebook(CodebookCodes { n, k, block: state.blocksize, codebook, codes, constants }))
+    let block = state.blocksize;
+    if k.is_multiple_of(block) && block.is_multiple_of(8) {
+        return Ok(Unpacked::Codes(StoredCodes::Codebook(CodebookCodes { n, k, block, table, codes, scales })));
+    }
+    // a block crosses rows
+    let value = |(i, &code): (usize, &u8)| table[code as usize] * scales.get(i / block);
+    Ok(Unpacked::Values { n, k, values: codes.iter().enumerate().map(value).collect() })
 }
 
 fn int8(tensors: &dyn RawTensors, weight: &str, scales: &str) -> Result<StoredCodes, CheckpointError> {
