@@ -1,13 +1,15 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use model::checkpoint::StoredCodes;
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8Linear, StackedLinear};
+use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, StackedLinear};
+use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
+use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
@@ -111,6 +113,11 @@ pub fn quantize(
         WeightsSpec::Int8 => &RowAbsmax,
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
+        WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
+        WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
+        WeightsSpec::Mxfp4 => &Mxfp4,
+        WeightsSpec::Nvfp4 => &Nvfp4,
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();
@@ -127,6 +134,7 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
         StoredCodes::Group(codes) if part.is_exact_in_f16() => {
             format_codes(device, Quantized::Group(codes.clone()), None)
         }
+        StoredCodes::Codebook(codes) => format_codes(device, Quantized::Codebook(codes.clone()), None),
         _ => Box::new(F32Linear::new(cpu.clone(), PackedF32::pack(&part.dequantise(), part.n(), part.k()))),
     };
     match weight {
@@ -147,6 +155,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
     }
 }
 

@@ -12,8 +12,8 @@ const QUANTIZED: &[(&str, &str)] = &[
     ("gptq-8bit-head", "group8"),
     ("gptq-gpt2", "group4"),
     ("awq-qwen2-skipped", "group4"),
-    ("nf4", ""),
-    ("nf4-double", ""),
+    ("nf4", "codebook"),
+    ("nf4-double", "codebook"),
     ("fp4-crossing", ""),
     ("int8", ""),
 ];

@@ -23,7 +23,7 @@ impl de::Visitor<'_> for LengthVisitor {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number of columns that share a scale, or \"row\" for one scale per row")
+        f.write_str("`group` to be a number of columns that share a scale, or \"row\" for one scale per row")
     }
 
     fn visit_i64<E: de::Error>(self, n: i64) -> Result<Option<usize>, E> {
