@@ -66,6 +66,7 @@ mod f32;
 mod group;
 mod int8;
 mod int8_grid;
+mod stacked;
 
 pub use bf16::Bf16Linear;
 pub use codebook::CodebookLinear;
@@ -74,3 +75,4 @@ pub use f32::F32Linear;
 pub use group::GroupLinear;
 pub use int8::Int8Linear;
 pub use int8_grid::Int8GridLinear;
+pub use stacked::StackedLinear;
