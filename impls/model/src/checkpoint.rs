@@ -2,6 +2,7 @@
 
 mod folder;
 pub mod gguf;
+pub mod quantized;
 mod random;
 mod stored;
 mod tensors;
@@ -13,8 +14,8 @@ use half::{bf16, f16};
 
 pub use folder::{Folder, open_folder, open_weights};
 pub use random::RandomTensors;
-pub use stored::{BlockConstants, CodebookCodes, RowCodes, StoredCodes};
-pub use tensors::{Bytes, SafeTensorsFile, SafeTensorsSet};
+pub use stored::{RowCodes, StoredCodes};
+pub use tensors::{Bytes, Dtype, RawTensor, RawTensors, SafeTensorsFile, SafeTensorsSet};
 
 use crate::architecture::ConfigError;
 
