@@ -4,10 +4,10 @@
 mod beam;
 #[path = "parity/encoder_decoder.rs"]
 mod encoder_decoder;
-#[path = "parity/gguf.rs"]
-mod gguf;
 #[path = "parity/equalise.rs"]
 mod equalise;
+#[path = "parity/gguf.rs"]
+mod gguf;
 #[path = "parity/stored.rs"]
 mod stored;
 

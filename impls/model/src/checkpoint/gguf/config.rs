@@ -80,34 +80,36 @@ pub(super) fn architecture(header: &Header, bytes: &Bytes, kind: &str) -> Result
     Ok(a)
 }
 
-struct Sizes {
-    layers: usize,
-    hidden: u64,
-    ffn: u64,
-    heads: u64,
-    kv_heads: u64,
-    head_dim: u64,
+/// Sizes that every family has.
+pub(super) struct Sizes {
+    pub(super) layers: usize,
+    pub(super) hidden: u64,
+    pub(super) ffn: u64,
+    pub(super) heads: u64,
+    pub(super) kv_heads: u64,
+    pub(super) head_dim: u64,
     vocab: usize,
     context: u64,
     tied: bool,
 }
 
-struct Reader<'a> {
-    header: &'a Header,
-    bytes: &'a Bytes,
-    kind: &'a str,
+/// The header of a file that holds a model of `kind`.
+pub(super) struct Reader<'a> {
+    pub(super) header: &'a Header,
+    pub(super) bytes: &'a Bytes,
+    pub(super) kind: &'a str,
 }
 
 impl Reader<'_> {
-    fn key(&self, name: &str) -> String {
+    pub(super) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.kind)
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, CheckpointError> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, CheckpointError> {
         self.header.metadata.number(&self.key(name))
     }
 
-    fn whole(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
+    pub(super) fn whole(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
         self.header.metadata.whole(&self.key(name))
     }
 
@@ -121,7 +123,7 @@ impl Reader<'_> {
         self.header.metadata.per_layer(self.bytes, &self.key(name), layers)
     }
 
-    fn has(&self, tensor: &str) -> bool {
+    pub(super) fn has(&self, tensor: &str) -> bool {
         self.header.tensor(tensor).is_some()
     }
 
@@ -195,6 +197,12 @@ impl Reader<'_> {
             set("layer_norm_epsilon", self.epsilon("layer_norm_epsilon")?);
             return Ok("gpt2");
         }
+        self.common(s, &mut set)?;
+        self.particular(s, &mut set)
+    }
+
+    /// What most families write under the same names.
+    fn common(&self, s: &Sizes, set: &mut dyn FnMut(&str, Value)) -> Result<(), CheckpointError> {
         set("hidden_size", json!(s.hidden));
         set("intermediate_size", json!(s.ffn));
         set("num_hidden_layers", json!(s.layers));
@@ -208,7 +216,6 @@ impl Reader<'_> {
             set(if self.kind == "llama" { "num_local_experts" } else { "num_experts" }, json!(n));
             set("num_experts_per_tok", json!(used));
         }
-        let biased = |part: &str| self.has(&format!("blk.0.{part}.bias"));
         let (rms, layer) = ("layer_norm_rms_epsilon", "layer_norm_epsilon");
         let (eps_field, eps_key) = match self.kind {
             "stablelm" | "gptneox" | "phi2" | "command-r" => ("layer_norm_eps", layer),
@@ -217,199 +224,12 @@ impl Reader<'_> {
             _ => ("rms_norm_eps", rms),
         };
         set(eps_field, self.epsilon(eps_key)?);
-        let window = self.whole("attention.sliding_window")?.filter(|w| *w > 0);
-        Ok(match self.kind {
-            "llama" if experts.is_some() => {
-                set("sliding_window", json!(window));
-                "mixtral"
-            }
-            "llama" if window.is_some() => {
-                set("sliding_window", json!(window));
-                "mistral"
-            }
-            // q, k and v biased and the output not: what Qwen2 writes
-            "llama" if biased("attn_q") && !biased("attn_output") => "qwen2",
-            "llama" => {
-                set("attention_bias", json!(biased("attn_q")));
-                set("mlp_bias", json!(biased("ffn_down")));
-                "llama"
-            }
-            "granite" => {
-                set("attention_bias", json!(biased("attn_q")));
-                self.granite(&mut set)?;
-                "granite"
-            }
-            "qwen2" => "qwen2",
-            "qwen3" => "qwen3",
-            "qwen2moe" | "qwen3moe" => self.qwen_moe(&mut set)?,
-            "gemma" => "gemma",
-            "gemma2" => self.gemma2(s, window, &mut set)?,
-            "phi2" => "phi",
-            "phi3" => {
-                set("sliding_window", json!(window));
-                "phi3"
-            }
-            "gptneox" => {
-                let parallel = self.header.metadata.flag(&self.key("use_parallel_residual"))?.unwrap_or(true);
-                set("use_parallel_residual", json!(parallel));
-                "gpt_neox"
-            }
-            "falcon" => {
-                set("num_kv_heads", json!(s.kv_heads));
-                set("multi_query", json!(s.kv_heads == 1));
-                set("new_decoder_architecture", json!(self.has("blk.0.attn_norm_2.weight")));
-                set("ffn_hidden_size", json!(s.ffn));
-                set("bias", json!(biased("attn_output")));
-                "falcon"
-            }
-            "starcoder2" => {
-                set("use_bias", json!(biased("attn_q")));
-                set("sliding_window", json!(window));
-                "starcoder2"
-            }
-            "stablelm" => {
-                let parallel = self.header.metadata.flag(&self.key("use_parallel_residual"))?.unwrap_or(false);
-                set("use_parallel_residual", json!(parallel));
-                set("use_qkv_bias", json!(biased("attn_q")));
-                set("qk_layernorm", json!(self.has("blk.0.attn_q_norm.weight")));
-                "stablelm"
-            }
-            "olmo2" => "olmo2",
-            _ => {
-                set("logit_scale", json!(self.number("logit_scale")?));
-                set("use_qk_norm", json!(self.has("blk.0.attn_q_norm.weight")));
-                "cohere"
-            }
-        })
+        Ok(())
     }
 
     fn epsilon(&self, name: &str) -> Result<Value, CheckpointError> {
         let key = format!("attention.{name}");
         let eps = self.number(&key)?.filter(|eps| *eps > 0.0);
         eps.map(|eps| json!(eps)).ok_or_else(|| self.header.metadata.wrong(&self.key(&key), "a positive number"))
-    }
-
-    fn granite(&self, set: &mut dyn FnMut(&str, Value)) -> Result<(), CheckpointError> {
-        let fields = [
-            ("attention_multiplier", "attention.scale"),
-            ("embedding_multiplier", "embedding_scale"),
-            ("residual_multiplier", "residual_scale"),
-            ("logits_scaling", "logit_scale"),
-        ];
-        for (field, key) in fields {
-            set(field, json!(self.number(key)?.filter(|scale| *scale != 0.0)));
-        }
-        Ok(())
-    }
-
-    fn qwen_moe(&self, set: &mut dyn FnMut(&str, Value)) -> Result<&'static str, CheckpointError> {
-        set("moe_intermediate_size", json!(self.whole("expert_feed_forward_length")?));
-        set("decoder_sparse_step", json!(1));
-        if self.kind == "qwen3moe" {
-            set("norm_topk_prob", json!(true));
-            return Ok("qwen3_moe");
-        }
-        set("shared_expert_intermediate_size", json!(self.whole("expert_shared_feed_forward_length")?));
-        set("norm_topk_prob", json!(false));
-        Ok("qwen2_moe")
-    }
-
-    /// The format has no key for `query_pre_attn_scalar`: it is the head width, but for the model of 46 layers.
-    fn gemma2(
-        &self,
-        s: &Sizes,
-        window: Option<u64>,
-        set: &mut dyn FnMut(&str, Value),
-    ) -> Result<&'static str, CheckpointError> {
-        set("query_pre_attn_scalar", json!(if s.layers == 46 { s.hidden / s.heads } else { s.head_dim }));
-        for field in ["attn_logit_softcapping", "final_logit_softcapping"] {
-            if let Some(cap) = self.number(field)? {
-                set(field, json!(cap));
-            }
-        }
-        if let Some(window) = window {
-            set("sliding_window", json!(window));
-        }
-        Ok("gemma2")
-    }
-
-    /// The rotary part: base, share of a head, rescaling.
-    fn rope(&self, s: &Sizes) -> Result<Value, CheckpointError> {
-        let dim = self.whole("rope.dimension_count")?.unwrap_or(s.head_dim);
-        let mut rope = json!({ "rope_theta": self.number("rope.freq_base")?.unwrap_or(10000.0) });
-        if dim != s.head_dim || matches!(self.kind, "stablelm" | "gptneox" | "phi2") {
-            rope["partial_rotary_factor"] = json!(dim as f64 / s.head_dim as f64);
-        }
-        let original = self.whole("rope.scaling.original_context_length")?;
-        let magnitude = self.number("rope.scaling.attn_factor")?;
-        if let Some(factors) = self.divisors("rope_freqs.weight", dim)? {
-            // one divisor per pair whatever the length, as Llama 3 rescales
-            rope["rope_type"] = json!("longrope");
-            rope["short_factor"] = json!(factors);
-            rope["long_factor"] = json!(factors);
-            rope["attention_factor"] = json!(1.0);
-            return Ok(rope);
-        }
-        let (short, long) =
-            (self.divisors("rope_factors_short.weight", dim)?, self.divisors("rope_factors_long.weight", dim)?);
-        if let (Some(short), Some(long)) = (short, long) {
-            rope["rope_type"] = json!("longrope");
-            rope["short_factor"] = json!(short);
-            rope["long_factor"] = json!(long);
-            rope["original_max_position_embeddings"] = json!(original);
-            rope["attention_factor"] = json!(magnitude);
-            return Ok(rope);
-        }
-        let key = "rope.scaling.type";
-        let factor = self.number("rope.scaling.factor")?.filter(|factor| *factor != 0.0);
-        match (self.header.metadata.text(&self.key(key))?, factor) {
-            (None | Some("none") | Some("longrope"), _) | (Some("linear"), None | Some(1.0)) => {}
-            (Some("linear"), Some(factor)) => {
-                rope["rope_type"] = json!("linear");
-                rope["factor"] = json!(factor);
-            }
-            (Some("yarn"), Some(factor)) => {
-                rope["rope_type"] = json!("yarn");
-                rope["factor"] = json!(factor);
-                rope["original_max_position_embeddings"] = json!(original);
-                for (field, key) in [("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")] {
-                    rope[field] = json!(self.number(&format!("rope.scaling.{key}"))?);
-                }
-                if self.number("rope.scaling.yarn_log_multiplier")?.is_some_and(|m| m != 0.0) {
-                    let key = self.key("rope.scaling.yarn_log_multiplier");
-                    return Err(self.header.metadata.wrong(&key, "absent (it is not supported)"));
-                }
-                if let Some(magnitude) = magnitude {
-                    rope["attention_factor"] = json!(magnitude * (0.1 * factor.ln() + 1.0));
-                }
-            }
-            _ => {
-                return Err(self
-                    .header
-                    .metadata
-                    .wrong(&self.key(key), "none, linear or yarn with a factor, or longrope"));
-            }
-        }
-        Ok(rope)
-    }
-
-    /// A tensor of one divisor per rotary pair.
-    fn divisors(&self, name: &str, dim: u64) -> Result<Option<Vec<f64>>, CheckpointError> {
-        let Some(place) = self.header.tensor(name) else { return Ok(None) };
-        let file = self.header.metadata.file();
-        let values = place.bytes / place.block.bytes() * place.block.values();
-        if values as u64 != dim / 2 {
-            return Err(CheckpointError::Malformed {
-                file: file.into(),
-                problem: format!("tensor `{name}` holds {values} values; expected {}, one per rotary pair", dim / 2),
-                advice: "convert the model to GGUF again",
-            });
-        }
-        let mut divisors = vec![0.0; values];
-        place.block.decode(&self.bytes.as_slice()[place.start..place.start + place.bytes], &mut divisors);
-        match divisors.iter().all(|d| d.is_finite() && *d > 0.0) {
-            true => Ok(Some(divisors.iter().map(|d| f64::from(*d)).collect())),
-            false => Err(CheckpointError::NotFinite { name: name.into() }),
-        }
     }
 }
