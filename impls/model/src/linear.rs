@@ -1,6 +1,6 @@
 //! The seam of the weights axis: a matrix product with stored weights.
 
-use crate::Activations;
+use crate::{Activations, Device};
 
 /// A weight **format**: y = x·Wᵀ, W `[out_features, in_features]`, no bias.
 ///
@@ -21,6 +21,17 @@ pub trait Linear: Send + Sync {
     /// Whether the product itself runs on int8 (activations quantised too); decides which roof applies.
     fn is_int8(&self) -> bool {
         false
+    }
+    /// `x [rows, in_features]` as the product reads it, where the format rounds its inputs; `None` where it reads x itself.
+    fn rounded_inputs(&self, x: &Activations) -> Option<Activations> {
+        let _ = x;
+        None
+    }
+    /// The same codes on another device: the oracle of formats that round their inputs. `None` where
+    /// [`Linear::dequantised`] says all there is to know.
+    fn on(&self, device: &Device) -> Option<Box<dyn Linear>> {
+        let _ = device;
+        None
     }
     /// Kernel that runs, e.g. `f16_panel16_avx2`.
     fn kernel_name(&self) -> String;

@@ -20,7 +20,7 @@ impl<W> Coat<W> {
 
 /// The packed kernels agree in the names of their methods and share no trait: `cpu-kernels` knows no `Linear`.
 macro_rules! coat {
-    ($packed:ty, int8: $int8:expr) => {
+    ($packed:ty, int8: $int8:expr $(, $($more:item)*)?) => {
         impl model::Linear for crate::format::Coat<$packed> {
             fn in_features(&self) -> usize {
                 self.weight.k()
@@ -47,6 +47,13 @@ macro_rules! coat {
                 $int8
             }
 
+            fn on(&self, device: &model::Device) -> Option<Box<dyn model::Linear>> {
+                // what reads its inputs as they are is told by its dequantised weights
+                $int8.then(|| Box::new(Self { cpu: device.cpu().clone(), weight: self.weight.clone() }) as Box<dyn model::Linear>)
+            }
+
+            $($($more)*)?
+
             fn kernel_name(&self) -> String {
                 self.weight.kernel_name(&self.cpu).to_string()
             }
@@ -58,10 +65,12 @@ mod bf16;
 mod f16;
 mod f32;
 mod group;
+mod group_int8;
 mod int8;
 
 pub use bf16::Bf16Linear;
 pub use f16::F16Linear;
 pub use f32::F32Linear;
 pub use group::GroupLinear;
+pub use group_int8::GroupInt8Linear;
 pub use int8::Int8Linear;

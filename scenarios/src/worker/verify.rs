@@ -187,9 +187,11 @@ fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
     let trunk = Trunk::new(a.clone(), device.clone(), AttentionSpec::Naive.build(&device)?);
     let plain = |linear: &dyn Linear| -> Result<Box<dyn Linear>> {
         let (rows, cols) = (linear.out_features(), linear.in_features());
-        // int8 rounds its activations too: its oracle is the scalar int8 kernel on the same (exactly requantised) codes
-        let spec = if linear.is_int8() { WeightsSpec::Int8 } else { WeightsSpec::F32 };
-        Ok(build_linear(&spec, &device, WeightSource::F32(&linear.dequantised()), rows, cols, None)?)
+        // a format that rounds its activations too: its oracle is its own scalar kernel on the same codes
+        if let Some(same_codes) = linear.on(&device) {
+            return Ok(same_codes);
+        }
+        Ok(build_linear(&WeightsSpec::F32, &device, WeightSource::F32(&linear.dequantised()), rows, cols, None)?)
     };
     let mut blocks = vec![];
     for (layer, block) in engine.target.blocks.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Kernels against independent f64 oracles, and the invariances that higher layers rely on.
 
 mod attention;
+mod codebook;
 mod group_int8;
 mod ladder;
 mod linear;
