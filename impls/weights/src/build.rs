@@ -141,7 +141,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
 
 fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {
     if let WeightSource::F16(values) = weight {
-        return Ok(PackedF16::pack_f16(values, n, k));
+        return Ok(PackedF16::pack_exact(values, n, k));
     }
     let values = weight.to_f32();
     // 65520 is the first value that rounds to infinity
@@ -153,7 +153,7 @@ fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, W
 
 fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {
     match weight {
-        WeightSource::Bf16(values) => PackedBf16::pack_bf16(values, n, k),
+        WeightSource::Bf16(values) => PackedBf16::pack_exact(values, n, k),
         _ => PackedBf16::pack(&weight.to_f32(), n, k),
     }
 }

@@ -112,10 +112,8 @@ unsafe fn scalar(rows: usize, panels: usize, d: Dot) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{BLOCK, Dot, LANES};
+    use crate::linear::tile::{AHEAD, further};
     use std::arch::x86_64::*;
-
-    /// Bytes of codes to ask for ahead of use where one panel is streamed: about bandwidth × memory latency.
-    const AHEAD: usize = 4096;
 
     macro_rules! pick {
         ($kernel:ident, $d:ident, $rows:ident, $panels:ident, $(($m:literal, $p:literal))*) => {
@@ -253,9 +251,9 @@ mod x86 {
                 for p in 0..P {
                     // SAFETY: as above.
                     w[p] = unsafe { _mm512_loadu_si512(words.add(p * d.panel_words + word * LANES).cast()) };
-                    if P == 1 {
-                        _mm_prefetch::<_MM_HINT_T0>(words.wrapping_add(word * LANES).cast::<i8>().wrapping_add(AHEAD));
-                    }
+                    let here = words.wrapping_add(p * d.panel_words + word * LANES).cast();
+                    let at = (block * BITS + word) * LANES * size_of::<u32>();
+                    _mm_prefetch::<_MM_HINT_T0>(further(here, at, d.panel_words * size_of::<u32>(), P).cast());
                 }
                 for step in 0..8 / BITS {
                     let codes = if BITS == 8 { w } else { w.map(|w| _mm512_and_si512(w, mask)) };

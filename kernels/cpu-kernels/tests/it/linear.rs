@@ -238,7 +238,7 @@ fn sixteen_bit_packing_rounds_to_nearest_even() {
     let want: Vec<f32> = w.iter().map(|&v| half::f16::from_f32(v).to_f32()).collect();
     assert_eq!(unpacked, want);
     let direct: Vec<half::bf16> = w.iter().map(|&v| half::bf16::from_f32(v)).collect();
-    assert_eq!(PackedBf16::pack_bf16(&direct, 1, 5).unpack(), PackedBf16::pack(&w, 1, 5).unpack());
+    assert_eq!(PackedBf16::pack_exact(&direct, 1, 5).unpack(), PackedBf16::pack(&w, 1, 5).unpack());
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn every_half_pattern_is_widened_exactly_on_every_level() {
     // The identity matrix picks out each stored weight: y = 1 · w.
     for start in (0..=u16::MAX as u32).step_by(4096) {
         let patterns: Vec<half::f16> = (start..start + 4096).map(|b| half::f16::from_bits(b as u16)).collect();
-        let packed = PackedF16::pack_f16(&patterns, 4096, 1);
+        let packed = PackedF16::pack_exact(&patterns, 4096, 1);
         for cpu in cpus(&[1]) {
             let mut y = vec![0.0; 4096];
             packed.forward(&cpu, &[1.0], 1, &mut y);
