@@ -8,14 +8,19 @@
 //! Not handled: 3 bits, activation scales chosen beforehand.
 
 use cpu_kernels::PackedGroupInt8;
-use model::Activations;
+use model::{Activations, Device, Linear};
 
 /// The format.
 pub type GroupInt8Linear = super::Coat<PackedGroupInt8>;
 
 coat!(
-    PackedGroupInt8,
-    int8: true,
+    PackedGroupInt8;
+    fn is_int8(&self) -> bool {
+        true
+    }
+    fn on(&self, device: &Device) -> Option<Box<dyn Linear>> {
+        Some(self.boxed_on(device))
+    }
     fn rounded_inputs(&self, x: &Activations) -> Option<Activations> {
         let seen = self.weight.coded_inputs(&self.cpu, x.as_slice(), x.rows());
         Some(Activations::from_vec(x.rows(), x.cols(), seen))

@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | [`PackedF32`] | 32 | f32 | f32 | panels of 16 outputs, one FMA chain over k per output |
 //! | [`PackedF16`], [`PackedBf16`] | 16 | f32 | f32 | the same, widened in registers |
-//! | [`PackedInt8`] | 8 | int8, per row | i32 | exact integer dot, scaled once |
+//! | [`PackedInt8`] | 8 | int8, per row or on given grids | i32 | exact integer dot, scaled once |
 //! | [`PackedGroup`] | 2, 3, 4, 8 + scales | f32 | f32 | decoded in registers, one FMA chain over k |
 //! | [`PackedGroupInt8`] | 2, 4, 8 + scales | int8, per row and 32 columns | i32, then f32 | exact integer dots per block |
 //! | [`PackedCodebook`] | 4 + scales | f32 | f32 | 16 values looked up in registers, one FMA chain over k |
@@ -24,6 +24,7 @@ mod group_store;
 mod half_floats;
 mod int8;
 pub(crate) mod int8_dot;
+mod int8_grid;
 mod panels;
 pub(crate) mod rungs;
 pub(crate) mod tile;
@@ -35,3 +36,4 @@ pub use group_int8::PackedGroupInt8;
 pub use group_store::GroupCodes;
 pub use half_floats::{PackedBf16, PackedF16, PackedHalf};
 pub use int8::PackedInt8;
+pub use int8_grid::{Int8Grid, finite_range};
