@@ -72,6 +72,11 @@ pub trait Linear: Send + Sync {
         let _ = device;
         None
     }
+    /// `x [rows, in_features]` as the product reads it, where it rounds in a way that [`Linear::int8_inputs`] cannot say.
+    fn rounded_inputs(&self, x: &Activations) -> Option<Activations> {
+        let _ = x;
+        None
+    }
     /// Kernel that runs, e.g. `f16_panel16_avx2`.
     fn kernel_name(&self) -> String;
 }
