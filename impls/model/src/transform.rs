@@ -7,12 +7,14 @@ mod collaborate;
 pub mod decomposition;
 mod kv_heads;
 mod rewritten;
+mod rotate;
 
 use serde::{Deserialize, Serialize};
 
 pub use collaborate::{Collaborate, SharedLayer};
 pub use kv_heads::{KvHeads, KvMethod};
 pub use rewritten::{NewTensors, Rewritten};
+pub use rotate::{Rotate, RotationKind};
 
 use crate::Architecture;
 use crate::checkpoint::{CheckpointError, Tensors};
@@ -43,6 +45,9 @@ pub struct Transforms {
     /// Queries and keys that all heads share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collaborate: Option<Collaborate>,
+    /// Rotated coordinates; last, so that it spreads what the others made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<Rotate>,
 }
 
 impl Transforms {
@@ -54,6 +59,7 @@ impl Transforms {
     /// Short names joined by commas, e.g. `kv2-mean`; empty when there is nothing to do.
     pub fn tag(&self) -> String {
         let tags = self.kv_heads.iter().map(KvHeads::tag).chain(self.collaborate.iter().map(Collaborate::tag));
+        let tags = tags.chain(self.rotate.iter().map(Rotate::tag));
         tags.collect::<Vec<_>>().join(",")
     }
 
@@ -65,6 +71,9 @@ impl Transforms {
         }
         if let Some(collaborate) = &self.collaborate {
             a = collaborate.architecture(&a)?;
+        }
+        if let Some(rotate) = &self.rotate {
+            a = rotate.architecture(&a)?;
         }
         Ok(a)
     }
@@ -82,6 +91,10 @@ impl Transforms {
         if let Some(collaborate) = &self.collaborate {
             let changed = collaborate.tensors(&a, &*tensors)?;
             (a, tensors) = (collaborate.architecture(&a)?, Box::new(Rewritten::new(tensors, changed)));
+        }
+        if let Some(rotate) = &self.rotate {
+            let changed = rotate.tensors(&a, &*tensors)?;
+            (a, tensors) = (rotate.architecture(&a)?, Box::new(Rewritten::new(tensors, changed)));
         }
         Ok((a, tensors))
     }

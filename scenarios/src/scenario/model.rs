@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use model::transform::{Collaborate, KvHeads, Transforms};
+use model::transform::{Collaborate, KvHeads, Rotate, Transforms};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,7 @@ struct Spelled {
     source: String,
     kv_heads: Option<KvHeads>,
     collaborate: Option<Collaborate>,
+    rotate: Option<Rotate>,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -69,7 +70,7 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads, collaborate } = Spelled::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate } })
+        let Spelled { source, kv_heads, collaborate, rotate } = Spelled::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, rotate } })
     }
 }
