@@ -10,6 +10,7 @@ mod experts;
 mod invariance;
 mod latent;
 mod quantization;
+mod rotation;
 mod sampling;
 mod speculation;
 mod transformer;
@@ -124,6 +125,16 @@ const REGISTRY: &[Identity] = &[
         name: "gptq-layer-error",
         about: "layer error of GPTQ over round-to-nearest, each linear layer of the model on its calibration text",
         measure: quantization::layer_error,
+    },
+    Identity {
+        name: "quarot-equivalent",
+        about: "logits of the model rotated, by Hadamard and by random orthogonal matrices, against those of the model as it is",
+        measure: rotation::equivalent,
+    },
+    Identity {
+        name: "quarot-kurtosis",
+        about: "kurtosis and peaks of activations before and after a Hadamard rotation, by place",
+        measure: rotation::kurtosis,
     },
     Identity {
         name: "spec-lossless-greedy",
