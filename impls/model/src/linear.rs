@@ -1,6 +1,6 @@
 //! The seam of the weights axis: a matrix product with stored weights.
 
-use crate::Activations;
+use crate::{Activations, InputRounding};
 
 /// A weight **format**: y = x·Wᵀ, W `[out_features, in_features]`, no bias.
 ///
@@ -21,6 +21,10 @@ pub trait Linear: Send + Sync {
     /// Whether the product itself runs on int8 (activations quantised too); decides which roof applies.
     fn is_int8(&self) -> bool {
         false
+    }
+    /// How inputs are rounded before an f32 product, where they are; int8 products say [`Linear::is_int8`] instead.
+    fn input_rounding(&self) -> Option<InputRounding> {
+        None
     }
     /// Kernel that runs, e.g. `f16_panel16_avx2`.
     fn kernel_name(&self) -> String;

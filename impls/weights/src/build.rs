@@ -4,7 +4,7 @@ use cpu_kernels::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8Linear};
+use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput};
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
 use crate::quantizer::round_to_nearest::RoundToNearest;
@@ -120,12 +120,15 @@ pub fn quantize(
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    debug_assert!(activation_bits.is_none(), "refused by GroupSpec::validate");
-    match codes {
+    let linear: Box<dyn Linear> = match codes {
         Quantized::Int8 { codes, scales, n, k } => {
             Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+    };
+    match activation_bits {
+        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
+        _ => linear,
     }
 }
 

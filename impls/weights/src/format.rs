@@ -59,9 +59,11 @@ mod f16;
 mod f32;
 mod group;
 mod int8;
+mod rounded_input;
 
 pub use bf16::Bf16Linear;
 pub use f16::F16Linear;
 pub use f32::F32Linear;
 pub use group::GroupLinear;
 pub use int8::Int8Linear;
+pub use rounded_input::RoundedInput;

@@ -12,6 +12,7 @@ use kv_cache::KvSpec;
 use model::block::{Block, Trunk, read_layer};
 use model::{Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
 use results::trace::Event;
+use weights::format::RoundedInput;
 use weights::{WeightSource, WeightsSpec, build_linear};
 
 use super::cell::{Held, Models};
@@ -24,9 +25,14 @@ const SAMPLE: usize = 256;
 const REFERENCE_PARAMETERS: u64 = 40_000_000;
 /// Tokens it is run on.
 const REFERENCE_TOKENS: usize = 24;
-/// int8 activations round: a last-bit difference before rounding can move one code. Such steps are independent from layer
-/// to layer and add in quadrature, so the whole model may differ by this times √layers; each product alone must be exact.
+/// Activations that are rounded: a last-bit difference before rounding can move one code. Such steps are independent from layer
+/// to layer and add in quadrature, so the whole model may differ by this times √layers for codes of 8 bits, and by more as the
+/// steps are larger; each product alone must be exact (int8) or as close as f32 sums are (f32 sums of rounded inputs).
 const INT8_LOOSENESS: f64 = 25.0;
+/// Codes of 8 bits on each side of 0.
+const INT8_LEVELS: f64 = 127.0;
+/// Products of rounded inputs, relative to the largest.
+const PRODUCT_TOLERANCE: f64 = 1e-4;
 
 const SEQ: SeqId = SeqId(0);
 
@@ -114,11 +120,18 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     let expected = oracle.forward(&step)?;
     let worst = max_difference(logits.as_slice(), expected.as_slice());
     let is_int8 = engine.target.linears().any(|l| l.is_int8());
-    let loose = if is_int8 { INT8_LOOSENESS * (engine.target.blocks.len() as f64).sqrt() } else { 1.0 };
+    let coarsest = engine.target.linears().filter_map(levels).fold(f64::INFINITY, f64::min);
+    let loose = INT8_LOOSENESS * INT8_LEVELS / coarsest * (engine.target.blocks.len() as f64).sqrt();
+    let loose = if coarsest.is_finite() { loose } else { 1.0 };
     let limit = held.scenario().expect.logit_tolerance * loose * magnitude(expected.as_slice());
     let mut events = vec![check("logits_vs_scalar_oracle", worst, limit)];
     if is_int8 {
-        events.push(check("int8_products_vs_scalar", int8_difference(engine, &oracle.transformer), 0.0));
+        let worst = product_difference(engine, &oracle.transformer, |l| l.is_int8());
+        events.push(check("int8_products_vs_scalar", worst, 0.0));
+    }
+    if engine.target.linears().any(|l| l.input_rounding().is_some()) {
+        let worst = product_difference(engine, &oracle.transformer, |l| l.input_rounding().is_some());
+        events.push(check("rounded_products_vs_scalar", worst, PRODUCT_TOLERANCE));
     }
     let architecture = engine.target.architecture();
     if engine.spec.weights == WeightsSpec::F32 && architecture.parameters() <= REFERENCE_PARAMETERS {
@@ -131,10 +144,18 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     Ok((events, sample_of(logits.row(prompt.len() - 1))))
 }
 
-/// Largest difference between the int8 products of the engine and of the oracle on equal inputs.
-fn int8_difference(engine: &Engine, oracle: &Transformer) -> f64 {
+/// Codes on each side of 0 that inputs are rounded to, where they are.
+fn levels(linear: &dyn Linear) -> Option<f64> {
+    match linear.input_rounding() {
+        Some(rounding) => Some(f64::from(rounding.levels())),
+        None => linear.is_int8().then_some(INT8_LEVELS),
+    }
+}
+
+/// Largest difference between some products of the engine and of the oracle on equal inputs, relative to the largest product.
+fn product_difference(engine: &Engine, oracle: &Transformer, which: impl Fn(&dyn Linear) -> bool) -> f64 {
     let mut worst = 0.0;
-    for (fast, scalar) in engine.target.linears().zip(oracle.linears()).filter(|(fast, _)| fast.is_int8()) {
+    for (fast, scalar) in engine.target.linears().zip(oracle.linears()).filter(|(fast, _)| which(*fast)) {
         let (rows, cols) = (3, fast.in_features());
         let values =
             (0..rows * cols).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * (1.0 + (i % 7) as f32)).collect();
@@ -142,7 +163,7 @@ fn int8_difference(engine: &Engine, oracle: &Transformer) -> f64 {
         let (mut a, mut b) = (Activations::default(), Activations::default());
         fast.forward(&x, &mut a);
         scalar.forward(&x, &mut b);
-        worst = max_or_nan(worst, max_difference(a.as_slice(), b.as_slice()));
+        worst = max_or_nan(worst, max_difference(a.as_slice(), b.as_slice()) / magnitude(b.as_slice()));
     }
     worst
 }
@@ -189,7 +210,11 @@ fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
         let (rows, cols) = (linear.out_features(), linear.in_features());
         // int8 rounds its activations too: its oracle is the scalar int8 kernel on the same (exactly requantised) codes
         let spec = if linear.is_int8() { WeightsSpec::Int8 } else { WeightsSpec::F32 };
-        Ok(build_linear(&spec, &device, WeightSource::F32(&linear.dequantised()), rows, cols, None)?)
+        let same = build_linear(&spec, &device, WeightSource::F32(&linear.dequantised()), rows, cols, None)?;
+        Ok(match linear.input_rounding() {
+            Some(rounding) => Box::new(RoundedInput::new(same, rounding)),
+            None => same,
+        })
     };
     let mut blocks = vec![];
     for (layer, block) in engine.target.blocks.iter().enumerate() {

@@ -34,9 +34,13 @@ pub fn check(linear: &dyn Linear, min_weight_bits: f64) {
 /// y against an f64 product, within the worst case of a chain of k f32 roundings.
 fn check_product(linear: &dyn Linear, about: &str, weights: &[f32], x: &Activations, y: &Activations) {
     let k = x.cols();
+    let mut seen = x.clone();
+    if let Some(rounding) = linear.input_rounding() {
+        rounding.apply(&mut seen);
+    }
     for row in 0..x.rows() {
         let x_row =
-            if linear.is_int8() { int8_rounded(x.row(row)) } else { x.row(row).iter().map(|&x| x as f64).collect() };
+            if linear.is_int8() { int8_rounded(x.row(row)) } else { seen.row(row).iter().map(|&x| x as f64).collect() };
         for (col, w) in weights.chunks(k).enumerate() {
             let products = w.iter().zip(&x_row).map(|(&w, &x)| w as f64 * x);
             let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));

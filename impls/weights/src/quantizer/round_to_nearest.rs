@@ -70,12 +70,12 @@ impl GroupSpec {
                 advice: "these are the widths the packed kernels read; choose one of them",
             });
         }
-        if let Some(bits) = self.activation_bits {
+        if let Some(bits) = self.activation_bits.filter(|bits| *bits != 4) {
             return Err(SpecError {
                 field: "activation_bits",
                 found: bits.to_string(),
-                expected: "none (activations stay f32)",
-                advice: "leave it out",
+                expected: "4 (rounded per token), or none (activations stay f32)",
+                advice: "leave it out, or use 4",
             });
         }
         match self.group {
