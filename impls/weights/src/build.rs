@@ -1,12 +1,16 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput};
+use crate::format::{
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput,
+};
+use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
+use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
@@ -109,6 +113,11 @@ pub fn quantize(
         WeightsSpec::Int8 => &RowAbsmax,
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
+        WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
+        WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
+        WeightsSpec::Mxfp4 => &Mxfp4,
+        WeightsSpec::Nvfp4 => &Nvfp4,
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();
@@ -125,10 +134,10 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
-    };
-    match activation_bits {
-        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
-        _ => linear,
+use crate::format::{
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput,
+};
+use crate::quantizer::codebook::BlockAbsmax;
     }
 }
 

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
+use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
+use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
+use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::GroupSpec;
 
 /// How a model's weight matrices are stored and how their codes are chosen.
@@ -29,6 +32,16 @@ pub enum WeightsSpec {
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
     Gptq(GptqSpec),
+    /// Blocks onto the quantiles of a normal distribution.
+    Nf4(BlockSpec),
+    /// Blocks onto 4-bit floats, scaled by their largest magnitude.
+    Fp4(Fp4Spec),
+    /// Blocks onto −7 … 7, scaled by their largest magnitude.
+    Int4(BlockSpec),
+    /// 4-bit floats, a power of two per 32 columns.
+    Mxfp4,
+    /// 4-bit floats, an 8-bit float per 16 columns.
+    Nvfp4,
     /// Different kinds for different layers and projections.
     Mixed(MixedSpec),
 }
@@ -57,6 +70,11 @@ impl WeightsSpec {
             WeightsSpec::Int8 => "int8".into(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
+            WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
+            WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
+            WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
+            WeightsSpec::Mxfp4 => "mxfp4".into(),
+            WeightsSpec::Nvfp4 => "nvfp4".into(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
     }
@@ -93,6 +111,10 @@ impl WeightsSpec {
             WeightsSpec::Int8 => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
             WeightsSpec::Gptq(spec) => spec.grid().bits_per_weight(),
+            WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
+            WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
+            WeightsSpec::Mxfp4 => Mxfp4::BITS,
+            WeightsSpec::Nvfp4 => Nvfp4::BITS,
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
     }
@@ -103,7 +125,10 @@ impl WeightsSpec {
             WeightsSpec::Rtn(spec) => spec.validate(),
             WeightsSpec::Gptq(spec) => spec.validate(),
             WeightsSpec::Mixed(spec) => spec.validate(),
+            WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
+            WeightsSpec::Fp4(spec) => spec.blocks().validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Int8 => Ok(()),
+            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 => Ok(()),
         }
     }
 
@@ -125,6 +150,13 @@ impl WeightsSpec {
         let gptq = GptqSpec::new(4, Some(32));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, static_groups: true, ..gptq }));
+        let blocks = BlockSpec::default();
+        for double_quant in [None, Some(DoubleQuant::Dynamic), Some(DoubleQuant::Fp8)] {
+            all.push(WeightsSpec::Nf4(BlockSpec { double_quant, ..blocks }));
+            all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E2m1, block: 32, double_quant }));
+        }
+        all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
+        all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
         all
     }
 }
@@ -139,6 +171,11 @@ enum Wire {
     Int8(NoFields),
     Rtn(GroupSpec),
     Gptq(GptqSpec),
+    Nf4(BlockSpec),
+    Fp4(Fp4Spec),
+    Int4(BlockSpec),
+    Mxfp4(NoFields),
+    Nvfp4(NoFields),
     Mixed(MixedSpec),
 }
 
@@ -158,6 +195,11 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Int8(_) => WeightsSpec::Int8,
             Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
+            Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
+            Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
+            Wire::Int4(spec) => WeightsSpec::Int4(spec),
+            Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
+            Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
         spec.validate()?;
@@ -174,6 +216,11 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Int8 => Wire::Int8(NoFields {}),
             WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
+            WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
+            WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
+            WeightsSpec::Int4(spec) => Wire::Int4(spec),
+            WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
+            WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
     }

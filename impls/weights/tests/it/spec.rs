@@ -36,6 +36,11 @@ fn tags_name_specs() {
         tag("kind = \"gptq\"\nbits = 2\ngroup = 32\nblock = 1\ndamping = 0.1"),
         "gptq-2bit-g32-damping0.1-block1"
     );
+    assert_eq!(tag("kind = \"nf4\""), "nf4");
+    assert_eq!(tag("kind = \"nf4\"\nblock = 128\ndouble_quant = true"), "nf4-b128-dq");
+    assert_eq!(tag("kind = \"fp4\"\nvalues = \"e3m0\"\ndouble_quant = \"fp8\""), "fp4-e3m0-dqfp8");
+    assert_eq!(tag("kind = \"int4\"\ndouble_quant = false"), "int4");
+    assert_eq!(tag("kind = \"mxfp4\""), "mxfp4");
     let all = WeightsSpec::all();
     assert_eq!(all.iter().map(WeightsSpec::tag).collect::<HashSet<_>>().len(), all.len());
 }
@@ -61,6 +66,9 @@ fn wrong_specs_name_the_field_and_the_remedy() {
         ("kind = \"gptq\"\nbits = 4\nblock = 0", ["`block = 0`", "128"]),
         ("kind = \"f32\"\nbits = 4", ["unknown field `bits`", "bits"]),
         ("kind = \"rtn\"\nbits = 4\nact_order = true", ["unknown field `act_order`", "`symmetric`"]),
+        ("kind = \"nf4\"\nblock = 12", ["`block = 12`", "64"]),
+        ("kind = \"nf4\"\ndouble_quant = \"int8\"", ["int8", "\"fp8\""]),
+        ("kind = \"nvfp4\"\nblock = 16", ["block", "unknown field"]),
         ("kind = \"int8\"\ncolour = 1", ["colour", "unknown field"]),
         ("kind = \"int9\"", ["int9", "int8"]),
     ] {
