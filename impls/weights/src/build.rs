@@ -4,9 +4,7 @@ use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup,
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{
-    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput,
-};
+use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput};
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
@@ -134,10 +132,11 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
-use crate::format::{
-    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput,
-};
-use crate::quantizer::codebook::BlockAbsmax;
+        Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+    };
+    match activation_bits {
+        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
+        _ => linear,
     }
 }
 

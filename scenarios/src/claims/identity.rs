@@ -137,6 +137,11 @@ const REGISTRY: &[Identity] = &[
         measure: rotation::kurtosis,
     },
     Identity {
+        name: "quarot-rotations",
+        about: "likelihood under random rotations, Hadamard and orthogonal, with the cell's weights",
+        measure: rotation::spread,
+    },
+    Identity {
         name: "spec-lossless-greedy",
         about: "prompts whose greedy tokens change when a draft proposes them, by γ",
         measure: speculation::lossless_greedy,

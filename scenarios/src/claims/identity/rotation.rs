@@ -15,6 +15,11 @@ use crate::worker::{Held, Outcome, open_models, progress};
 const TOKENS: usize = 128;
 /// Rotations of each kind that are compared.
 const SEEDS: u64 = 3;
+/// Random rotations of each kind that are scored.
+const RANDOM: u64 = 20;
+/// Windows of text that each is scored on, and tokens of one.
+const WINDOWS: usize = 8;
+const WINDOW: usize = 256;
 
 /// `logit_difference` from the model as it is, one rotation per x: Hadamard, the same without its online part, random orthogonal,
 /// three seeds of each; `max_logit` for scale.
@@ -71,6 +76,52 @@ pub fn kurtosis(held: &Held) -> Result<Outcome> {
         }
     }
     Ok(events.into())
+}
+
+/// `nll_hadamard` and `nll_orthogonal` of the held cell's weights on rotated models, one random rotation (seed) per x; `nll_unrotated`;
+/// of each kind the mean, and largest less smallest (`nll_hadamard_mean`, `nll_hadamard_spread`, …). Natural logarithms per token.
+pub fn spread(held: &Held) -> Result<Outcome> {
+    let plain = match engine(held) {
+        Ok(engine) => engine,
+        Err(refused) => return Ok(refused),
+    };
+    let text = held.tokens_of("embedded:evaluation")?;
+    let windows: Vec<&[TokenId]> = text.chunks_exact(WINDOW).take(WINDOWS).collect();
+    let mut events = vec![value("nll_unrotated", 0.0, nll(plain, &windows)?)];
+    let weights = held.cells[0].spec.weights.clone();
+    for (kind, name) in [(RotationKind::Hadamard, "nll_hadamard"), (RotationKind::Orthogonal, "nll_orthogonal")] {
+        let mut all = vec![];
+        for seed in 0..RANDOM {
+            progress(name, seed as usize, RANDOM as usize);
+            let rotated = match rotated(held, &Rotate { kind, seed, online: true }, &weights, WINDOW)? {
+                Ok(engine) => engine,
+                Err(refused) => return Ok(refused),
+            };
+            all.push(nll(&rotated, &windows)?);
+            events.push(value(name, at(seed as usize), all[all.len() - 1]));
+        }
+        let extreme = |pick: fn(f64, f64) -> f64| all.iter().copied().reduce(pick).unwrap_or(f64::NAN);
+        events.push(value(&format!("{name}_mean"), 0.0, all.iter().sum::<f64>() / all.len() as f64));
+        events.push(value(&format!("{name}_spread"), 0.0, extreme(f64::max) - extreme(f64::min)));
+    }
+    Ok(events.into())
+}
+
+/// Mean surprise of the tokens of `windows` but the first of each.
+fn nll(engine: &Engine, windows: &[&[TokenId]]) -> Result<f64> {
+    let (mut sum, mut n) = (0.0, 0u32);
+    for window in windows {
+        let mut session = session(engine, window.len())?;
+        let logits = session.forward(&Step::extend(SEQ, 0, window).with_all_logits())?;
+        for (row, token) in window[1..].iter().enumerate() {
+            let row = logits.row(row);
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let total: f64 = row.iter().map(|v| f64::from(v - largest).exp()).sum();
+            sum += total.ln() - f64::from(row[token.0 as usize] - largest);
+            n += 1;
+        }
+    }
+    Ok(sum / f64::from(n.max(1)))
 }
 
 /// Text where the model reads text, a fixed pattern otherwise.
