@@ -11,6 +11,7 @@ mod claims;
 mod glossary;
 mod latency;
 mod metrics;
+mod mixtures;
 mod models;
 mod pareto;
 mod provenance;
@@ -54,6 +55,7 @@ pub const SECTIONS: &[&Section] = &[
     &latency::SECTION,
     &roofline::SECTION,
     &claims::SECTION,
+    &mixtures::SECTION,
     &sweeps::SECTION,
     &models::SECTION,
     &caveats::SECTION,

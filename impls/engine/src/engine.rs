@@ -145,6 +145,7 @@ pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     match spec {
         WeightsSpec::F32 => WeightsSpec::F32,
         WeightsSpec::Bf16 => WeightsSpec::Bf16,
+        WeightsSpec::Stored => WeightsSpec::Stored,
         _ => WeightsSpec::F16,
     }
 }

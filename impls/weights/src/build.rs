@@ -1,10 +1,13 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
 use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use model::checkpoint::StoredCodes;
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput};
+use crate::format::{
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput, StackedLinear,
+};
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
@@ -90,6 +93,7 @@ pub fn build_linear(
         return Ok(format_codes(device, codes, spec.activation_bits()));
     }
     Ok(match spec {
+        WeightsSpec::Stored => stored(device, weight, n, k),
         WeightsSpec::F16 => Box::new(F16Linear::new(cpu, pack_f16(weight, n, k)?)),
         WeightsSpec::Bf16 => Box::new(Bf16Linear::new(cpu, pack_bf16(weight, n, k))),
         _ => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
@@ -106,7 +110,7 @@ pub fn quantize(
     stats: Option<&CalibrationStats>,
 ) -> Result<Option<Quantized>, WeightsError> {
     let quantizer: &dyn Quantizer = match spec {
-        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => return Ok(None),
+        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Stored => return Ok(None),
         WeightsSpec::Int8 if k > MAX_INT8_COLUMNS => return Err(WeightsError::TooWideForInt8 { in_features: k }),
         WeightsSpec::Int8 => &RowAbsmax,
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
@@ -122,6 +126,26 @@ pub fn quantize(
     let shape_error = WeightsError::Shape { out_features: n, in_features: k, n_values: values.len() };
     let view = ArrayView2::from_shape((n, k), &values).map_err(|_| shape_error)?;
     Ok(Some(quantizer.quantize(view, stats)?))
+}
+
+/// `weight [n, k]` as it is stored. Codes run on the kernels that hold them exactly, other parts as the f32 values that they
+/// stand for: group constants beyond f16, and int8 rows, whose kernel would round the activations too.
+fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<dyn Linear> {
+    let cpu = device.cpu().clone();
+    let part = |part: &StoredCodes| match part {
+        StoredCodes::Group(codes) if part.is_exact_in_f16() => {
+            format_codes(device, Quantized::Group(codes.clone()), None)
+        }
+        StoredCodes::Codebook(codes) => format_codes(device, Quantized::Codebook(codes.clone()), None),
+        _ => Box::new(F32Linear::new(cpu.clone(), PackedF32::pack(&part.dequantise(), part.n(), part.k()))),
+    };
+    match weight {
+        WeightSource::F32(values) => Box::new(F32Linear::new(cpu, PackedF32::pack(values, n, k))),
+        WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_f16(values, n, k))),
+        WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_bf16(values, n, k))),
+        WeightSource::Stored([only]) => part(only),
+        WeightSource::Stored(parts) => Box::new(StackedLinear::new(parts.iter().map(part).collect())),
+    }
 }
 
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.

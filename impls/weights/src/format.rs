@@ -61,6 +61,7 @@ mod f32;
 mod group;
 mod int8;
 mod rounded_input;
+mod stacked;
 
 pub use bf16::Bf16Linear;
 pub use codebook::CodebookLinear;
@@ -69,3 +70,4 @@ pub use f32::F32Linear;
 pub use group::GroupLinear;
 pub use int8::Int8Linear;
 pub use rounded_input::RoundedInput;
+pub use stacked::StackedLinear;

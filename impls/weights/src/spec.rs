@@ -32,6 +32,8 @@ pub enum WeightsSpec {
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
     Gptq(GptqSpec),
+    /// As the checkpoint stores it: its codes where it is already quantized, its floats elsewhere.
+    Stored,
     /// Blocks onto the quantiles of a normal distribution.
     Nf4(BlockSpec),
     /// Blocks onto 4-bit floats, scaled by their largest magnitude.
@@ -70,6 +72,7 @@ impl WeightsSpec {
             WeightsSpec::Int8 => "int8".into(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
+            WeightsSpec::Stored => "stored".into(),
             WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
@@ -103,10 +106,10 @@ impl WeightsSpec {
     }
 
     /// Nominal bits per weight, scales and zero points of full groups included; per-row constants, which vanish
-    /// against a row, are not. Of mixed kinds that of the default.
+    /// against a row, are not. Of mixed kinds that of the default; of stored weights the most they can have.
     pub fn bits_per_weight(&self) -> f64 {
         match self {
-            WeightsSpec::F32 => 32.0,
+            WeightsSpec::F32 | WeightsSpec::Stored => 32.0,
             WeightsSpec::F16 | WeightsSpec::Bf16 => 16.0,
             WeightsSpec::Int8 => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
@@ -128,13 +131,14 @@ impl WeightsSpec {
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Int8 => Ok(()),
-            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 => Ok(()),
+            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
         }
     }
 
     /// A spec of every kind that stores one matrix, with the corners of each: what conformance loops over.
     pub fn all() -> Vec<WeightsSpec> {
-        let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Int8];
+        let mut all =
+            vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Int8, WeightsSpec::Stored];
         for bits in [2, 3, 4, 8] {
             for group in [Some(128), Some(32), None] {
                 all.push(WeightsSpec::Rtn(GroupSpec::new(bits, group)));
@@ -171,6 +175,7 @@ enum Wire {
     Int8(NoFields),
     Rtn(GroupSpec),
     Gptq(GptqSpec),
+    Stored(NoFields),
     Nf4(BlockSpec),
     Fp4(Fp4Spec),
     Int4(BlockSpec),
@@ -195,6 +200,7 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Int8(_) => WeightsSpec::Int8,
             Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
+            Wire::Stored(_) => WeightsSpec::Stored,
             Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
@@ -216,6 +222,7 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Int8 => Wire::Int8(NoFields {}),
             WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
+            WeightsSpec::Stored => Wire::Stored(NoFields {}),
             WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),

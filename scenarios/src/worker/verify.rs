@@ -82,7 +82,7 @@ pub fn verify_again(held: &Held, sample: &[f32]) -> Result<Reply> {
         let worst = if sample.len() == again.len() { worst } else { f64::INFINITY };
         events.push(check("logits_after_timing", worst, 1e-6 * magnitude(&again)));
     }
-    Ok(Reply::Trace { trace: held.trace("verify-again", 0, events) })
+    Ok(Reply::Trace { trace: held.trace("verify-again", 0, events), facts: vec![] })
 }
 
 fn check(name: &str, value: f64, limit: f64) -> Event {
