@@ -15,6 +15,7 @@ mod mixtures;
 mod models;
 mod pareto;
 mod provenance;
+mod ranking;
 mod roofline;
 mod sweeps;
 
@@ -51,6 +52,7 @@ impl Content {
 pub const SECTIONS: &[&Section] = &[
     &answer::SECTION,
     &pareto::SECTION,
+    &ranking::SECTION,
     &metrics::SECTION,
     &latency::SECTION,
     &roofline::SECTION,

@@ -71,6 +71,7 @@ impl PreparedLayer {
                 place: input.place,
                 matrices: views.collect::<Result<_, _>>().map_err(|e| EngineError::Mismatch(e.to_string()))?,
                 stats,
+                device: &trunk.device,
             };
             let slot = self.name(readers[0].0);
             let scales =

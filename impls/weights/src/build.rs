@@ -1,16 +1,18 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
 use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use half::f16;
 use model::checkpoint::StoredCodes;
-use model::{Device, Linear};
+use model::{Device, Int8Inputs, Linear};
 use ndarray::ArrayView2;
 
 use crate::format::{
-    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, RoundedInput, StackedLinear,
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8GridLinear, Int8Linear, RoundedInput,
+    StackedLinear,
 };
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
-use crate::quantizer::int8::RowAbsmax;
+use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
@@ -50,12 +52,12 @@ pub enum WeightsError {
         value: f32,
     },
     /// The row is too long for int32 sums of int8 products.
-    #[error(
-        "int8 sums rows of at most {MAX_INT8_COLUMNS} columns, this weight has {in_features}; use f16 or group codes"
-    )]
+    #[error("int8 sums rows of at most {most} columns this way, this weight has {in_features}; use f16 or group codes")]
     TooWideForInt8 {
         /// Columns.
         in_features: usize,
+        /// Most columns.
+        most: usize,
     },
     /// The quantizer could not choose codes.
     #[error(transparent)]
@@ -64,6 +66,8 @@ pub enum WeightsError {
 
 /// The most columns whose int8 products int32 can sum, whatever their codes.
 const MAX_INT8_COLUMNS: usize = 131_072;
+/// The same with zero points on both sides, where factors reach 254.
+const MAX_INT8_COLUMNS_WITH_ZEROS: usize = 33_000;
 
 /// Stores `weight [out_features, in_features]` as `spec` says (mixed specs: as their default says; see
 /// [`WeightsSpec::at`]). `stats` are of the matrix's inputs, for specs that
@@ -90,6 +94,11 @@ pub fn build_linear(
     let (n, k) = (out_features, in_features);
     let cpu = device.cpu().clone();
     if let Some(codes) = quantize(spec, device, weight, n, k, stats)? {
+        if let WeightsSpec::Int8(spec) = spec
+            && !spec.is_plain()
+        {
+            return int8_on_grids(spec, device, codes, weight, stats);
+        }
         return Ok(format_codes(device, codes, spec.activation_bits()));
     }
     Ok(match spec {
@@ -111,8 +120,13 @@ pub fn quantize(
 ) -> Result<Option<Quantized>, WeightsError> {
     let quantizer: &dyn Quantizer = match spec {
         WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Stored => return Ok(None),
-        WeightsSpec::Int8 if k > MAX_INT8_COLUMNS => return Err(WeightsError::TooWideForInt8 { in_features: k }),
-        WeightsSpec::Int8 => &RowAbsmax,
+        WeightsSpec::Int8(spec) => {
+            let most = if spec.zero_point { MAX_INT8_COLUMNS_WITH_ZEROS } else { MAX_INT8_COLUMNS };
+            if k > most {
+                return Err(WeightsError::TooWideForInt8 { in_features: k, most });
+            }
+            &Int8Weights::new(spec)
+        }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
         WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
@@ -152,8 +166,12 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
     let linear: Box<dyn Linear> = match codes {
-        Quantized::Int8 { codes, scales, n, k } => {
-            Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
+        Quantized::Int8 { codes, scales, zeros, n, k } => {
+            let packed = PackedInt8::from_codes(&codes, &scales, n, k);
+            match zeros.is_empty() {
+                true => Box::new(Int8Linear::new(cpu, packed)),
+                false => Box::new(Int8GridLinear::new(cpu, packed, zeros, Int8Inputs::PER_ROW, vec![])),
+            }
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
@@ -164,16 +182,42 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
     }
 }
 
+/// int8 `codes` of `weight` with inputs on the grids that `spec` says.
+fn int8_on_grids(
+    spec: &Int8Spec,
+    device: &Device,
+    codes: Quantized,
+    weight: WeightSource<'_>,
+    stats: Option<&CalibrationStats>,
+) -> Result<Box<dyn Linear>, WeightsError> {
+    let Quantized::Int8 { codes, scales, zeros, n, k } = codes else { return Ok(format_codes(device, codes, None)) };
+    let inputs = spec.inputs(k, stats)?;
+    let columns = if inputs.exact_above < f32::INFINITY { f16_columns(&weight.to_f32(), n, k)? } else { vec![] };
+    let packed = PackedInt8::from_codes(&codes, &scales, n, k);
+    Ok(Box::new(Int8GridLinear::new(device.cpu().clone(), packed, zeros, inputs, columns)))
+}
+
+/// `values [n, k]` in half precision, column after column.
+fn f16_columns(values: &[f32], n: usize, k: usize) -> Result<Vec<f16>, WeightsError> {
+    require_f16(values, k)?;
+    Ok((0..k).flat_map(|j| (0..n).map(move |row| f16::from_f32(values[row * k + j]))).collect())
+}
+
+fn require_f16(values: &[f32], k: usize) -> Result<(), WeightsError> {
+    // 65520 is the first value that rounds to infinity
+    match crate::source::first_bad(values, |x: f32| x.abs() >= 65520.0) {
+        Some(at) => Err(WeightsError::BeyondF16 { row: at / k, column: at % k, value: values[at] }),
+        None => Ok(()),
+    }
+}
+
 fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {
     if let WeightSource::F16(values) = weight {
         return Ok(PackedF16::pack_f16(values, n, k));
     }
     let values = weight.to_f32();
-    // 65520 is the first value that rounds to infinity
-    match crate::source::first_bad(&values, |x: f32| x.abs() >= 65520.0) {
-        Some(at) => Err(WeightsError::BeyondF16 { row: at / k, column: at % k, value: values[at] }),
-        None => Ok(PackedF16::pack(&values, n, k)),
-    }
+    require_f16(&values, k)?;
+    Ok(PackedF16::pack(&values, n, k))
 }
 
 fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {

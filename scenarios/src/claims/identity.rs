@@ -7,8 +7,10 @@ mod attention;
 mod attention_parts;
 mod collaborative;
 mod experts;
+mod int8;
 mod invariance;
 mod latent;
+mod outliers;
 mod quantization;
 mod rotation;
 mod sampling;
@@ -125,6 +127,21 @@ const REGISTRY: &[Identity] = &[
         name: "gptq-layer-error",
         about: "layer error of GPTQ over round-to-nearest, each linear layer of the model on its calibration text",
         measure: quantization::layer_error,
+    },
+    Identity {
+        name: "int8-threshold-limits",
+        about: "LLM.int8() at threshold 0 and ∞ against f16 and vector-wise int8; integer products that are not exact",
+        measure: int8::threshold_limits,
+    },
+    Identity {
+        name: "outliers",
+        about: "what enters attention and MLP on the evaluation text: values above 6, features above it, kurtosis, largest over median",
+        measure: outliers::scan,
+    },
+    Identity {
+        name: "smoothquant-equivalent",
+        about: "logits of the smoothed model, unquantized, against the model; how much flatter its activations are",
+        measure: int8::smoothing,
     },
     Identity {
         name: "quarot-equivalent",

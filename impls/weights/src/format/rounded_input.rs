@@ -6,7 +6,10 @@
 //! Cost: the format's, one more pass over x and its copy. This simulates the quality of low-bit activations in f32: its speed stands for nothing.
 //! Not handled: integer products (those are formats of their own).
 
-use model::{Activations, InputRounding, Linear};
+use cpu_kernels::PackedF32;
+use model::{Activations, Device, InputRounding, Linear};
+
+use super::F32Linear;
 
 /// A format behind a rounding of its inputs.
 pub struct RoundedInput {
@@ -51,6 +54,13 @@ impl Linear for RoundedInput {
 
     fn input_rounding(&self) -> Option<InputRounding> {
         Some(self.rounding)
+    }
+
+    fn on(&self, device: &Device) -> Option<Box<dyn Linear>> {
+        let (n, k) = (self.out_features(), self.in_features());
+        let plain = || Box::new(F32Linear::new(device.cpu().clone(), PackedF32::pack(&self.dequantised(), n, k)));
+        let inner = self.inner.on(device).unwrap_or_else(|| plain());
+        Some(Box::new(RoundedInput::new(inner, self.rounding)))
     }
 
     fn kernel_name(&self) -> String {
