@@ -1,6 +1,6 @@
 //! The seam of the weights axis: a matrix product with stored weights.
 
-use crate::{Activations, Device, InputRounding};
+use crate::{Activations, Device};
 
 /// How a format rounds its inputs before it multiplies: x ≈ step·(code − zero), codes −127 … 127.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,8 +72,13 @@ pub trait Linear: Send + Sync {
         let _ = device;
         None
     }
-    /// How inputs are rounded before an f32 product, where they are; int8 products say [`Linear::is_int8`] instead.
-    fn input_rounding(&self) -> Option<InputRounding> {
+    /// Codes on each side of 0 that inputs are rounded to, where they are: how coarse that is.
+    fn input_levels(&self) -> Option<f32> {
+        self.is_int8().then_some(127.0)
+    }
+    /// `x [rows, in_features]` as the product reads it, where it rounds in a way that [`Linear::int8_inputs`] cannot say.
+    fn rounded_inputs(&self, x: &Activations) -> Option<Activations> {
+        let _ = x;
         None
     }
     /// Kernel that runs, e.g. `f16_panel16_avx2`.

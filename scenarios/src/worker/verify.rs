@@ -122,7 +122,8 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     let expected = oracle.forward(&step)?;
     let worst = max_difference(logits.as_slice(), expected.as_slice());
     let is_int8 = engine.target.linears().any(|l| l.is_int8());
-    let coarsest = engine.target.linears().filter_map(levels).fold(f64::INFINITY, f64::min);
+    let coarsest =
+        engine.target.linears().filter_map(|l| l.input_levels()).fold(f64::INFINITY, |m, l| m.min(f64::from(l)));
     let loose = INT8_LOOSENESS * INT8_LEVELS / coarsest * (engine.target.blocks.len() as f64).sqrt();
     let loose = if coarsest.is_finite() { loose } else { 1.0 };
     let limit = held.scenario().expect.logit_tolerance * loose * magnitude(expected.as_slice());
@@ -131,8 +132,9 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
         let worst = product_difference(engine, &oracle.transformer, |l| l.is_int8());
         events.push(check("int8_products_vs_scalar", worst, 0.0));
     }
-    if engine.target.linears().any(|l| l.input_rounding().is_some()) {
-        let worst = product_difference(engine, &oracle.transformer, |l| l.input_rounding().is_some());
+    let rounds = |l: &dyn Linear| l.input_levels().is_some() && !l.is_int8();
+    if engine.target.linears().any(rounds) {
+        let worst = product_difference(engine, &oracle.transformer, rounds);
         events.push(check("rounded_products_vs_scalar", worst, PRODUCT_TOLERANCE));
     }
     let architecture = engine.target.architecture();
@@ -144,14 +146,6 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
         events.push(check("logits_vs_f64_reference", worst, 1e-4_f64.max(1e-5 * magnitude(logits.as_slice()))));
     }
     Ok((events, sample_of(logits.row(prompt.len() - 1))))
-}
-
-/// Codes on each side of 0 that inputs are rounded to, where they are.
-fn levels(linear: &dyn Linear) -> Option<f64> {
-    match linear.input_rounding() {
-        Some(rounding) => Some(f64::from(rounding.levels())),
-        None => linear.is_int8().then_some(INT8_LEVELS),
-    }
 }
 
 /// Largest difference between some products of the engine and of the oracle on equal inputs, relative to the largest product.

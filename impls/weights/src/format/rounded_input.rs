@@ -52,8 +52,14 @@ impl Linear for RoundedInput {
         self.inner.dequantised()
     }
 
-    fn input_rounding(&self) -> Option<InputRounding> {
-        Some(self.rounding)
+    fn input_levels(&self) -> Option<f32> {
+        Some(self.rounding.levels())
+    }
+
+    fn rounded_inputs(&self, x: &Activations) -> Option<Activations> {
+        let mut rounded = x.clone();
+        self.rounding.apply(&mut rounded);
+        Some(rounded)
     }
 
     fn on(&self, device: &Device) -> Option<Box<dyn Linear>> {

@@ -9,7 +9,7 @@
 //! Not handled: blocks that do not start on a word.
 
 use super::codes::{Accumulate, Sink, Write};
-use super::tile::{AHEAD, STREAMS, Tile};
+use super::tile::{Tile, further};
 use crate::simd::{Kernel, LANES, Simd};
 use std::ops::Range;
 
@@ -42,8 +42,8 @@ pub(crate) trait Words: Copy {
     /// # Safety
     /// `p` and `word` must lie inside the storage this was made from.
     unsafe fn load<S: Simd>(self, s: S, p: usize, word: usize) -> S::I;
-    /// Where they are stored; need not be readable.
-    fn address(self, p: usize, word: usize) -> *const u8;
+    /// What to prefetch while word `word` of panel `p` out of `panels` is in use.
+    fn ahead(self, p: usize, word: usize, panels: usize) -> *const u8;
     /// The same from panel `p` on.
     fn panel(self, p: usize) -> Self;
 }
@@ -62,8 +62,10 @@ impl Words for StoredWords {
         unsafe { s.load_u32(self.words.add(p * self.panel_words + word * LANES)) }
     }
     #[inline(always)]
-    fn address(self, p: usize, word: usize) -> *const u8 {
-        self.words.wrapping_add(p * self.panel_words + word * LANES).cast()
+    fn ahead(self, p: usize, word: usize, panels: usize) -> *const u8 {
+        let here = self.words.wrapping_add(p * self.panel_words + word * LANES);
+        let bytes = |words: usize| words * size_of::<u32>();
+        further(here.cast(), bytes(word * LANES), bytes(self.panel_words), panels)
     }
     #[inline(always)]
     fn panel(self, p: usize) -> StoredWords {
@@ -153,9 +155,7 @@ unsafe fn walk<S: Simd, W: Words, K: Sink<S, P>, const P: usize>(
         for p in 0..P {
             // SAFETY: the caller vouches for P panels of this many words.
             codes[p] = unsafe { coded.words.load(s, p, word) };
-            if P < STREAMS {
-                s.prefetch(coded.words.address(p, word).wrapping_add(AHEAD / P));
-            }
+            s.prefetch(coded.words.ahead(p, word, P));
         }
         for i in 0..PER_WORD {
             let mut w = [s.splat(0.0); P];

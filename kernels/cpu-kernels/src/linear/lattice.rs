@@ -13,7 +13,7 @@ use super::codebook_walk::{self, Coded, PER_WORD, Scale, Words};
 use super::codes::BLOCK;
 use super::gemm::{Columns16, Weights, linear};
 use super::panels::n_panels;
-use super::tile::Tile;
+use super::tile::{Tile, further};
 use crate::simd::{LANES, Simd};
 use crate::{Cpu, scratch};
 use std::ops::Range;
@@ -134,8 +134,9 @@ impl Words for LatticeWords {
         }
     }
     #[inline(always)]
-    fn address(self, p: usize, word: usize) -> *const u8 {
-        self.bytes.wrapping_add(p * self.panel_bytes + word * WORD_BYTES)
+    fn ahead(self, p: usize, word: usize, panels: usize) -> *const u8 {
+        let here = self.bytes.wrapping_add(p * self.panel_bytes + word * WORD_BYTES);
+        further(here, word * WORD_BYTES, self.panel_bytes, panels)
     }
     #[inline(always)]
     fn panel(self, p: usize) -> LatticeWords {
