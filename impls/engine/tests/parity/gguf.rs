@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use model::checkpoint::gguf::{Block, Types, WriteError};
+
 use super::*;
 
 /// Where the files lie; `make_gguf.py` made them.
@@ -74,4 +76,57 @@ fn token_ids_are_those_of_the_tokenizer_it_came_from() {
         }
     }
     assert!(compared > 20, "only {compared} texts");
+}
+
+#[test]
+fn blocks_run_on_their_codes() {
+    for (name, kernel) in [("llama3-gqa", "group4"), ("qwen2", "group8")] {
+        let checkpoint = open(&gguf_folder().join(format!("{name}.gguf")));
+        let of = |weights| build(&checkpoint, &spec(AttentionSpec::Naive, weights), &device(Isa::best(), 1));
+        let (stored, wide) = (of(WeightsSpec::Stored), of(WeightsSpec::F32));
+        assert!(stored.kernel_path().contains(kernel), "{name}: {}", stored.kernel_path());
+        assert!(4 * stored.weight_bytes() < 2 * wide.weight_bytes(), "{name}");
+        for (codes, values) in stored.target.linears().zip(wide.target.linears()) {
+            assert_eq!(codes.dequantised(), values.dequantised(), "{name}");
+        }
+        let tokens: Vec<TokenId> = (3..30).map(TokenId).collect();
+        for (a, e) in logits(&stored, &tokens).as_slice().iter().zip(logits(&wide, &tokens).as_slice()) {
+            assert!((a - e).abs() <= 1e-4 + 1e-4 * e.abs(), "{name}: {a}, {e}");
+        }
+    }
+}
+
+#[test]
+fn a_file_we_write_is_the_same_model() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut compared, mut inexpressible) = (0, vec![]);
+    for family in families() {
+        let (expected, source) = (Expected::read(&family), open(&folder(&family)));
+        let file = scratch.path().join(format!("{family}.gguf"));
+        match source.write_gguf(&file, Types::all(Block::F32), &mut |_, _| {}) {
+            Ok(()) => {}
+            Err(EngineError::Gguf(WriteError::Inexpressible(_))) => {
+                inexpressible.push(family);
+                continue;
+            }
+            Err(error) => panic!("{family}: {error}"),
+        }
+        let written = open(&file);
+        let spec = spec(AttentionSpec::Naive, WeightsSpec::F32);
+        let engine = build(&written, &spec, &device(Isa::best(), 1));
+        for (tokens, want, _) in expected.prompts() {
+            let what = format!("{family} written, {} tokens", tokens.len());
+            expected.assert_close(&what, logits(&engine, &tokens).as_slice(), &want);
+        }
+        compared += 1;
+        for case in expected.json["tokenizer"].as_array().into_iter().flatten() {
+            let text = case["text"].as_str().unwrap();
+            let ids = |c: &Checkpoint| {
+                let tokenizer = c.tokenizer.as_ref().unwrap();
+                (tokenizer.encode(text).unwrap(), tokenizer.encode_with_special(text).unwrap())
+            };
+            assert_eq!(ids(&written), ids(&source), "{family}: {text:?}");
+        }
+    }
+    assert!(compared >= 20, "only {compared}; {inexpressible:?}");
 }
