@@ -200,6 +200,41 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> V {
+        // SAFETY: the caller vouches for 16 readable elements; the token proves AVX2.
+        unsafe {
+            let codes = _mm_loadu_si128(p.cast());
+            let (low, high) = (_mm256_cvtepi8_epi32(codes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes)));
+            V(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    /// Four blocks of 8 × 8.
+    #[inline(always)]
+    fn transpose_block(self, r: [V; LANES]) -> [V; LANES] {
+        let mut out = r;
+        for half in 0..2 {
+            let mut block = [r[0].0; 8];
+            for i in 0..8 {
+                block[i] = r[half * 8 + i].0;
+            }
+            // SAFETY: the token proves AVX2.
+            let low = unsafe { transpose_8x8(block) };
+            for i in 0..8 {
+                block[i] = r[half * 8 + i].1;
+            }
+            // SAFETY: the token proves AVX2.
+            let high = unsafe { transpose_8x8(block) };
+            for i in 0..8 {
+                if half == 0 {
+                    (out[i].0, out[i + 8].0) = (low[i], high[i]);
+                } else {
+                    (out[i].1, out[i + 8].1) = (low[i], high[i]);
+                }
+            }
+        }
+        out
+    }
+    #[inline(always)]
     fn sum(self, v: V) -> f32 {
         // SAFETY: the token proves AVX.
         unsafe {

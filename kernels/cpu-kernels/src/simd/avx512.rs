@@ -148,6 +148,37 @@ impl Simd for Avx512 {
         unsafe { self.avx2().transpose(rows, d, out) };
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512 {
+        one!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))))
+    }
+    /// Pairs, quadruples, then two exchanges of 128-bit quarters.
+    #[inline(always)]
+    fn transpose_block(self, r: [__m512; LANES]) -> [__m512; LANES] {
+        let mut out = r;
+        let mut quads = r;
+        for g in 0..4 {
+            let (a, b, c, d) = (r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]);
+            let (ab, cd) = (one!(_mm512_unpacklo_ps(a, b)), one!(_mm512_unpacklo_ps(c, d)));
+            let (ab_high, cd_high) = (one!(_mm512_unpackhi_ps(a, b)), one!(_mm512_unpackhi_ps(c, d)));
+            quads[4 * g] = one!(_mm512_shuffle_ps::<0x44>(ab, cd));
+            quads[4 * g + 1] = one!(_mm512_shuffle_ps::<0xee>(ab, cd));
+            quads[4 * g + 2] = one!(_mm512_shuffle_ps::<0x44>(ab_high, cd_high));
+            quads[4 * g + 3] = one!(_mm512_shuffle_ps::<0xee>(ab_high, cd_high));
+        }
+        for c in 0..4 {
+            let (a, b, e, f) = (quads[c], quads[c + 4], quads[c + 8], quads[c + 12]);
+            let (even_ab, odd_ab) =
+                (one!(_mm512_shuffle_f32x4::<0x88>(a, b)), one!(_mm512_shuffle_f32x4::<0xdd>(a, b)));
+            let (even_ef, odd_ef) =
+                (one!(_mm512_shuffle_f32x4::<0x88>(e, f)), one!(_mm512_shuffle_f32x4::<0xdd>(e, f)));
+            out[c] = one!(_mm512_shuffle_f32x4::<0x88>(even_ab, even_ef));
+            out[c + 4] = one!(_mm512_shuffle_f32x4::<0x88>(odd_ab, odd_ef));
+            out[c + 8] = one!(_mm512_shuffle_f32x4::<0xdd>(even_ab, even_ef));
+            out[c + 12] = one!(_mm512_shuffle_f32x4::<0xdd>(odd_ab, odd_ef));
+        }
+        out
+    }
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: the token proves AVX-512.
         unsafe {
