@@ -38,7 +38,8 @@ pub struct Held {
     pub reference: Option<Engine>,
     /// Worker threads.
     pub threads: usize,
-    roof: Option<Roof>,
+    /// The machine's roofs, as far as the run has measured them.
+    pub roof: Option<Roof>,
 }
 
 impl Held {
