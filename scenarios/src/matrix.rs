@@ -95,7 +95,7 @@ impl Lists {
                         for decoding in &self.decoding {
                             specs.push(EngineSpec {
                                 attention: attention.clone(),
-                                weights: *weights,
+                                weights: weights.clone(),
                                 kv: kv.clone(),
                                 decoding: decoding.clone(),
                                 device: device.clone(),

@@ -8,7 +8,8 @@ use model::checkpoint::{Bytes, CheckpointError, SafeTensorsFile, Tensors, open_w
 use model::encoder_decoder::Caches;
 use model::{Device, EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape, TokenId};
 
-use crate::engine::{linear, plain_format};
+use crate::engine::plain_format;
+use crate::layer::linear;
 use crate::{EngineError, EngineSpec, Library, ModelSource, Tokenizer};
 
 /// An encoder–decoder checkpoint opened, nothing computed yet.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use decoding::Decoder;
-use model::block::{Block, BlockOf, LatentForm, Matrix, MatrixValues, Slot, Trunk, read_layer};
-use model::{
-    Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, Unsupported, read_ends,
-};
-use weights::{CalibrationStats, WeightSource, WeightsSpec, build_linear};
+use model::block::{Block, LatentForm, Trunk, read_layer};
+use model::{Activations, Device, SeqId, Session, Step, StepModel, TokenId, Transformer, Unsupported, read_ends};
+use weights::WeightsSpec;
 
-use crate::calibrate::{LayerStats, calibrate_layer, run_layer};
+use crate::calibrate::run_layer;
+use crate::layer::{linear, prepare_layer};
 use crate::{Checkpoint, EngineError, EngineSpec, WorkCount};
 
 /// What building an engine needs beside its parts.
@@ -150,25 +149,6 @@ pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     }
 }
 
-fn source(matrix: &Matrix) -> WeightSource<'_> {
-    match &matrix.values {
-        MatrixValues::F32(values) => WeightSource::F32(values),
-        MatrixValues::F16(values) => WeightSource::F16(values),
-        MatrixValues::Bf16(values) => WeightSource::Bf16(values),
-    }
-}
-
-pub(crate) fn linear(
-    spec: &WeightsSpec,
-    device: &Device,
-    slot: &str,
-    matrix: &Matrix,
-    stats: Option<&CalibrationStats>,
-) -> Result<Box<dyn Linear>, EngineError> {
-    build_linear(spec, device, source(matrix), matrix.rows, matrix.cols, stats)
-        .map_err(|source| EngineError::Weights { slot: slot.into(), source })
-}
-
 /// Builds the transformer of one checkpoint, calibrating and quantizing layer by layer where the weights ask for it.
 pub fn build_transformer(
     spec: &EngineSpec,
@@ -205,46 +185,15 @@ pub fn build_transformer(
     for layer in 0..a.n_layers {
         (options.progress)(layer, a.n_layers);
         let (vectors, matrices) = read_layer(a, tensors, layer)?;
-        let of = |spec: &WeightsSpec, stats: Option<&LayerStats>| build_layer(spec, device, layer, &matrices, stats);
-        let block = if samples.is_empty() {
-            Block::new(&trunk, vectors, of(&spec.weights, None)?)
-        } else {
-            let full = Block::new(&trunk, vectors.clone(), of(&WeightsSpec::F32, None)?);
-            let stats = calibrate_layer(&trunk, layer, &full, &samples)?;
-            drop(full);
-            let block = Block::new(&trunk, vectors, of(&spec.weights, Some(&stats))?);
-            for x in &mut samples {
-                run_layer(&trunk, layer, &block, x, None)?;
-            }
-            block
-        };
+        let prepared = prepare_layer(&trunk, &spec.weights, layer, vectors, matrices, &samples)?;
+        let linears = prepared.build(&spec.weights, device)?;
+        let block = Block::new(&trunk, prepared.vectors, linears);
+        for x in &mut samples {
+            run_layer(&trunk, layer, &block, x, None)?;
+        }
         blocks.push(block);
     }
     let head = linear(&plain_format(&spec.weights), device, "head", &exit.head, None)?;
     (options.progress)(a.n_layers, a.n_layers);
     Ok(Transformer { trunk, entry, blocks, exit: exit.with_head(head) })
-}
-
-/// The matrix products of a layer in the format of `spec`; `stats` is what calibration saw of their inputs.
-fn build_layer(
-    spec: &WeightsSpec,
-    device: &Device,
-    layer: usize,
-    matrices: &BlockOf<Matrix>,
-    stats: Option<&LayerStats>,
-) -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
-    matrices.as_ref().try_map(layer, &mut |slot: Slot, matrix: &Matrix| {
-        let name = format!("layer {layer}, {}", slot.name);
-        if slot.exact {
-            return linear(&WeightsSpec::F32, device, &name, matrix, None);
-        }
-        let Some(stats) = stats else { return linear(spec, device, &name, matrix, None) };
-        match stats.get(&slot.site) {
-            Some(seen) => linear(spec, device, &name, matrix, Some(seen)),
-            None => Err(EngineError::Mismatch(format!(
-                "{name}: no calibration token reached it ({:?}); use more or longer windows in [calibration]",
-                slot.site
-            ))),
-        }
-    })
 }

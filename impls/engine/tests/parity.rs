@@ -4,6 +4,8 @@
 mod beam;
 #[path = "parity/encoder_decoder.rs"]
 mod encoder_decoder;
+#[path = "parity/equalise.rs"]
+mod equalise;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

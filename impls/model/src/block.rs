@@ -1,6 +1,7 @@
 //! A decoder layer of any family: attention and MLP, joined to the residual stream as the architecture says.
 
 mod collaborative;
+mod equalise;
 mod experts;
 mod latent;
 mod matrix;
@@ -8,6 +9,7 @@ mod parts;
 mod read;
 mod workspace;
 
+pub use equalise::{Divisible, Place, divide, divisible};
 pub use experts::{Visit, route};
 pub use latent::LatentForm;
 pub(crate) use latent::kv_shape as latent_kv_shape;

@@ -2,6 +2,7 @@
 
 mod folder;
 mod random;
+mod stored;
 mod tensors;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use half::{bf16, f16};
 
 pub use folder::{Folder, open_folder, open_weights};
 pub use random::RandomTensors;
+pub use stored::{BlockConstants, CodebookCodes, RowCodes, StoredCodes};
 pub use tensors::{Bytes, SafeTensorsFile, SafeTensorsSet};
 
 use crate::architecture::ConfigError;
@@ -69,6 +71,11 @@ pub trait Tensors: Send + Sync {
     fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError>;
     /// Whether `name` exists.
     fn contains(&self, name: &str) -> bool;
+    /// The codes behind the matrix called `name`, where it is stored quantized in a form that kernels read; its values are
+    /// then those of [`Self::get`].
+    fn codes(&self, _name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
+        Ok(None)
+    }
 }
 
 /// Why a checkpoint cannot be used.

@@ -1,12 +1,14 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, F16Linear, F32Linear, GroupLinear, Int8Linear};
+use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear};
+use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
+use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
@@ -60,7 +62,8 @@ pub enum WeightsError {
 /// The most columns whose int8 products int32 can sum, whatever their codes.
 const MAX_INT8_COLUMNS: usize = 131_072;
 
-/// Stores `weight [out_features, in_features]` as `spec` says. `stats` are of the matrix's inputs, for specs that
+/// Stores `weight [out_features, in_features]` as `spec` says (mixed specs: as their default says; see
+/// [`WeightsSpec::at`]). `stats` are of the matrix's inputs, for specs that
 /// [need calibration](WeightsSpec::needs_calibration).
 pub fn build_linear(
     spec: &WeightsSpec,
@@ -71,6 +74,9 @@ pub fn build_linear(
     stats: Option<&CalibrationStats>,
 ) -> Result<Box<dyn Linear>, WeightsError> {
     spec.validate()?;
+    if let WeightsSpec::Mixed(mixed) = spec {
+        return build_linear(&mixed.default, device, weight, out_features, in_features, stats);
+    }
     let n_values = weight.len();
     if n_values == 0 || Some(n_values) != out_features.checked_mul(in_features) {
         return Err(WeightsError::Shape { out_features, in_features, n_values });
@@ -80,36 +86,55 @@ pub fn build_linear(
     }
     let (n, k) = (out_features, in_features);
     let cpu = device.cpu().clone();
+    if let Some(codes) = quantize(spec, device, weight, n, k, stats)? {
+        return Ok(format_codes(device, codes, spec.activation_bits()));
+    }
     Ok(match spec {
-        WeightsSpec::F32 => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
         WeightsSpec::F16 => Box::new(F16Linear::new(cpu, pack_f16(weight, n, k)?)),
         WeightsSpec::Bf16 => Box::new(Bf16Linear::new(cpu, pack_bf16(weight, n, k))),
-        WeightsSpec::Int8 if k > MAX_INT8_COLUMNS => return Err(WeightsError::TooWideForInt8 { in_features: k }),
-        WeightsSpec::Int8 => quantized(device, &RowAbsmax, weight, n, k, stats)?,
-        WeightsSpec::Rtn(spec) => quantized(device, &RoundToNearest::new(*spec), weight, n, k, stats)?,
-        WeightsSpec::Gptq(spec) => quantized(device, &Gptq::new(*spec, device), weight, n, k, stats)?,
+        _ => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
     })
 }
 
-/// Chooses codes, then the format that holds them.
-fn quantized(
+/// Chooses the codes of `weight [n, k]`, finite, as `spec` says; `None` for specs that keep floats.
+pub fn quantize(
+    spec: &WeightsSpec,
     device: &Device,
-    quantizer: &dyn Quantizer,
     weight: WeightSource<'_>,
     n: usize,
     k: usize,
     stats: Option<&CalibrationStats>,
-) -> Result<Box<dyn Linear>, WeightsError> {
+) -> Result<Option<Quantized>, WeightsError> {
+    let quantizer: &dyn Quantizer = match spec {
+        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => return Ok(None),
+        WeightsSpec::Int8 if k > MAX_INT8_COLUMNS => return Err(WeightsError::TooWideForInt8 { in_features: k }),
+        WeightsSpec::Int8 => &RowAbsmax,
+        WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
+        WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
+        WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
+        WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
+        WeightsSpec::Mxfp4 => &Mxfp4,
+        WeightsSpec::Nvfp4 => &Nvfp4,
+        WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
+    };
     let values = weight.to_f32();
     let shape_error = WeightsError::Shape { out_features: n, in_features: k, n_values: values.len() };
     let view = ArrayView2::from_shape((n, k), &values).map_err(|_| shape_error)?;
+    Ok(Some(quantizer.quantize(view, stats)?))
+}
+
+/// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
+pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    Ok(match quantizer.quantize(view, stats)? {
+    debug_assert!(activation_bits.is_none(), "refused by GroupSpec::validate");
+    match codes {
         Quantized::Int8 { codes, scales, n, k } => {
             Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
-    })
+        Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+    }
 }
 
 fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {

@@ -55,12 +55,14 @@ macro_rules! coat {
 }
 
 mod bf16;
+mod codebook;
 mod f16;
 mod f32;
 mod group;
 mod int8;
 
 pub use bf16::Bf16Linear;
+pub use codebook::CodebookLinear;
 pub use f16::F16Linear;
 pub use f32::F32Linear;
 pub use group::GroupLinear;

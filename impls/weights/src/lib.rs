@@ -5,17 +5,22 @@
 
 mod build;
 pub mod calibration;
+pub mod equalise;
 pub mod format;
 pub mod identities;
+mod mixed;
 mod output_error;
 pub mod quantizer;
 mod row_update;
 mod source;
 mod spec;
 
-pub use build::{WeightsError, build_linear};
+pub use build::{WeightsError, build_linear, format_codes, quantize};
 pub use calibration::CalibrationStats;
+pub use mixed::{MixedRule, MixedSpec, Projection};
 pub use output_error::output_error;
+pub use quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
+pub use quantizer::double_quantization::DoubleQuant;
 pub use quantizer::gptq::GptqSpec;
 pub use quantizer::round_to_nearest::GroupSpec;
 pub use quantizer::{QuantizeError, Quantized, Quantizer};

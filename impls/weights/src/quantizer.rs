@@ -1,13 +1,17 @@
 //! How codes are chosen. A quantizer sees a matrix and, if it asks for them, statistics of the inputs; what it emits
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
+pub mod codebook;
+pub mod double_quantization;
 pub mod gptq;
 mod grid;
 pub mod int8;
 mod inverse_factor;
+mod levels;
+pub mod microscaling;
 pub mod round_to_nearest;
 
-use cpu_kernels::GroupCodes;
+use cpu_kernels::{CodebookCodes, GroupCodes};
 use ndarray::ArrayView2;
 
 use crate::CalibrationStats;
@@ -36,6 +40,8 @@ pub enum Quantized {
     },
     /// w = scale · (code − zero), constants per row and group of columns.
     Group(GroupCodes),
+    /// w = table\[code\] · scale, a scale per row and block of columns.
+    Codebook(CodebookCodes),
 }
 
 impl Quantized {
@@ -48,6 +54,7 @@ impl Quantized {
                 .flat_map(|(row, &scale)| row.iter().map(move |&code| scale * code as f32))
                 .collect(),
             Quantized::Group(codes) => dequantise_group(codes),
+            Quantized::Codebook(codes) => dequantise_codebook(codes),
         }
     }
 }
@@ -63,6 +70,15 @@ fn dequantise_group(codes: &GroupCodes) -> Vec<f32> {
         }
     }
     out
+}
+
+fn dequantise_codebook(codes: &CodebookCodes) -> Vec<f32> {
+    let blocks = codes.k.div_ceil(codes.block);
+    let weight = |(at, &code): (usize, &u8)| {
+        let (row, column) = (at / codes.k, at % codes.k);
+        codes.table[code as usize] * codes.scales.get(row * blocks + column / codes.block)
+    };
+    codes.codes.iter().enumerate().map(weight).collect()
 }
 
 /// Why no codes could be chosen.

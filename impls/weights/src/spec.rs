@@ -1,17 +1,23 @@
-//! What a scenario says about weights: one tagged table, checked when it is read.
+//! What a scenario says about weights: one tagged table, checked when it is read. Each kind's fields are a struct beside
+//! its quantizer; this file lists the kinds.
 
-use std::fmt;
+pub(crate) mod group_length;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
+use crate::equalise::Equalise;
+use crate::mixed::MixedSpec;
+use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
+use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
+use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::GroupSpec;
 
 /// How a model's weight matrices are stored and how their codes are chosen.
 ///
 /// In TOML a table with the tag `kind`: `{ kind = "gptq", bits = 4, group = 128 }`. `group = "row"` stands for one
 /// grid per row.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Wire", into = "Wire")]
 pub enum WeightsSpec {
     /// 32-bit floats.
@@ -26,6 +32,18 @@ pub enum WeightsSpec {
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
     Gptq(GptqSpec),
+    /// Blocks onto the quantiles of a normal distribution.
+    Nf4(BlockSpec),
+    /// Blocks onto 4-bit floats, scaled by their largest magnitude.
+    Fp4(Fp4Spec),
+    /// Blocks onto −7 … 7, scaled by their largest magnitude.
+    Int4(BlockSpec),
+    /// 4-bit floats, a power of two per 32 columns.
+    Mxfp4,
+    /// 4-bit floats, an 8-bit float per 16 columns.
+    Nvfp4,
+    /// Different kinds for different layers and projections.
+    Mixed(MixedSpec),
 }
 
 /// A field of a weights spec has a value that cannot work.
@@ -52,16 +70,40 @@ impl WeightsSpec {
             WeightsSpec::Int8 => "int8".into(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
+            WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
+            WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
+            WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
+            WeightsSpec::Mxfp4 => "mxfp4".into(),
+            WeightsSpec::Nvfp4 => "nvfp4".into(),
+            WeightsSpec::Mixed(spec) => spec.tag(),
         }
     }
 
     /// Whether building needs [`crate::CalibrationStats`].
     pub fn needs_calibration(&self) -> bool {
-        matches!(self, WeightsSpec::Gptq(_))
+        match self {
+            WeightsSpec::Gptq(_) => true,
+            WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
+            _ => false,
+        }
+    }
+
+    /// Bits that activations are rounded to before a product with group codes; `None`: they stay f32.
+    pub fn activation_bits(&self) -> Option<u8> {
+        match self {
+            WeightsSpec::Rtn(spec) => spec.activation_bits,
+            WeightsSpec::Gptq(spec) => spec.activation_bits,
+            _ => None,
+        }
+    }
+
+    /// What rescales a layer's inputs before its codes are chosen, for methods that do.
+    pub fn equaliser(&self) -> Option<&dyn Equalise> {
+        None
     }
 
     /// Nominal bits per weight, scales and zero points of full groups included; per-row constants, which vanish
-    /// against a row, are not.
+    /// against a row, are not. Of mixed kinds that of the default.
     pub fn bits_per_weight(&self) -> f64 {
         match self {
             WeightsSpec::F32 => 32.0,
@@ -69,6 +111,11 @@ impl WeightsSpec {
             WeightsSpec::Int8 => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
             WeightsSpec::Gptq(spec) => spec.grid().bits_per_weight(),
+            WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
+            WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
+            WeightsSpec::Mxfp4 => Mxfp4::BITS,
+            WeightsSpec::Nvfp4 => Nvfp4::BITS,
+            WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
     }
 
@@ -77,18 +124,22 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Rtn(spec) => spec.validate(),
             WeightsSpec::Gptq(spec) => spec.validate(),
-            _ => Ok(()),
+            WeightsSpec::Mixed(spec) => spec.validate(),
+            WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
+            WeightsSpec::Fp4(spec) => spec.blocks().validate(),
+            WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Int8 => Ok(()),
+            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 => Ok(()),
         }
     }
 
-    /// A spec of every kind, with the corners of each: what conformance loops over.
+    /// A spec of every kind that stores one matrix, with the corners of each: what conformance loops over.
     pub fn all() -> Vec<WeightsSpec> {
         let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Int8];
         for bits in [2, 3, 4, 8] {
             for group in [Some(128), Some(32), None] {
-                all.push(WeightsSpec::Rtn(GroupSpec { bits, group, symmetric: false }));
+                all.push(WeightsSpec::Rtn(GroupSpec::new(bits, group)));
             }
-            all.push(WeightsSpec::Rtn(GroupSpec { bits, group: Some(128), symmetric: true }));
+            all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, ..GroupSpec::new(bits, Some(128)) }));
             all.push(WeightsSpec::Gptq(GptqSpec::new(bits, Some(128))));
         }
         let gptq = GptqSpec::new(3, None);
@@ -96,115 +147,57 @@ impl WeightsSpec {
         let gptq = GptqSpec::new(4, Some(32));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, static_groups: true, ..gptq }));
+        let blocks = BlockSpec::default();
+        for double_quant in [None, Some(DoubleQuant::Dynamic), Some(DoubleQuant::Fp8)] {
+            all.push(WeightsSpec::Nf4(BlockSpec { double_quant, ..blocks }));
+            all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E2m1, block: 32, double_quant }));
+        }
+        all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
+        all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
         all
     }
 }
 
-/// The table as written: every field of every kind, so that a wrong one is reported by its name.
+/// The table as written, before its ranges are checked.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Wire {
+    F32(NoFields),
+    F16(NoFields),
+    Bf16(NoFields),
+    Int8(NoFields),
+    Rtn(GroupSpec),
+    Gptq(GptqSpec),
+    Nf4(BlockSpec),
+    Fp4(Fp4Spec),
+    Int4(BlockSpec),
+    Mxfp4(NoFields),
+    Nvfp4(NoFields),
+    Mixed(MixedSpec),
+}
+
+/// A kind with nothing to choose; a field beside it is refused.
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
-    kind: Kind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bits: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    group: Option<GroupLength>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    symmetric: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    act_order: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    static_groups: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    damping: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    block: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    F32,
-    F16,
-    Bf16,
-    Int8,
-    Rtn,
-    Gptq,
-}
-
-impl Wire {
-    fn empty(kind: Kind) -> Wire {
-        Wire {
-            kind,
-            bits: None,
-            group: None,
-            symmetric: None,
-            act_order: None,
-            static_groups: None,
-            damping: None,
-            block: None,
-        }
-    }
-
-    fn grid(&self) -> Result<GroupSpec, SpecError> {
-        let bits = self.bits.ok_or(SpecError {
-            field: "bits",
-            found: "nothing".into(),
-            expected: "2, 3, 4 or 8",
-            advice: "say how many bits a weight gets, e.g. bits = 4",
-        })?;
-        let group = self.group.unwrap_or(GroupLength::Columns(GroupSpec::DEFAULT_GROUP));
-        Ok(GroupSpec { bits, group: group.into(), symmetric: self.symmetric.unwrap_or(false) })
-    }
-
-    /// The first field that is set although `kind` has no use for it.
-    fn surplus(&self) -> Option<&'static str> {
-        let grid = matches!(self.kind, Kind::Rtn | Kind::Gptq);
-        let gptq = self.kind == Kind::Gptq;
-        [
-            ("bits", self.bits.is_some() && !grid),
-            ("group", self.group.is_some() && !grid),
-            ("symmetric", self.symmetric.is_some() && !grid),
-            ("act_order", self.act_order.is_some() && !gptq),
-            ("static_groups", self.static_groups.is_some() && !gptq),
-            ("damping", self.damping.is_some() && !gptq),
-            ("block", self.block.is_some() && !gptq),
-        ]
-        .into_iter()
-        .find_map(|(field, wrong)| wrong.then_some(field))
-    }
-}
+struct NoFields {}
 
 impl TryFrom<Wire> for WeightsSpec {
     type Error = SpecError;
 
     fn try_from(wire: Wire) -> Result<WeightsSpec, SpecError> {
-        if let Some(field) = wire.surplus() {
-            return Err(SpecError {
-                field,
-                found: "…".into(),
-                expected: "no such field for this kind (bits, group and symmetric belong to rtn and gptq, the rest to gptq)",
-                advice: "remove it or change `kind`",
-            });
-        }
-        let spec = match wire.kind {
-            Kind::F32 => WeightsSpec::F32,
-            Kind::F16 => WeightsSpec::F16,
-            Kind::Bf16 => WeightsSpec::Bf16,
-            Kind::Int8 => WeightsSpec::Int8,
-            Kind::Rtn => WeightsSpec::Rtn(wire.grid()?),
-            Kind::Gptq => {
-                let grid = wire.grid()?;
-                let base = GptqSpec::new(grid.bits, grid.group);
-                WeightsSpec::Gptq(GptqSpec {
-                    symmetric: grid.symmetric,
-                    act_order: wire.act_order.unwrap_or(base.act_order),
-                    static_groups: wire.static_groups.unwrap_or(base.static_groups),
-                    damping: wire.damping.unwrap_or(base.damping),
-                    block: wire.block.unwrap_or(base.block),
-                    ..base
-                })
-            }
+        let spec = match wire {
+            Wire::F32(_) => WeightsSpec::F32,
+            Wire::F16(_) => WeightsSpec::F16,
+            Wire::Bf16(_) => WeightsSpec::Bf16,
+            Wire::Int8(_) => WeightsSpec::Int8,
+            Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
+            Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
+            Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
+            Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
+            Wire::Int4(spec) => WeightsSpec::Int4(spec),
+            Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
+            Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
+            Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
         spec.validate()?;
         Ok(spec)
@@ -214,86 +207,18 @@ impl TryFrom<Wire> for WeightsSpec {
 impl From<WeightsSpec> for Wire {
     fn from(spec: WeightsSpec) -> Wire {
         match spec {
-            WeightsSpec::F32 => Wire::empty(Kind::F32),
-            WeightsSpec::F16 => Wire::empty(Kind::F16),
-            WeightsSpec::Bf16 => Wire::empty(Kind::Bf16),
-            WeightsSpec::Int8 => Wire::empty(Kind::Int8),
-            WeightsSpec::Rtn(spec) => Wire {
-                bits: Some(spec.bits),
-                group: Some(spec.group.into()),
-                symmetric: Some(spec.symmetric),
-                ..Wire::empty(Kind::Rtn)
-            },
-            WeightsSpec::Gptq(spec) => Wire {
-                kind: Kind::Gptq,
-                bits: Some(spec.bits),
-                group: Some(spec.group.into()),
-                symmetric: Some(spec.symmetric),
-                act_order: Some(spec.act_order),
-                static_groups: Some(spec.static_groups),
-                damping: Some(spec.damping),
-                block: Some(spec.block),
-            },
+            WeightsSpec::F32 => Wire::F32(NoFields {}),
+            WeightsSpec::F16 => Wire::F16(NoFields {}),
+            WeightsSpec::Bf16 => Wire::Bf16(NoFields {}),
+            WeightsSpec::Int8 => Wire::Int8(NoFields {}),
+            WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
+            WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
+            WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
+            WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
+            WeightsSpec::Int4(spec) => Wire::Int4(spec),
+            WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
+            WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
+            WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
-    }
-}
-
-/// `group` as written: a number of columns, or `"row"`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum GroupLength {
-    Columns(usize),
-    Row,
-}
-
-impl From<GroupLength> for Option<usize> {
-    fn from(length: GroupLength) -> Option<usize> {
-        match length {
-            GroupLength::Columns(n) => Some(n),
-            GroupLength::Row => None,
-        }
-    }
-}
-
-impl From<Option<usize>> for GroupLength {
-    fn from(group: Option<usize>) -> GroupLength {
-        group.map_or(GroupLength::Row, GroupLength::Columns)
-    }
-}
-
-impl Serialize for GroupLength {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            GroupLength::Columns(n) => serializer.serialize_u64(*n as u64),
-            GroupLength::Row => serializer.serialize_str("row"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for GroupLength {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<GroupLength, D::Error> {
-        struct LengthVisitor;
-        impl de::Visitor<'_> for LengthVisitor {
-            type Value = GroupLength;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of columns that share a scale, or \"row\" for one scale per row")
-            }
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<GroupLength, E> {
-                usize::try_from(n)
-                    .map(GroupLength::Columns)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))
-            }
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<GroupLength, E> {
-                usize::try_from(n)
-                    .map(GroupLength::Columns)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<GroupLength, E> {
-                match text {
-                    "row" => Ok(GroupLength::Row),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(LengthVisitor)
     }
 }

@@ -60,6 +60,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// 16 bfloat16 bit patterns widened exactly.
     unsafe fn load_bf16(self, p: *const u16) -> Self::V;
     unsafe fn load_u32(self, p: *const u32) -> Self::I;
+    /// 16 bytes, each in a lane of its own.
+    unsafe fn load_u8(self, p: *const u8) -> Self::I;
+    /// `p[i]` per lane; every index must be readable.
+    unsafe fn gather(self, p: *const f32, i: Self::I) -> Self::V;
+    /// Lane `i & 15` of `table`, per lane.
+    fn lookup16(self, table: Self::V, i: Self::I) -> Self::V;
     fn splat_u32(self, x: u32) -> Self::I;
     fn bits(self, v: Self::V) -> Self::I;
     fn floats(self, i: Self::I) -> Self::V;

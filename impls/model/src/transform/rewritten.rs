@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::checkpoint::{CheckpointError, Tensor, TensorData, Tensors};
+use crate::checkpoint::{CheckpointError, StoredCodes, Tensor, TensorData, Tensors};
 
 /// Shape and row-major values of the tensors that a transform makes, by name.
 pub type NewTensors = HashMap<String, (Vec<usize>, Vec<f32>)>;
@@ -33,5 +33,9 @@ impl Tensors for Rewritten {
 
     fn contains(&self, name: &str) -> bool {
         self.changed.contains_key(name) || self.inner.contains(name)
+    }
+
+    fn codes(&self, name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
+        if self.changed.contains_key(name) { Ok(None) } else { self.inner.codes(name) }
     }
 }

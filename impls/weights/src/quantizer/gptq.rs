@@ -17,9 +17,10 @@ use std::sync::OnceLock;
 use cpu_kernels::{Cpu, GroupCodes};
 use model::Device;
 use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
 
 use super::inverse_factor::{BadPivot, upper_factor_of_inverse};
-use super::round_to_nearest::GroupSpec;
+use super::round_to_nearest::{GroupSpec, default_group};
 use super::{Grid, QuantizeError, Quantized, Quantizer, require_finite};
 use crate::row_update::{COLUMN_CHUNK, subtract_combination};
 use crate::{CalibrationStats, SpecError};
@@ -28,34 +29,62 @@ use crate::{CalibrationStats, SpecError};
 const TILE_ROWS: usize = 16;
 
 /// GPTQ's knobs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GptqSpec {
     /// Bits per code: 2, 3, 4 or 8.
     pub bits: u8,
     /// Columns per grid; the last group of a row may be shorter. `None`: one grid per row.
+    #[serde(with = "crate::spec::group_length", default = "default_group")]
     pub group: Option<usize>,
     /// Whether 0 is the middle code of every grid.
+    #[serde(default)]
     pub symmetric: bool,
     /// Whether columns are visited by the diagonal of H, largest first.
+    #[serde(default)]
     pub act_order: bool,
     /// Whether group grids are fitted before the first column, to the original weights.
+    #[serde(default)]
     pub static_groups: bool,
     /// λ as a fraction of the mean diagonal of H.
+    #[serde(default = "paper_damping")]
     pub damping: f64,
     /// Columns between two lazy updates; changes speed, not codes.
+    #[serde(default = "paper_block")]
     pub block: usize,
+    /// Bits that activations are rounded to before the product; `None`: f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_bits: Option<u8>,
+}
+
+fn paper_damping() -> f64 {
+    0.01
+}
+
+fn paper_block() -> usize {
+    128
 }
 
 impl GptqSpec {
     /// The paper's settings at `bits` and `group`.
     pub fn new(bits: u8, group: Option<usize>) -> GptqSpec {
-        let (damping, block) = (0.01, 128);
-        GptqSpec { bits, group, symmetric: false, act_order: false, static_groups: false, damping, block }
+        let (damping, block) = (paper_damping(), paper_block());
+        GptqSpec {
+            bits,
+            group,
+            symmetric: false,
+            act_order: false,
+            static_groups: false,
+            damping,
+            block,
+            activation_bits: None,
+        }
     }
 
     /// The grids, which are RTN's.
     pub fn grid(&self) -> GroupSpec {
-        GroupSpec { bits: self.bits, group: self.group, symmetric: self.symmetric }
+        let (symmetric, activation_bits) = (self.symmetric, self.activation_bits);
+        GroupSpec { symmetric, activation_bits, ..GroupSpec::new(self.bits, self.group) }
     }
 
     pub(crate) fn tag(&self) -> String {

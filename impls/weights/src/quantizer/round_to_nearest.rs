@@ -9,24 +9,40 @@
 
 use cpu_kernels::GroupCodes;
 use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
 
 use super::{Grid, QuantizeError, Quantized, Quantizer, require_finite};
 use crate::{CalibrationStats, SpecError};
 
 /// Shape of integer grids: bits, columns that share one, and whether 0 sits in the middle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GroupSpec {
     /// Bits per code: 2, 3, 4 or 8.
     pub bits: u8,
     /// Columns per grid; the last group of a row may be shorter. `None`: one grid per row.
+    #[serde(with = "crate::spec::group_length", default = "default_group")]
     pub group: Option<usize>,
     /// Whether 0 is the middle code (no zero point to store) instead of where the range puts it.
+    #[serde(default)]
     pub symmetric: bool,
+    /// Bits that activations are rounded to before the product; `None`: f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_bits: Option<u8>,
+}
+
+pub(crate) fn default_group() -> Option<usize> {
+    Some(GroupSpec::DEFAULT_GROUP)
 }
 
 impl GroupSpec {
     /// Columns per grid where a scenario does not say.
     pub const DEFAULT_GROUP: usize = 128;
+
+    /// Min-max grids with a zero point.
+    pub fn new(bits: u8, group: Option<usize>) -> GroupSpec {
+        GroupSpec { bits, group, symmetric: false, activation_bits: None }
+    }
 
     /// Columns per grid in a row of `k`.
     pub fn group_in(&self, k: usize) -> usize {
@@ -35,7 +51,8 @@ impl GroupSpec {
 
     pub(crate) fn tag(&self) -> String {
         let group = self.group.map_or("row".to_string(), |group| format!("g{group}"));
-        format!("{}bit-{group}{}", self.bits, if self.symmetric { "-sym" } else { "" })
+        let activations = self.activation_bits.map_or(String::new(), |bits| format!("-a{bits}"));
+        format!("{}bit-{group}{}{activations}", self.bits, if self.symmetric { "-sym" } else { "" })
     }
 
     /// Code bits, plus an f16 scale and, unless 0 has the same code everywhere, an f16 zero per group.
@@ -51,6 +68,14 @@ impl GroupSpec {
                 found: self.bits.to_string(),
                 expected: "2, 3, 4 or 8",
                 advice: "these are the widths the packed kernels read; choose one of them",
+            });
+        }
+        if let Some(bits) = self.activation_bits {
+            return Err(SpecError {
+                field: "activation_bits",
+                found: bits.to_string(),
+                expected: "none (activations stay f32)",
+                advice: "leave it out",
             });
         }
         match self.group {

@@ -62,7 +62,7 @@ fn wrong_input_is_refused_in_words() {
     assert_eq!(build(WeightsSpec::F16, &large, 1, 2), WeightsError::BeyondF16 { row: 0, column: 1, value: 70000.0 });
     let gptq = WeightsSpec::Gptq(GptqSpec::new(4, None));
     assert_eq!(build(gptq, &large, 1, 2), WeightsError::Quantize(QuantizeError::MissingStats { quantizer: "gptq" }));
-    let rtn = WeightsSpec::Rtn(GroupSpec { bits: 5, group: None, symmetric: false });
+    let rtn = WeightsSpec::Rtn(GroupSpec::new(5, None));
     let message = build(rtn, &large, 1, 2).to_string();
     assert!(message.contains("bits") && message.contains("2, 3, 4 or 8"), "{message}");
 }

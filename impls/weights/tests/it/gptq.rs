@@ -33,7 +33,7 @@ fn brute_force_obs_gives_the_same_weights() {
 fn layer_error_is_below_rtn() {
     for bits in [2, 3, 4, 8] {
         for group in [None, Some(32), Some(100)] {
-            let grid = GroupSpec { bits, group, symmetric: false };
+            let grid = GroupSpec::new(bits, group);
             let ratio = layer_error_ratio(&device(), grid, 64, 192, 4).expect("solves");
             println!("{bits} bits, group {group:?}: GPTQ/RTN layer error {ratio:.3}");
             assert!(ratio <= 0.8, "{bits} bits, group {group:?}: {ratio}");

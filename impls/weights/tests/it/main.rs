@@ -2,8 +2,10 @@
 
 mod build;
 mod calibration;
+mod codebook;
 mod conformance;
 mod gptq;
+mod microscaling;
 mod spec;
 
 use cpu_kernels::Cpu;

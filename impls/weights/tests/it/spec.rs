@@ -18,9 +18,10 @@ fn defaults_are_the_papers() {
         static_groups: false,
         damping: 0.01,
         block: 128,
+        activation_bits: None,
     };
     assert_eq!(parse("kind = \"gptq\"\nbits = 4"), Ok(WeightsSpec::Gptq(gptq)));
-    let rtn = GroupSpec { bits: 3, group: None, symmetric: true };
+    let rtn = GroupSpec { symmetric: true, ..GroupSpec::new(3, None) };
     assert_eq!(parse("kind = \"rtn\"\nbits = 3\ngroup = \"row\"\nsymmetric = true"), Ok(WeightsSpec::Rtn(rtn)));
     assert_eq!(parse("kind = \"bf16\""), Ok(WeightsSpec::Bf16));
 }
@@ -35,6 +36,11 @@ fn tags_name_specs() {
         tag("kind = \"gptq\"\nbits = 2\ngroup = 32\nblock = 1\ndamping = 0.1"),
         "gptq-2bit-g32-damping0.1-block1"
     );
+    assert_eq!(tag("kind = \"nf4\""), "nf4");
+    assert_eq!(tag("kind = \"nf4\"\nblock = 128\ndouble_quant = true"), "nf4-b128-dq");
+    assert_eq!(tag("kind = \"fp4\"\nvalues = \"e3m0\"\ndouble_quant = \"fp8\""), "fp4-e3m0-dqfp8");
+    assert_eq!(tag("kind = \"int4\"\ndouble_quant = false"), "int4");
+    assert_eq!(tag("kind = \"mxfp4\""), "mxfp4");
     let all = WeightsSpec::all();
     assert_eq!(all.iter().map(WeightsSpec::tag).collect::<HashSet<_>>().len(), all.len());
 }
@@ -51,15 +57,18 @@ fn every_spec_survives_toml() {
 fn wrong_specs_name_the_field_and_the_remedy() {
     for (text, words) in [
         ("kind = \"gptq\"\nbits = 5", ["`bits = 5`", "2, 3, 4 or 8"]),
-        ("kind = \"gptq\"", ["bits", "2, 3, 4 or 8"]),
+        ("kind = \"gptq\"", ["missing field `bits`", "bits"]),
         ("kind = \"rtn\"\nbits = 4\ngroup = 0", ["`group = 0`", "\"row\""]),
         ("kind = \"rtn\"\nbits = 4\ngroup = \"col\"", ["group", "\"row\""]),
         ("kind = \"rtn\"\nbits = 4\ngroup = -1", ["-1", "\"row\""]),
         ("kind = \"gptq\"\nbits = 4\ndamping = 0.0", ["`damping = 0`", "0.01"]),
         ("kind = \"gptq\"\nbits = 4\ndamping = nan", ["`damping = NaN`", "0.01"]),
         ("kind = \"gptq\"\nbits = 4\nblock = 0", ["`block = 0`", "128"]),
-        ("kind = \"f32\"\nbits = 4", ["`bits", "rtn"]),
-        ("kind = \"rtn\"\nbits = 4\nact_order = true", ["`act_order", "gptq"]),
+        ("kind = \"f32\"\nbits = 4", ["unknown field `bits`", "bits"]),
+        ("kind = \"rtn\"\nbits = 4\nact_order = true", ["unknown field `act_order`", "`symmetric`"]),
+        ("kind = \"nf4\"\nblock = 12", ["`block = 12`", "64"]),
+        ("kind = \"nf4\"\ndouble_quant = \"int8\"", ["int8", "\"fp8\""]),
+        ("kind = \"nvfp4\"\nblock = 16", ["block", "unknown field"]),
         ("kind = \"int8\"\ncolour = 1", ["colour", "unknown field"]),
         ("kind = \"int9\"", ["int9", "int8"]),
     ] {

@@ -64,16 +64,16 @@ pub(crate) struct Coded {
 }
 
 /// What receives decoded vectors, in ascending position.
-trait Sink<S: Simd, const P: usize> {
+pub(super) trait Sink<S: Simd, const P: usize> {
     /// Takes the 16·P weights of stored position `k`.
     fn take(&mut self, s: S, k: usize, w: [S::V; P]);
 }
 
 /// FMAs each vector into MR rows of accumulators.
-struct Accumulate<S: Simd, const MR: usize, const P: usize> {
-    acc: [[S::V; P]; MR],
-    a: *const f32,
-    a_stride: usize,
+pub(super) struct Accumulate<S: Simd, const MR: usize, const P: usize> {
+    pub(super) acc: [[S::V; P]; MR],
+    pub(super) a: *const f32,
+    pub(super) a_stride: usize,
 }
 
 impl<S: Simd, const MR: usize, const P: usize> Sink<S, P> for Accumulate<S, MR, P> {
@@ -90,9 +90,9 @@ impl<S: Simd, const MR: usize, const P: usize> Sink<S, P> for Accumulate<S, MR, 
 }
 
 /// Writes each vector to memory.
-struct Write {
-    out: *mut f32,
-    first: usize,
+pub(super) struct Write {
+    pub(super) out: *mut f32,
+    pub(super) first: usize,
 }
 
 impl<S: Simd> Sink<S, 1> for Write {

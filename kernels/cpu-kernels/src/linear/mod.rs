@@ -6,11 +6,14 @@
 //! | [`PackedF16`], [`PackedBf16`] | 16 | f32 | f32 | the same, widened in registers |
 //! | [`PackedInt8`] | 8 | int8, per row | i32 | exact integer dot, scaled once |
 //! | [`PackedGroup`] | 2, 3, 4, 8 + scales | f32 | f32 | decoded in registers, one FMA chain over k |
+//! | [`PackedCodebook`] | 4 + scales | f32 | f32 | 16 values looked up in registers, one FMA chain over k |
 //!
 //! For one instruction set every output element has the same bits whatever the number of rows and threads; AVX2 and
 //! AVX-512 give the same bits as each other, and int8 gives the same bits everywhere.
 
 mod bf16;
+mod codebook;
+mod codebook_walk;
 mod codes;
 mod f16;
 mod f32;
@@ -23,6 +26,7 @@ pub(crate) mod rungs;
 pub(crate) mod tile;
 
 pub use bf16::PackedBf16;
+pub use codebook::{BlockScales, CodebookCodes, NestedScales, PackedCodebook, e4m3_to_f32, e8m0_to_f32};
 pub use f16::PackedF16;
 pub use f32::PackedF32;
 pub use group::{GroupCodes, PackedGroup};

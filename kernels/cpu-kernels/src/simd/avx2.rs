@@ -105,6 +105,28 @@ impl Simd for Avx2 {
         unsafe { I(_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())) }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> I {
+        // SAFETY: the caller vouches for 16 readable elements.
+        unsafe {
+            let low = _mm_loadl_epi64(p.cast());
+            I(_mm256_cvtepu8_epi32(low), _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8).cast())))
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather(self, p: *const f32, i: I) -> V {
+        // SAFETY: the caller vouches for every index; the token proves AVX2.
+        unsafe { V(_mm256_i32gather_ps::<4>(p, i.0), _mm256_i32gather_ps::<4>(p, i.1)) }
+    }
+    /// Both halves of the table by the low three bits, then one of them by the fourth, shifted to where blends look.
+    #[inline(always)]
+    fn lookup16(self, table: V, i: I) -> V {
+        let fourth = both!(I, _mm256_slli_epi32::<28>, i);
+        let (low, high) = (V(table.0, table.0), V(table.1, table.1));
+        let (low, high) = (both!(V, _mm256_permutevar8x32_ps, low, i), both!(V, _mm256_permutevar8x32_ps, high, i));
+        let mask = self.floats(fourth);
+        both!(V, _mm256_blendv_ps, low, high, mask)
+    }
+    #[inline(always)]
     fn splat_u32(self, x: u32) -> I {
         // SAFETY: the token proves AVX.
         let v = unsafe { _mm256_set1_epi32(x as i32) };

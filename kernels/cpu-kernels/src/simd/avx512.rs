@@ -84,6 +84,19 @@ impl Simd for Avx512 {
         one!(_mm512_loadu_si512(p.cast()))
     }
     #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512i {
+        one!(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn gather(self, p: *const f32, i: __m512i) -> __m512 {
+        one!(_mm512_i32gather_ps::<4>(i, p))
+    }
+    /// One permutation, which looks at four bits of each lane only.
+    #[inline(always)]
+    fn lookup16(self, table: __m512, i: __m512i) -> __m512 {
+        one!(_mm512_permutexvar_ps(i, table))
+    }
+    #[inline(always)]
     fn splat_u32(self, x: u32) -> __m512i {
         one!(_mm512_set1_epi32(x as i32))
     }

@@ -116,6 +116,21 @@ impl Simd for Scalar {
         unsafe { p.cast::<I>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> I {
+        // SAFETY: the caller vouches for 16 readable elements.
+        let bytes = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        lanes!(i => u32::from(bytes[i]))
+    }
+    #[inline(always)]
+    unsafe fn gather(self, p: *const f32, index: I) -> V {
+        // SAFETY: the caller vouches for every index.
+        lanes!(i => unsafe { *p.add(index[i] as usize) })
+    }
+    #[inline(always)]
+    fn lookup16(self, table: V, index: I) -> V {
+        lanes!(i => table[index[i] as usize % LANES])
+    }
+    #[inline(always)]
     fn splat_u32(self, x: u32) -> I {
         [x; LANES]
     }

@@ -1,7 +1,8 @@
 //! Every packed linear: against f64, and bit-equal over row counts, threads, and levels.
 
+use crate::codebook::codebook_formats;
 use crate::oracle::{assert_close, assert_same_bits, cpus, linear, values};
-use cpu_kernels::{Cpu, GroupCodes, Isa, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use cpu_kernels::{Cpu, GroupCodes, Isa, PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
 use proptest::prelude::*;
 
 /// A packed weight of any format behind one face.
@@ -11,6 +12,7 @@ pub enum Packed {
     Bf16(PackedBf16),
     Int8(PackedInt8),
     Group(PackedGroup),
+    Codebook(PackedCodebook),
 }
 
 impl Packed {
@@ -22,6 +24,7 @@ impl Packed {
             Packed::Bf16(w) => w.forward(cpu, x, rows, &mut y),
             Packed::Int8(w) => w.forward(cpu, x, rows, &mut y),
             Packed::Group(w) => w.forward(cpu, x, rows, &mut y),
+            Packed::Codebook(w) => w.forward(cpu, x, rows, &mut y),
         }
         y
     }
@@ -33,6 +36,7 @@ impl Packed {
             Packed::Bf16(w) => w.unpack(),
             Packed::Int8(w) => w.unpack(),
             Packed::Group(w) => w.unpack(),
+            Packed::Codebook(w) => w.unpack(),
         }
     }
 }
@@ -70,6 +74,9 @@ fn all_formats(seed: u64, n: usize, k: usize) -> Vec<(String, Packed)> {
         ("bf16".to_string(), Packed::Bf16(PackedBf16::pack(&w, n, k))),
         ("int8".to_string(), Packed::Int8(int8(seed, n, k))),
     ];
+    for (name, codes) in codebook_formats(seed, n, k) {
+        all.push((name, Packed::Codebook(PackedCodebook::from_codes(&codes))));
+    }
     for bits in [2, 3, 4, 8] {
         for (group, shuffled) in [(32, false), (20, true), (k, false)] {
             let codes = group_codes(seed + u64::from(bits) + group as u64, n, k, bits, group, shuffled);

@@ -1,6 +1,7 @@
 //! Kernels against independent f64 oracles, and the invariances that higher layers rely on.
 
 mod attention;
+mod codebook;
 mod ladder;
 mod linear;
 mod oracle;

@@ -1,0 +1,320 @@
+//! Quantized weights as a checkpoint stores them: codes and constants, whatever the file packed them into.
+//!
+//! A layout (GPTQ, AWQ, bitsandbytes, GGUF) unpacks its bytes into one of these; everything behind it knows no layout.
+//! Rows are output features and columns are input features, also where the file stores the transpose.
+
+use std::ops::Range;
+
+use cpu_kernels::GroupCodes;
+use half::f16;
+
+/// A quantized matrix `[n, k]`.
+#[derive(Debug, Clone)]
+pub enum StoredCodes {
+    /// w = scale·(code − zero), constants per row and group of columns: GPTQ, AWQ, Q4_0, Q4_1, Q8_0.
+    Group(GroupCodes),
+    /// w = codebook\[code\]·absmax of its block: NF4, FP4.
+    Codebook(CodebookCodes),
+    /// w = scale of its row·code: LLM.int8().
+    Row(RowCodes),
+}
+
+/// Indices into a codebook, one constant per block of the row-major flattened matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CodebookCodes {
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// Values per block; blocks run over the flattened matrix, so one may cross rows and the last may be short.
+    pub block: usize,
+    /// What each code stands for.
+    pub codebook: Vec<f32>,
+    /// Codes `[n, k]`, one a byte, each below the codebook's length.
+    pub codes: Vec<u8>,
+    /// One per block.
+    pub constants: BlockConstants,
+}
+
+/// The largest magnitude of each block.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BlockConstants {
+    /// Stored as they are.
+    Plain(Vec<f32>),
+    /// Quantized themselves: map\[code\]·nested\[block / nested_block\] + offset.
+    Double {
+        /// `[blocks]`.
+        codes: Vec<u8>,
+        /// `[256]`.
+        map: Vec<f32>,
+        /// `[⌈blocks / nested_block⌉]`.
+        nested: Vec<f32>,
+        /// Constants that share one nested constant.
+        nested_block: usize,
+        /// Added to each.
+        offset: f32,
+    },
+}
+
+/// int8 codes with one scale per row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowCodes {
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// `[n, k]`, −127 … 127.
+    pub codes: Vec<i8>,
+    /// `[n]`.
+    pub scales: Vec<f32>,
+}
+
+impl BlockConstants {
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        match self {
+            BlockConstants::Plain(values) => values.len(),
+            BlockConstants::Double { codes, .. } => codes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The constant of `block`, in f32 as bitsandbytes computes it.
+    pub fn value(&self, block: usize) -> f32 {
+        match self {
+            BlockConstants::Plain(values) => values[block],
+            BlockConstants::Double { codes, map, nested, nested_block, offset } => {
+                map[codes[block] as usize] * nested[block / nested_block] + offset
+            }
+        }
+    }
+
+    /// Every constant, `[blocks]`.
+    pub fn values(&self) -> Vec<f32> {
+        (0..self.len()).map(|block| self.value(block)).collect()
+    }
+}
+
+impl StoredCodes {
+    /// Output features.
+    pub fn n(&self) -> usize {
+        match self {
+            StoredCodes::Group(c) => c.n,
+            StoredCodes::Codebook(c) => c.n,
+            StoredCodes::Row(c) => c.n,
+        }
+    }
+
+    /// Input features.
+    pub fn k(&self) -> usize {
+        match self {
+            StoredCodes::Group(c) => c.k,
+            StoredCodes::Codebook(c) => c.k,
+            StoredCodes::Row(c) => c.k,
+        }
+    }
+
+    /// The weights that the codes stand for, `[n, k]` row-major, columns in input order.
+    pub fn dequantise(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.n() * self.k()];
+        out.chunks_mut(self.k().max(1)).enumerate().for_each(|(row, out)| self.dequantise_row(row, out));
+        out
+    }
+
+    /// Row `row` of [`Self::dequantise`] into `out [k]`.
+    pub fn dequantise_row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            StoredCodes::Group(c) => group_row(c, row, out),
+            StoredCodes::Codebook(c) => {
+                let first = row * c.k;
+                let mut at = 0;
+                while at < c.k {
+                    let block = (first + at) / c.block;
+                    let end = ((block + 1) * c.block - first).min(c.k);
+                    let constant = c.constants.value(block);
+                    for (out, &code) in out[at..end].iter_mut().zip(&c.codes[first + at..first + end]) {
+                        *out = c.codebook[code as usize] * constant;
+                    }
+                    at = end;
+                }
+            }
+            StoredCodes::Row(c) => {
+                let codes = &c.codes[row * c.k..][..c.k];
+                out.iter_mut().zip(codes).for_each(|(out, &code)| *out = c.scales[row] * code as f32);
+            }
+        }
+    }
+
+    /// Whether every constant is finite.
+    pub fn is_finite(&self) -> bool {
+        let all = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        match self {
+            StoredCodes::Group(c) => all(&c.scales) && all(&c.zeros),
+            StoredCodes::Codebook(c) => all(&c.constants.values()) && all(&c.codebook),
+            StoredCodes::Row(c) => all(&c.scales),
+        }
+    }
+
+    /// Whether the group kernels hold it exactly: their scales and zeros are f16.
+    pub fn is_exact_in_f16(&self) -> bool {
+        let exact = |values: &[f32]| values.iter().all(|&v| f16::from_f32(v).to_f32() == v);
+        match self {
+            StoredCodes::Group(c) => exact(&c.scales) && exact(&c.zeros),
+            StoredCodes::Codebook(_) | StoredCodes::Row(_) => true,
+        }
+    }
+
+    /// The rows `ranges`, in that order; nothing where a block crosses rows.
+    pub fn rows(self, ranges: &[Range<usize>]) -> Option<StoredCodes> {
+        if let [whole] = ranges
+            && *whole == (0..self.n())
+        {
+            return Some(self);
+        }
+        let n = ranges.iter().map(Range::len).sum();
+        Some(match self {
+            StoredCodes::Group(c) => {
+                let groups = c.k.div_ceil(c.group);
+                StoredCodes::Group(GroupCodes {
+                    n,
+                    codes: pick(&c.codes, c.k, ranges),
+                    scales: pick(&c.scales, groups, ranges),
+                    zeros: pick(&c.zeros, groups, ranges),
+                    ..c
+                })
+            }
+            StoredCodes::Codebook(c) if c.k.is_multiple_of(c.block) => {
+                let constants = pick(&c.constants.values(), c.k / c.block, ranges);
+                let (codes, constants) = (pick(&c.codes, c.k, ranges), BlockConstants::Plain(constants));
+                StoredCodes::Codebook(CodebookCodes { n, codes, constants, ..c })
+            }
+            StoredCodes::Codebook(_) => return None,
+            StoredCodes::Row(c) => {
+                let (codes, scales) = (pick(&c.codes, c.k, ranges), pick(&c.scales, 1, ranges));
+                StoredCodes::Row(RowCodes { n, codes, scales, ..c })
+            }
+        })
+    }
+
+    /// Puts the rows of `below` under these where both are of one form; else gives `below` back.
+    pub fn stack(&mut self, below: StoredCodes) -> Option<StoredCodes> {
+        match (self, below) {
+            (StoredCodes::Group(a), StoredCodes::Group(b))
+                if (a.k, a.bits, a.group, &a.order) == (b.k, b.bits, b.group, &b.order) =>
+            {
+                a.n += b.n;
+                a.codes.extend(b.codes);
+                a.scales.extend(b.scales);
+                a.zeros.extend(b.zeros);
+                None
+            }
+            (StoredCodes::Row(a), StoredCodes::Row(b)) if a.k == b.k => {
+                a.n += b.n;
+                a.codes.extend(b.codes);
+                a.scales.extend(b.scales);
+                None
+            }
+            (StoredCodes::Codebook(a), StoredCodes::Codebook(b)) => a.stack(b).map(StoredCodes::Codebook),
+            (_, below) => Some(below),
+        }
+    }
+}
+
+impl CodebookCodes {
+    fn stack(&mut self, below: CodebookCodes) -> Option<CodebookCodes> {
+        let same = self.k == below.k && self.block == below.block && self.codebook == below.codebook;
+        match (&mut self.constants, below) {
+            (BlockConstants::Plain(all), CodebookCodes { n, codes, constants: BlockConstants::Plain(more), .. })
+                if same && self.codes.len().is_multiple_of(self.block) =>
+            {
+                all.extend(more);
+                self.n += n;
+                self.codes.extend(codes);
+                None
+            }
+            (_, below) => Some(below),
+        }
+    }
+}
+
+/// W\[row, order\[j\]\] = scale·(code − zero).
+fn group_row(c: &GroupCodes, row: usize, out: &mut [f32]) {
+    let groups = c.k.div_ceil(c.group);
+    for (group, codes) in c.codes[row * c.k..][..c.k].chunks(c.group).enumerate() {
+        let (scale, zero) = (c.scales[row * groups + group], c.zeros[row * groups + group]);
+        for (j, &code) in codes.iter().enumerate() {
+            let position = group * c.group + j;
+            let column = c.order.as_ref().map_or(position, |order| order[position] as usize);
+            out[column] = scale * (code as f32 - zero);
+        }
+    }
+}
+
+/// Rows of a row-major table with `width` values each.
+fn pick<T: Copy>(values: &[T], width: usize, ranges: &[Range<usize>]) -> Vec<T> {
+    ranges.iter().flat_map(|rows| values[rows.start * width..rows.end * width].iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(n: usize, first: u8) -> StoredCodes {
+        let codes = (0..n * 4).map(|i| (first + i as u8) % 16).collect();
+        let scales = (0..n * 2).map(|i| 0.5 + i as f32).collect();
+        let zeros = vec![8.0; n * 2];
+        StoredCodes::Group(GroupCodes {
+            n,
+            k: 4,
+            bits: 4,
+            group: 2,
+            codes,
+            scales,
+            zeros,
+            order: Some(vec![2, 0, 3, 1]),
+        })
+    }
+
+    #[test]
+    fn order_says_which_column_a_position_is() {
+        // row 0: codes 0 1 | 2 3 at columns 2 0 | 3 1, scales 0.5 | 1.5
+        assert_eq!(group(1, 0).dequantise(), [-3.5, -7.5, -4.0, -9.0]);
+    }
+
+    #[test]
+    fn rows_and_stacks_commute_with_dequantising() {
+        let (a, b) = (group(3, 0), group(2, 7));
+        let joined = [a.dequantise(), b.dequantise()].concat();
+        let mut stacked = a.clone();
+        assert!(stacked.stack(b.clone()).is_none());
+        assert_eq!(stacked.dequantise(), joined);
+        let picked = stacked.rows(&[3..5, 1..2]).unwrap();
+        assert_eq!(picked.dequantise(), [&joined[12..20], &joined[4..8]].concat());
+        let StoredCodes::Group(mut other) = b else { unreachable!() };
+        other.order = None;
+        assert!(group(3, 0).stack(StoredCodes::Group(other)).is_some(), "another order is another form");
+    }
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init)]
+    fn doubly_quantized_constants_are_not_joined() {
+        let constants = BlockConstants::Double {
+            codes: vec![0, 1, 1],
+            map: vec![0.0, 0.5],
+            nested: vec![2.0, 4.0],
+            nested_block: 2,
+            offset: 1.0,
+        };
+        assert_eq!(constants.values(), [1.0, 2.0, 3.0]);
+        let codes =
+            CodebookCodes { n: 2, k: 3, block: 2, codebook: vec![-1.0, 1.0], codes: vec![0, 1, 1, 0, 0, 1], constants };
+        assert_eq!(StoredCodes::Codebook(codes.clone()).dequantise(), [-1.0, 1.0, 2.0, -2.0, -3.0, 3.0]);
+        assert!(StoredCodes::Codebook(codes.clone()).rows(&[1..2]).is_none(), "a block crosses the rows");
+        let mut first = StoredCodes::Codebook(codes.clone());
+        assert!(first.stack(StoredCodes::Codebook(codes)).is_some());
+    }
+}
