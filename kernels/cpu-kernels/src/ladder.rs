@@ -5,11 +5,12 @@
 
 use crate::cpu::{Cpu, UnsupportedIsa};
 use crate::isa::Isa;
-use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8, rungs};
+use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8, PackedLut, rungs};
 use std::sync::OnceLock;
 
 /// Operations that have a ladder.
-pub const OPS: &[&str] = &["gemv", "gemm", "f16", "bf16", "int8", "group4", "softmax", "rms_norm"];
+pub const OPS: &[&str] =
+    &["gemv", "gemm", "f16", "bf16", "int8", "group4", "lut1", "lut2", "lut3", "lut4", "softmax", "rms_norm"];
 
 /// The rungs of `op`, slowest first; empty for a name that is not in [`OPS`].
 pub fn ladder(op: &str) -> &'static [Rung] {
@@ -20,6 +21,10 @@ pub fn ladder(op: &str) -> &'static [Rung] {
         "bf16" => rungs::BF16,
         "int8" => rungs::INT8,
         "group4" => rungs::GROUP4,
+        "lut1" => rungs::LUT1,
+        "lut2" => rungs::LUT2,
+        "lut3" => rungs::LUT3,
+        "lut4" => rungs::LUT4,
         "softmax" => crate::exp::LADDER,
         "rms_norm" => crate::norm::LADDER,
         _ => &[],
@@ -45,6 +50,10 @@ pub struct Problem {
     pub(crate) bf16: OnceLock<PackedBf16>,
     pub(crate) int8: OnceLock<PackedInt8>,
     pub(crate) group4: OnceLock<PackedGroup>,
+    /// By bits, from 1 on.
+    pub(crate) lut: [OnceLock<PackedLut>; 4],
+    /// Two halves of the input features.
+    pub(crate) f32_halves: OnceLock<[PackedF32; 2]>,
 }
 
 impl Problem {
@@ -55,7 +64,8 @@ impl Problem {
     pub fn new(rows: usize, n: usize, k: usize, x: Vec<f32>, w: Vec<f32>) -> Self {
         assert!(n > 0 && x.len() == rows * k && w.len() == n * k, "x must be [rows, k] and w [n, k]");
         let (f32, f16, bf16) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { rows, n, k, x, w, f32, f16, bf16, int8: OnceLock::new(), group4: OnceLock::new() }
+        let (int8, group4, lut, f32_halves) = Default::default();
+        Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, lut, f32_halves }
     }
 }
 

@@ -143,6 +143,24 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         to.map(|row| unsafe { self.load(row.as_ptr()) })
     }
 
+    /// Sums of table entries for 64 outputs (see `linear::lut`): per plane and pair of 16-byte tables, an output adds the entry
+    /// that the low half of its byte names in the first and the one that the high half names in the second; plane t counts
+    /// 2^t; `bias` is taken off.
+    ///
+    /// # Safety
+    /// `planes` holds `bits` planes of 8 × 64 bytes, `tables` 16 tables; sums stay below 2¹⁶.
+    #[inline(always)]
+    unsafe fn lookup(self, planes: *const u8, tables: *const u8, bits: usize, bias: u32) -> [Self::V; 4] {
+        // SAFETY: the caller's promises are passed on.
+        let sums = unsafe { crate::linear::lut::lookup_scalar(planes, tables, bits, bias) };
+        let mut out = [self.splat(0.0); 4];
+        for (out, sums) in out.iter_mut().zip(sums.chunks_exact(LANES)) {
+            // SAFETY: 16 values.
+            *out = unsafe { self.load(sums.as_ptr()) };
+        }
+        out
+    }
+
     /// The first `n` lanes from `p`, the others `fill`.
     #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize, fill: f32) -> Self::V {

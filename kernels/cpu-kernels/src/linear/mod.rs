@@ -7,6 +7,7 @@
 //! | [`PackedInt8`] | 8 | int8, per row | i32 | exact integer dot, scaled once |
 //! | [`PackedGroup`] | 2, 3, 4, 8 + scales | f32 | f32 | decoded in registers, one FMA chain over k |
 //! | [`PackedCodebook`] | 4 + scales | f32 | f32 | 16 values looked up in registers, one FMA chain over k |
+//! | [`PackedLut`] | 1 to 4 + scales | tables, per row | i16, f32 per 64 columns | partial sums looked up by byte shuffles |
 //!
 //! For one instruction set every output element has the same bits whatever the number of rows and threads; AVX2 and
 //! AVX-512 give the same bits as each other, and int8 gives the same bits everywhere.
@@ -21,6 +22,7 @@ mod gemm;
 mod group;
 mod int8;
 pub(crate) mod int8_dot;
+pub(crate) mod lut;
 mod panels;
 pub(crate) mod rungs;
 pub(crate) mod tile;
@@ -31,3 +33,4 @@ pub use f16::PackedF16;
 pub use f32::PackedF32;
 pub use group::{GroupCodes, PackedGroup};
 pub use int8::PackedInt8;
+pub use lut::{LutTables, PackedLut};

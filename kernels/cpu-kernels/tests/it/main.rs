@@ -4,6 +4,7 @@ mod attention;
 mod codebook;
 mod ladder;
 mod linear;
+mod lut;
 mod oracle;
 mod pool;
 mod rowwise;
