@@ -1,12 +1,14 @@
 //! The machine: its roofs, measured, and its description, read.
 
+mod counters;
 mod roofs;
 
 use std::fs;
 
 use cpu_kernels::Isa;
 
-pub use roofs::{Patience, measure};
+pub use counters::Misses;
+pub use roofs::{Patience, evict, measure};
 
 /// Worker threads when a scenario names none: one per physical core that this process may use.
 pub fn default_threads() -> usize {
@@ -75,6 +77,7 @@ pub fn facts(threads: usize) -> Vec<(String, String)> {
         ("kernel", read("/proc/sys/kernel/osrelease")),
         ("os", std::env::consts::OS.into()),
         ("arch", std::env::consts::ARCH.into()),
+        ("hardware_counters", counters::availability()),
         ("roof_method", roofs::METHOD.into()),
     ]
     .map(|(k, v)| (k.to_string(), v))

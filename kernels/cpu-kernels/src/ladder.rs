@@ -67,6 +67,15 @@ impl Problem {
         let (int8, group4, lut, f32_halves) = Default::default();
         Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, lut, f32_halves }
     }
+
+    /// The same weights, packed as far as they are, with other activations `x` of `[rows, k]`.
+    ///
+    /// # Panics
+    /// If `x` is not `rows` times `k` long.
+    pub fn with_rows(self, rows: usize, x: Vec<f32>) -> Self {
+        assert!(x.len() == rows * self.k, "x must be [rows, k]");
+        Self { rows, x, ..self }
+    }
 }
 
 /// What a rung computes: decides the output's shape, the operation count and the oracle.

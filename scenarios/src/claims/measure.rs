@@ -177,6 +177,9 @@ struct Side<'a> {
 /// Both sides become two cells of one workload and metric, which `results` pairs.
 fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64>) -> Result<Measured, String> {
     let (over_cell, under_cell) = (evidence.cell(over.select)?, evidence.cell(under.select)?);
+    let (over_metric, under_metric) =
+        (evidence.best_named(over_cell, over.metric)?, evidence.best_named(under_cell, under.metric)?);
+    let (over, under) = (Side { metric: &over_metric, ..over }, Side { metric: &under_metric, ..under });
     let mut over_rows = evidence.metric(over_cell, over.workload, over.metric)?;
     let mut under_rows = evidence.metric(under_cell, under.workload, under.metric)?;
     let wanted = x;
@@ -211,7 +214,9 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     let ratio =
         comparison.ratio.ok_or_else(|| format!("a value of `{}` is not positive, so it has no ratio", over.metric))?;
     let interval = (ratio.n > 1).then_some((ratio.low, ratio.high));
-    Ok(Measured { interval, ..Measured::exact(ratio.ratio, "×", ratio.n) })
+    let note =
+        if over.metric == under.metric { String::new() } else { format!("{} over {}", over.metric, under.metric) };
+    Ok(Measured { interval, note, ..Measured::exact(ratio.ratio, "×", ratio.n) })
 }
 
 fn best_ratio(evidence: &Evidence<'_>, over: &[Select], under: Side<'_>) -> Result<Measured, String> {

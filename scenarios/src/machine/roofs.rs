@@ -62,6 +62,13 @@ pub fn measure(threads: usize, patience: Patience) -> Result<Roof, UnsupportedIs
     })
 }
 
+/// Reads more than the last-level cache holds, so that nothing of interest is left in it.
+pub fn evict() {
+    let bytes = (2 * llc_bytes()).clamp(8 << 20, 1 << 30).min(available_memory() / 4) as usize;
+    let buffer = vec![1u64; bytes / 8];
+    std::hint::black_box(buffer.iter().fold(0u64, |sum, x| sum.wrapping_add(*x)));
+}
+
 /// The best rate of each of several kinds of work, per second.
 fn best_rates<const N: usize>(work: [&dyn Fn() -> usize; N], patience: Patience) -> [f64; N] {
     let (least, idle, seconds) = patience.limits();

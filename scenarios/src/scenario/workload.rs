@@ -68,6 +68,9 @@ pub enum Workload {
         /// scenario's.
         #[serde(default)]
         threads: Vec<usize>,
+        /// Time the four products with weights around attention at each length too, as `projections_ms`.
+        #[serde(default)]
+        projections: bool,
     },
     /// A named identity measured once: it emits values that a claim judges.
     Identity {
