@@ -3,6 +3,7 @@
 
 use ndarray::ArrayView2;
 
+use model::Device;
 pub use model::block::Place;
 
 use crate::{CalibrationStats, QuantizeError};
@@ -15,6 +16,8 @@ pub struct SharedInput<'a> {
     pub matrices: Vec<ArrayView2<'a, f32>>,
     /// Of the input, `features` wide.
     pub stats: &'a CalibrationStats,
+    /// Where a search may compute.
+    pub device: &'a Device,
 }
 
 /// Chooses the divisors of an input.

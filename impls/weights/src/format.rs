@@ -43,8 +43,13 @@ macro_rules! coat {
                 self.weight.unpack()
             }
 
-            fn is_int8(&self) -> bool {
-                $int8
+            fn int8_inputs(&self) -> Option<model::Int8Inputs> {
+                $int8.then_some(model::Int8Inputs::PER_ROW)
+            }
+
+            fn on(&self, device: &model::Device) -> Option<Box<dyn model::Linear>> {
+                let other = || crate::format::Coat::new(device.cpu().clone(), self.weight.clone());
+                $int8.then(|| Box::new(other()) as Box<dyn model::Linear>)
             }
 
             fn kernel_name(&self) -> String {
@@ -60,6 +65,8 @@ mod f16;
 mod f32;
 mod group;
 mod int8;
+mod int8_grid;
+mod stacked;
 
 pub use bf16::Bf16Linear;
 pub use codebook::CodebookLinear;
@@ -67,3 +74,5 @@ pub use f16::F16Linear;
 pub use f32::F32Linear;
 pub use group::GroupLinear;
 pub use int8::Int8Linear;
+pub use int8_grid::Int8GridLinear;
+pub use stacked::StackedLinear;

@@ -10,6 +10,7 @@ use crate::mixed::MixedSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
+use crate::quantizer::int8::Int8Spec;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::GroupSpec;
 
@@ -26,12 +27,14 @@ pub enum WeightsSpec {
     F16,
     /// bfloat16, widened on the fly.
     Bf16,
-    /// int8 weights per output channel, int8 activations per token, int32 accumulation.
-    Int8,
+    /// int8 weights and activations, int32 accumulation.
+    Int8(Int8Spec),
     /// Integer codes in groups, rounded to nearest.
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
     Gptq(GptqSpec),
+    /// As the checkpoint stores it: its codes where it is already quantized, its floats elsewhere.
+    Stored,
     /// Blocks onto the quantiles of a normal distribution.
     Nf4(BlockSpec),
     /// Blocks onto 4-bit floats, scaled by their largest magnitude.
@@ -67,9 +70,10 @@ impl WeightsSpec {
             WeightsSpec::F32 => "f32".into(),
             WeightsSpec::F16 => "f16".into(),
             WeightsSpec::Bf16 => "bf16".into(),
-            WeightsSpec::Int8 => "int8".into(),
+            WeightsSpec::Int8(spec) => spec.tag(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
+            WeightsSpec::Stored => "stored".into(),
             WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
@@ -83,6 +87,7 @@ impl WeightsSpec {
     pub fn needs_calibration(&self) -> bool {
         match self {
             WeightsSpec::Gptq(_) => true,
+            WeightsSpec::Int8(spec) => spec.needs_calibration(),
             WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
             _ => false,
         }
@@ -99,16 +104,28 @@ impl WeightsSpec {
 
     /// What rescales a layer's inputs before its codes are chosen, for methods that do.
     pub fn equaliser(&self) -> Option<&dyn Equalise> {
-        None
+        match self {
+            WeightsSpec::Int8(spec) if spec.smooth.is_some() => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// Whether a row's result depends on that row alone, whatever else shares the call.
+    pub fn rows_are_independent(&self) -> bool {
+        match self {
+            WeightsSpec::Int8(spec) => spec.rows_are_independent(),
+            WeightsSpec::Mixed(spec) => spec.parts().all(WeightsSpec::rows_are_independent),
+            _ => true,
+        }
     }
 
     /// Nominal bits per weight, scales and zero points of full groups included; per-row constants, which vanish
-    /// against a row, are not. Of mixed kinds that of the default.
+    /// against a row, are not. Of mixed kinds that of the default; of stored weights the most they can have.
     pub fn bits_per_weight(&self) -> f64 {
         match self {
-            WeightsSpec::F32 => 32.0,
+            WeightsSpec::F32 | WeightsSpec::Stored => 32.0,
             WeightsSpec::F16 | WeightsSpec::Bf16 => 16.0,
-            WeightsSpec::Int8 => 8.0,
+            WeightsSpec::Int8(_) => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
             WeightsSpec::Gptq(spec) => spec.grid().bits_per_weight(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
@@ -125,16 +142,18 @@ impl WeightsSpec {
             WeightsSpec::Rtn(spec) => spec.validate(),
             WeightsSpec::Gptq(spec) => spec.validate(),
             WeightsSpec::Mixed(spec) => spec.validate(),
+            WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
-            WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Int8 => Ok(()),
-            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 => Ok(()),
+            WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
+            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
         }
     }
 
     /// A spec of every kind that stores one matrix, with the corners of each: what conformance loops over.
     pub fn all() -> Vec<WeightsSpec> {
-        let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Int8];
+        let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Stored];
+        all.extend(Int8Spec::corners().into_iter().map(WeightsSpec::Int8));
         for bits in [2, 3, 4, 8] {
             for group in [Some(128), Some(32), None] {
                 all.push(WeightsSpec::Rtn(GroupSpec::new(bits, group)));
@@ -165,9 +184,10 @@ enum Wire {
     F32(NoFields),
     F16(NoFields),
     Bf16(NoFields),
-    Int8(NoFields),
+    Int8(Int8Spec),
     Rtn(GroupSpec),
     Gptq(GptqSpec),
+    Stored(NoFields),
     Nf4(BlockSpec),
     Fp4(Fp4Spec),
     Int4(BlockSpec),
@@ -189,9 +209,10 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::F32(_) => WeightsSpec::F32,
             Wire::F16(_) => WeightsSpec::F16,
             Wire::Bf16(_) => WeightsSpec::Bf16,
-            Wire::Int8(_) => WeightsSpec::Int8,
+            Wire::Int8(spec) => WeightsSpec::Int8(spec),
             Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
+            Wire::Stored(_) => WeightsSpec::Stored,
             Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
@@ -210,9 +231,10 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::F32 => Wire::F32(NoFields {}),
             WeightsSpec::F16 => Wire::F16(NoFields {}),
             WeightsSpec::Bf16 => Wire::Bf16(NoFields {}),
-            WeightsSpec::Int8 => Wire::Int8(NoFields {}),
+            WeightsSpec::Int8(spec) => Wire::Int8(spec),
             WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
+            WeightsSpec::Stored => Wire::Stored(NoFields {}),
             WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),

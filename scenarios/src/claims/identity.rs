@@ -7,8 +7,10 @@ mod attention;
 mod attention_parts;
 mod collaborative;
 mod experts;
+mod int8;
 mod invariance;
 mod latent;
+mod outliers;
 mod packed;
 mod quantization;
 mod sampling;
@@ -135,6 +137,21 @@ const REGISTRY: &[Identity] = &[
         name: "dequantise-then-multiply",
         about: "the fused product of 4-bit codes against f32 products with the decoded weights, by rows",
         measure: packed::dequantise_then_multiply,
+    },
+    Identity {
+        name: "int8-threshold-limits",
+        about: "LLM.int8() at threshold 0 and ∞ against f16 and vector-wise int8; integer products that are not exact",
+        measure: int8::threshold_limits,
+    },
+    Identity {
+        name: "outliers",
+        about: "what enters attention and MLP on the evaluation text: values above 6, features above it, kurtosis, largest over median",
+        measure: outliers::scan,
+    },
+    Identity {
+        name: "smoothquant-equivalent",
+        about: "logits of the smoothed model, unquantized, against the model; how much flatter its activations are",
+        measure: int8::smoothing,
     },
     Identity {
         name: "spec-lossless-greedy",

@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | [`PackedF32`] | 32 | f32 | f32 | panels of 16 outputs, one FMA chain over k per output |
 //! | [`PackedF16`], [`PackedBf16`] | 16 | f32 | f32 | the same, widened in registers |
-//! | [`PackedInt8`] | 8 | int8, per row | i32 | exact integer dot, scaled once |
+//! | [`PackedInt8`] | 8 | int8, per row or on given grids | i32 | exact integer dot, scaled once |
 //! | [`PackedGroup`] | 2, 3, 4, 8 + scales | f32 | f32 | decoded in registers, one FMA chain over k |
 //! | [`PackedCodebook`] | 4 + scales | f32 | f32 | 16 values looked up in registers, one FMA chain over k |
 //! | [`PackedLut`] | 1 to 4 + scales | tables, per row | i16, f32 per 64 columns | partial sums looked up by byte shuffles |
@@ -22,6 +22,7 @@ mod gemm;
 mod group;
 mod int8;
 pub(crate) mod int8_dot;
+mod int8_grid;
 pub(crate) mod lut;
 mod panels;
 pub(crate) mod rungs;
@@ -33,4 +34,5 @@ pub use f16::PackedF16;
 pub use f32::PackedF32;
 pub use group::{GroupCodes, PackedGroup};
 pub use int8::PackedInt8;
+pub use int8_grid::{Int8Grid, finite_range};
 pub use lut::{LutTables, PackedLut};

@@ -2,6 +2,7 @@
 
 mod attention;
 mod codebook;
+mod int8_grid;
 mod ladder;
 mod linear;
 mod lut;
