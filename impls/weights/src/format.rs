@@ -66,6 +66,7 @@ mod f32;
 mod group;
 mod int8;
 mod int8_grid;
+mod lut;
 mod stacked;
 
 pub use bf16::Bf16Linear;
@@ -75,4 +76,5 @@ pub use f32::F32Linear;
 pub use group::GroupLinear;
 pub use int8::Int8Linear;
 pub use int8_grid::Int8GridLinear;
+pub use lut::LutLinear;
 pub use stacked::StackedLinear;

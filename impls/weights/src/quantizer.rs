@@ -1,6 +1,7 @@
 //! How codes are chosen. A quantizer sees a matrix and, if it asks for them, statistics of the inputs; what it emits
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
+pub mod bit_planes;
 pub mod codebook;
 pub mod double_quantization;
 pub mod gptq;

@@ -5,7 +5,7 @@
 //! Method: 1. per row of x and block of 64 columns: 16 tables, one per 4 columns, of ±x₀ ±x₁ ±x₂ ±x₃, rounded to steps of a
 //! scale of the block. 2. per block, plane and 4 columns, 64 outputs look their entry up; sums stay in 16 bits, the planes
 //! count 1, 2, 4, 8. 3. Σ w·x = s·(½·step·sum + (mid − zero)·Σx), mid = (2^bits − 1)/2, per group.
-//! Exactness: the integers of 2 equal the definition's (tested), on every level; tables round x to 1/127 of the largest
+//! Exactness: the integers of 2 equal the definition's (tested), and every level gives the same bits; tables round x to 1/127 of the largest
 //! Σ|x| of 4 columns in the block. Each row alone: bits do not depend on the rows beside it nor on threads.
 //! Cost: bits/8 bytes and bits/4 lookups per weight; 4·k operations per row for the tables.
 //! Not handled: act-order, groups that are not whole blocks, more than 4 bits; many rows read each panel once per row.
@@ -171,6 +171,15 @@ impl PackedLut {
         (0..self.bits).map(|t| (self.planes[byte + t * PLANE] >> shift & 1) << t).sum()
     }
 
+    /// How far each output may lie from the product with the weights because the entries of `tables` are rounded.
+    pub fn rounding_bound(&self, tables: &LutTables) -> Vec<f32> {
+        // an entry is off by half a step, which counts half as often as its plane says
+        let steps = (TABLES * ((1 << self.bits) - 1)) as f32 * 0.25;
+        let of =
+            |row: usize, block: usize| self.grid(row, block / self.blocks_per_group).0 * tables.step(block) * steps;
+        (0..self.n).map(|row| (0..self.blocks()).map(|block| of(row, block)).sum()).collect()
+    }
+
     fn grid(&self, row: usize, group: usize) -> (f32, f32) {
         let at = (row / OUTPUTS * self.groups() + group) * OUTPUTS + row % OUTPUTS;
         let zero = match &self.zeros {
@@ -301,7 +310,8 @@ impl Kernel for Panel<'_> {
                 let found = unsafe { s.lookup(planes.as_ptr(), entries.as_ptr(), bits, bias) };
                 let half_step = s.splat(tables.half_steps[block]);
                 for i in 0..4 {
-                    acc[i] = s.fma(found[i], half_step, acc[i]);
+                    // not fused, so that the portable level gives the same bits
+                    acc[i] = s.add(acc[i], s.mul(found[i], half_step));
                 }
                 sum += tables.sums[block];
             }
@@ -315,7 +325,7 @@ impl Kernel for Panel<'_> {
                     Zeros::PerGroup(zeros) => unsafe { s.load_f16(zeros[at..][..OUTPUTS].as_ptr().add(i * LANES)) },
                 };
                 let offset = s.mul(s.sub(s.splat(mid), zero), s.splat(sum));
-                y[i] = s.fma(scale, s.add(acc[i], offset), y[i]);
+                y[i] = s.add(y[i], s.mul(scale, s.add(acc[i], offset)));
             }
         }
         for i in 0..4 {
