@@ -1,13 +1,16 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8, PackedLut};
+use cpu_kernels::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut,
+};
 use half::f16;
 use model::checkpoint::StoredCodes;
 use model::{Device, Int8Inputs, Linear};
 use ndarray::ArrayView2;
 
 use crate::format::{
-    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8GridLinear, Int8Linear, LutLinear, StackedLinear,
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
+    LutLinear, RoundedInput, StackedLinear,
 };
 use crate::quantizer::bit_planes::BitPlanes;
 use crate::quantizer::codebook::BlockAbsmax;
@@ -161,8 +164,8 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
     };
     match weight {
         WeightSource::F32(values) => Box::new(F32Linear::new(cpu, PackedF32::pack(values, n, k))),
-        WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_f16(values, n, k))),
-        WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_bf16(values, n, k))),
+        WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_exact(values, n, k))),
+        WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_exact(values, n, k))),
         WeightSource::Stored([only]) => part(only),
         WeightSource::Stored(parts) => Box::new(StackedLinear::new(parts.iter().map(part).collect())),
     }
@@ -171,8 +174,7 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    debug_assert!(activation_bits.is_none(), "refused by GroupSpec::validate");
-    match codes {
+    let linear: Box<dyn Linear> = match codes {
         Quantized::Int8 { codes, scales, zeros, n, k } => {
             let packed = PackedInt8::from_codes(&codes, &scales, n, k);
             match zeros.is_empty() {
@@ -180,8 +182,15 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
                 false => Box::new(Int8GridLinear::new(cpu, packed, zeros, Int8Inputs::PER_ROW, vec![])),
             }
         }
+        Quantized::Group(codes) if activation_bits == Some(8) => {
+            Box::new(GroupInt8Linear::new(cpu, PackedGroupInt8::from_codes(codes)))
+        }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+    };
+    match activation_bits {
+        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
+        _ => linear,
     }
 }
 
@@ -216,7 +225,7 @@ fn require_f16(values: &[f32], k: usize) -> Result<(), WeightsError> {
 
 fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {
     if let WeightSource::F16(values) = weight {
-        return Ok(PackedF16::pack_f16(values, n, k));
+        return Ok(PackedF16::pack_exact(values, n, k));
     }
     let values = weight.to_f32();
     require_f16(&values, k)?;
@@ -225,7 +234,7 @@ fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, W
 
 fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {
     match weight {
-        WeightSource::Bf16(values) => PackedBf16::pack_bf16(values, n, k),
+        WeightSource::Bf16(values) => PackedBf16::pack_exact(values, n, k),
         _ => PackedBf16::pack(&weight.to_f32(), n, k),
     }
 }

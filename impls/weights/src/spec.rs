@@ -167,11 +167,21 @@ impl WeightsSpec {
             all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, ..GroupSpec::new(bits, Some(128)) }));
             all.push(WeightsSpec::Gptq(GptqSpec::new(bits, Some(128))));
         }
+        let activation_bits = Some(4);
+        all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, activation_bits, ..GroupSpec::new(4, None) }));
+        all.push(WeightsSpec::Gptq(GptqSpec { activation_bits, ..GptqSpec::new(4, Some(128)) }));
         let gptq = GptqSpec::new(3, None);
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         let gptq = GptqSpec::new(4, Some(32));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, static_groups: true, ..gptq }));
+        let int8_inputs = |grid| GroupSpec { activation_bits: Some(8), ..grid };
+        for bits in [2, 4, 8] {
+            let grid = int8_inputs(GroupSpec::new(bits, Some(32)));
+            all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, ..grid }));
+            all.push(WeightsSpec::Rtn(int8_inputs(GroupSpec::new(bits, Some(128)))));
+        }
+        all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, activation_bits: Some(8), ..gptq }));
         let blocks = BlockSpec::default();
         for double_quant in [None, Some(DoubleQuant::Dynamic), Some(DoubleQuant::Fp8)] {
             all.push(WeightsSpec::Nf4(BlockSpec { double_quant, ..blocks }));
