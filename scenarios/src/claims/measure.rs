@@ -193,6 +193,10 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     pair.iter_mut().for_each(|row| row.cell = "over".into());
     for mut row in evidence.rows(under_cell).into_iter().filter(|row| row.workload == under_workload) {
         if row.metric == under.metric {
+            // parts of one metric are numbered through; a pair of single rows is one all the same
+            if is_single(&under_rows) && is_single(&over_rows) {
+                row.item = over_rows[0].item;
+            }
             if under.metric != over.metric {
                 row.metric = over.metric.into();
                 row.formula_id.clone_from(&formula);
@@ -217,6 +221,11 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     let note =
         if over.metric == under.metric { String::new() } else { format!("{} over {}", over.metric, under.metric) };
     Ok(Measured { interval, note, ..Measured::exact(ratio.ratio, "×", ratio.n) })
+}
+
+/// Whether all rows have the same item: one per repetition.
+fn is_single(rows: &[Observation]) -> bool {
+    rows.iter().all(|row| row.item == rows[0].item)
 }
 
 fn best_ratio(evidence: &Evidence<'_>, over: &[Select], under: Side<'_>) -> Result<Measured, String> {

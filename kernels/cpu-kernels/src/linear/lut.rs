@@ -260,7 +260,24 @@ impl Kernel for Fill<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
+        /// Signs of column i in the entries of a table.
+        const SIGNS: [[f32; ENTRIES]; 4] = {
+            let mut signs = [[-1.0; ENTRIES]; 4];
+            let mut at = 0;
+            while at < 4 * ENTRIES {
+                if at % ENTRIES >> (at / ENTRIES) & 1 == 1 {
+                    signs[at / ENTRIES][at % ENTRIES] = 1.0;
+                }
+                at += 1;
+            }
+            signs
+        };
+        /// 1.5·2²³: what is added to it is rounded to whole numbers, ties to even, and stands in the low bits.
+        const WHOLE: f32 = 12_582_912.0;
+        // SAFETY: 16 values each.
+        let signs = SIGNS.each_ref().map(|signs| unsafe { s.load(signs.as_ptr()) });
+        let whole = s.splat(WHOLE + BIAS as f32);
         let LutTables { entries, half_steps, sums } = self.tables;
         for (block, (x, entries)) in self.x.chunks(BLOCK).zip(entries.chunks_exact_mut(TABLES * ENTRIES)).enumerate() {
             let mut padded = [0.0f32; BLOCK];
@@ -271,11 +288,13 @@ impl Kernel for Fill<'_> {
             half_steps[block] = 0.5 * most / 127.0;
             sums[block] = padded.chunks_exact(4).map(|x| (x[0] + x[1]) + (x[2] + x[3])).sum();
             for (x, entries) in padded.chunks_exact(4).zip(entries.chunks_exact_mut(ENTRIES)) {
-                for (signs, entry) in entries.iter_mut().enumerate() {
-                    let signed = |i: usize| if signs >> i & 1 == 1 { x[i] } else { -x[i] };
-                    let sum = (signed(0) + signed(1)) + (signed(2) + signed(3));
-                    *entry = ((sum * inverse).round_ties_even() as i32 + BIAS as i32) as u8;
-                }
+                let low = s.add(s.mul(s.splat(x[0]), signs[0]), s.mul(s.splat(x[1]), signs[1]));
+                let high = s.add(s.mul(s.splat(x[2]), signs[2]), s.mul(s.splat(x[3]), signs[3]));
+                let steps = s.add(s.mul(s.add(low, high), s.splat(inverse)), whole);
+                let mut bits = [0.0f32; ENTRIES];
+                // SAFETY: 16 values.
+                unsafe { s.store(bits.as_mut_ptr(), steps) };
+                entries.iter_mut().zip(bits).for_each(|(entry, bits)| *entry = bits.to_bits() as u8);
             }
         }
     }
