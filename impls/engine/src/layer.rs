@@ -69,6 +69,7 @@ impl PreparedLayer {
             let views = readers.iter().zip(&values).map(|((_, m), v)| ArrayView2::from_shape((m.rows, m.cols), v));
             let shared = SharedInput {
                 place: input.place,
+                cpu: trunk.device.cpu(),
                 matrices: views.collect::<Result<_, _>>().map_err(|e| EngineError::Mismatch(e.to_string()))?,
                 stats,
             };

@@ -4,12 +4,14 @@ use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup,
 use model::{Device, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear};
+use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, SalientLinear};
+use crate::quantizer::awq::Awq;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::RowAbsmax;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
+use crate::quantizer::salient::Salient;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
 /// Why a matrix cannot be stored as asked.
@@ -111,6 +113,8 @@ pub fn quantize(
         WeightsSpec::Int8 => &RowAbsmax,
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Salient(spec) => &Salient::new(*spec),
+        WeightsSpec::Awq(spec) => &Awq::new(*spec, device),
         WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
@@ -133,6 +137,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
     }
 }

@@ -1,6 +1,7 @@
 //! Equalised inputs: a method may divide a layer's inputs per feature by s and multiply the columns of every matrix that
 //! reads them, which changes no product but how well it quantizes. The engine folds 1/s into what makes the inputs.
 
+use cpu_kernels::Cpu;
 use ndarray::ArrayView2;
 
 pub use model::block::Place;
@@ -13,6 +14,8 @@ pub struct SharedInput<'a> {
     pub place: Place,
     /// The matrices, in full precision.
     pub matrices: Vec<ArrayView2<'a, f32>>,
+    /// What a search may compute on.
+    pub cpu: &'a Cpu,
     /// Of the input, `features` wide.
     pub stats: &'a CalibrationStats,
 }

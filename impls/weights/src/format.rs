@@ -60,6 +60,7 @@ mod f16;
 mod f32;
 mod group;
 mod int8;
+mod salient;
 
 pub use bf16::Bf16Linear;
 pub use codebook::CodebookLinear;
@@ -67,3 +68,4 @@ pub use f16::F16Linear;
 pub use f32::F32Linear;
 pub use group::GroupLinear;
 pub use int8::Int8Linear;
+pub use salient::SalientLinear;

@@ -9,6 +9,8 @@
 //!
 //! Inputs are drawn from a seed; the same seed gives the same number on every machine but for rounding.
 
+pub mod four_bit;
+
 use model::{Activations, Device};
 use ndarray::{Array2, ArrayView2};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};

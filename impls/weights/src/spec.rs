@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
+use crate::quantizer::awq::AwqSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::GroupSpec;
+use crate::quantizer::salient::{SalientBy, SalientSpec};
 
 /// How a model's weight matrices are stored and how their codes are chosen.
 ///
@@ -32,6 +34,10 @@ pub enum WeightsSpec {
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
     Gptq(GptqSpec),
+    /// Integer codes in groups, rounded to nearest, with some columns in 16 bits.
+    Salient(SalientSpec),
+    /// Integer codes in groups, of inputs divided by their magnitude, clipped.
+    Awq(AwqSpec),
     /// Blocks onto the quantiles of a normal distribution.
     Nf4(BlockSpec),
     /// Blocks onto 4-bit floats, scaled by their largest magnitude.
@@ -70,6 +76,8 @@ impl WeightsSpec {
             WeightsSpec::Int8 => "int8".into(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
+            WeightsSpec::Salient(spec) => format!("rtn-{}", spec.tag()),
+            WeightsSpec::Awq(spec) => format!("awq-{}", spec.tag()),
             WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
@@ -82,7 +90,8 @@ impl WeightsSpec {
     /// Whether building needs [`crate::CalibrationStats`].
     pub fn needs_calibration(&self) -> bool {
         match self {
-            WeightsSpec::Gptq(_) => true,
+            WeightsSpec::Gptq(_) | WeightsSpec::Awq(_) => true,
+            WeightsSpec::Salient(spec) => spec.by == SalientBy::Activation,
             WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
             _ => false,
         }
@@ -99,7 +108,19 @@ impl WeightsSpec {
 
     /// What rescales a layer's inputs before its codes are chosen, for methods that do.
     pub fn equaliser(&self) -> Option<&dyn Equalise> {
-        None
+        match self {
+            WeightsSpec::Awq(spec) if spec.scale => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// Calibration windows it makes do with, spread over those of the scenario; `None`: it takes all.
+    pub fn calibration_windows(&self) -> Option<usize> {
+        match self {
+            WeightsSpec::Awq(spec) => spec.windows,
+            WeightsSpec::Mixed(spec) => spec.default.calibration_windows(),
+            _ => None,
+        }
     }
 
     /// Nominal bits per weight, scales and zero points of full groups included; per-row constants, which vanish
@@ -111,6 +132,8 @@ impl WeightsSpec {
             WeightsSpec::Int8 => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
             WeightsSpec::Gptq(spec) => spec.grid().bits_per_weight(),
+            WeightsSpec::Salient(spec) => spec.bits_per_weight(),
+            WeightsSpec::Awq(spec) => spec.grid().bits_per_weight(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
@@ -125,6 +148,8 @@ impl WeightsSpec {
             WeightsSpec::Rtn(spec) => spec.validate(),
             WeightsSpec::Gptq(spec) => spec.validate(),
             WeightsSpec::Mixed(spec) => spec.validate(),
+            WeightsSpec::Salient(spec) => spec.validate(),
+            WeightsSpec::Awq(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Int8 => Ok(()),
@@ -147,6 +172,12 @@ impl WeightsSpec {
         let gptq = GptqSpec::new(4, Some(32));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, static_groups: true, ..gptq }));
+        let awq = AwqSpec::new(4, Some(128));
+        let plain = AwqSpec { scale: false, clip: false, ..AwqSpec::new(3, Some(32)) };
+        all.extend([awq, AwqSpec::new(3, None), plain, AwqSpec { windows: Some(16), ..awq }].map(WeightsSpec::Awq));
+        for by in [SalientBy::Activation, SalientBy::Weight, SalientBy::Random] {
+            all.push(WeightsSpec::Salient(SalientSpec { bits: 3, group: Some(128), share: 0.01, by }));
+        }
         let blocks = BlockSpec::default();
         for double_quant in [None, Some(DoubleQuant::Dynamic), Some(DoubleQuant::Fp8)] {
             all.push(WeightsSpec::Nf4(BlockSpec { double_quant, ..blocks }));
@@ -168,6 +199,8 @@ enum Wire {
     Int8(NoFields),
     Rtn(GroupSpec),
     Gptq(GptqSpec),
+    Salient(SalientSpec),
+    Awq(AwqSpec),
     Nf4(BlockSpec),
     Fp4(Fp4Spec),
     Int4(BlockSpec),
@@ -192,6 +225,8 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Int8(_) => WeightsSpec::Int8,
             Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
+            Wire::Salient(spec) => WeightsSpec::Salient(spec),
+            Wire::Awq(spec) => WeightsSpec::Awq(spec),
             Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
@@ -213,6 +248,8 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Int8 => Wire::Int8(NoFields {}),
             WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
+            WeightsSpec::Salient(spec) => Wire::Salient(spec),
+            WeightsSpec::Awq(spec) => Wire::Awq(spec),
             WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),
