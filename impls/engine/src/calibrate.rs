@@ -45,7 +45,7 @@ pub fn calibrate_layer(
 }
 
 /// Advances one sample's residual stream through `block`, with a cache of its own that is dropped afterwards.
-pub(crate) fn run_layer(
+pub fn run_layer(
     trunk: &Trunk,
     layer: usize,
     block: &Block,

@@ -12,7 +12,7 @@ mod spec;
 mod tokenizer;
 mod work;
 
-pub use calibrate::{LayerStats, calibrate_layer};
+pub use calibrate::{LayerStats, calibrate_layer, run_layer};
 pub use encoder_decoder::{EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts};
 pub use engine::{BuildOptions, Engine, build_transformer};
 pub use error::EngineError;

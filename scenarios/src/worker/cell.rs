@@ -230,7 +230,7 @@ pub fn build_engine(
 }
 
 /// Evenly spaced windows of the calibration text; all disjoint ones when there are fewer than asked for.
-fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
+pub fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
     let Some(calibration) = &resolved.scenario.calibration else { return Ok(vec![]) };
     let tokens = models.target.encode(&text::resolve(&calibration.text, resolved.file.as_deref())?)?;
     let all: Vec<&[TokenId]> = tokens.chunks_exact(calibration.window_tokens).collect();
