@@ -11,9 +11,11 @@ mod claims;
 mod glossary;
 mod latency;
 mod metrics;
+mod mixtures;
 mod models;
 mod pareto;
 mod provenance;
+mod ranking;
 mod roofline;
 mod sweeps;
 
@@ -50,10 +52,12 @@ impl Content {
 pub const SECTIONS: &[&Section] = &[
     &answer::SECTION,
     &pareto::SECTION,
+    &ranking::SECTION,
     &metrics::SECTION,
     &latency::SECTION,
     &roofline::SECTION,
     &claims::SECTION,
+    &mixtures::SECTION,
     &sweeps::SECTION,
     &models::SECTION,
     &caveats::SECTION,

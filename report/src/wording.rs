@@ -47,6 +47,10 @@ const NAMES: &[(&str, &str)] = &[
     ("roof_int8_fraction", "Share of the int8 roof"),
     ("roof_fraction", "Share of the roof"),
     ("roof_excess", "Faster than the machine"),
+    ("sensitivity_kl", "Sensitivity of a projection"),
+    ("mixture_ppl", "Perplexity of mixtures"),
+    ("mixture_kl", "KL divergence of mixtures"),
+    ("mixture_predicted_kl", "Sum of the parts’ sensitivities"),
     ("check", "Distance from the oracle"),
 ];
 
@@ -81,6 +85,8 @@ pub fn coordinate(id: &str) -> &'static str {
         "prefill_tok_s" | "prefill_ms" => "tokens in the cache after the pass",
         "decode_tok_s" | "decode_ms_per_token" => "tokens in the cache before the first",
         "acceptance_at" => "draft position",
+        "sensitivity_kl" => "layer",
+        "mixture_ppl" | "mixture_kl" | "mixture_predicted_kl" => "bits per weight",
         id if id.contains("attention") => "sequence length N",
         _ => "x",
     }

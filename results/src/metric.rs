@@ -13,6 +13,7 @@ pub mod phase;
 pub mod request;
 pub mod roof;
 pub mod score;
+pub mod sensitivity;
 pub mod speculation;
 pub mod value;
 
@@ -184,6 +185,10 @@ pub const METRICS: &[&dyn Metric] = &[
     &roof::INT8_FRACTION,
     &roof::ROOF_FRACTION,
     &roof::ROOF_EXCESS,
+    &sensitivity::SENSITIVITY_KL,
+    &sensitivity::MIXTURE_PPL,
+    &sensitivity::MIXTURE_KL,
+    &sensitivity::MIXTURE_PREDICTED_KL,
     &value::VALUE,
     &value::CHECK,
 ];

@@ -173,6 +173,34 @@ pub enum Event {
         /// The number.
         value: f64,
     },
+    /// What quantizing one projection of one layer does to the model's output, everything else in full precision.
+    Sensitivity {
+        /// Tag of the weights it got.
+        weights: String,
+        /// Projection.
+        projection: String,
+        /// Layer.
+        layer: u32,
+        /// Mean KL divergence from full precision, nat per token.
+        kl: f64,
+        /// Bytes of the projection in these weights.
+        bytes: u64,
+    },
+    /// A whole model under some weights, measured on text that no choice was made on.
+    Mixture {
+        /// What it stands for: `recommended` or `uniform`.
+        series: String,
+        /// Which one.
+        name: String,
+        /// Bits per weight of the layers' matrices, scales included.
+        bits: f64,
+        /// Perplexity.
+        ppl: f64,
+        /// Mean KL divergence from full precision, nat per token.
+        kl: f64,
+        /// Sum of the sensitivities of its parts: what `kl` would be if errors added up.
+        predicted_kl: f64,
+    },
     /// A correctness check against an independent oracle.
     Check {
         /// Becomes the metric id `check:<name>`.

@@ -64,8 +64,12 @@ pub enum Reply {
     Built { kernel_path: String, isa: String, trace: Trace, facts: Vec<(String, String)> },
     /// Outcome of the checks of each cell of the group, and the sample logits.
     Verified { checks: Vec<CellChecks>, sample: Vec<f32> },
-    /// Outcome of a repetition.
-    Trace { trace: Trace },
+    /// Outcome of a repetition, and facts about the cell that it found out.
+    Trace {
+        trace: Trace,
+        #[serde(default)]
+        facts: Vec<(String, String)>,
+    },
     /// The workload makes no sense for this cell.
     Refused { reason: String },
     /// The command failed; the worker can still be told to exit.

@@ -3,6 +3,7 @@
 mod cell;
 mod kernels;
 mod score;
+mod sensitivity;
 pub mod sweep;
 mod timed;
 mod verify;

@@ -87,9 +87,10 @@ impl Engine {
         Ok(self.spec.decoding.build(Box::new(self.session()?), draft)?)
     }
 
-    /// Bytes of the weights a pass streams, target and draft together.
+    /// Bytes that the weights occupy, target and draft together.
     pub fn weight_bytes(&self) -> u64 {
-        (self.target.weight_bytes() + self.draft.as_ref().map_or(0, |d| d.weight_bytes())) as u64
+        let both = [Some(&self.target), self.draft.as_ref()];
+        both.into_iter().flatten().flat_map(|t| t.linears()).map(|l| l.resident_bytes() as u64).sum()
     }
 
     /// Least work of a target Step of `rows` tokens after `context`, with logits for `logit_rows`.
@@ -145,6 +146,7 @@ pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     match spec {
         WeightsSpec::F32 => WeightsSpec::F32,
         WeightsSpec::Bf16 => WeightsSpec::Bf16,
+        WeightsSpec::Stored => WeightsSpec::Stored,
         _ => WeightsSpec::F16,
     }
 }

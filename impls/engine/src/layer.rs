@@ -69,9 +69,9 @@ impl PreparedLayer {
             let views = readers.iter().zip(&values).map(|((_, m), v)| ArrayView2::from_shape((m.rows, m.cols), v));
             let shared = SharedInput {
                 place: input.place,
-                cpu: trunk.device.cpu(),
                 matrices: views.collect::<Result<_, _>>().map_err(|e| EngineError::Mismatch(e.to_string()))?,
                 stats,
+                device: &trunk.device,
             };
             let slot = self.name(readers[0].0);
             let scales =
@@ -85,14 +85,25 @@ impl PreparedLayer {
 
     /// Every matrix as `spec` says.
     pub fn build(&self, spec: &WeightsSpec, device: &Device) -> Result<BlockOf<Box<dyn Linear>>, EngineError> {
-        self.matrices.as_ref().try_map(self.layer, &mut |slot: Slot, matrix: &Matrix| {
-            let name = self.name(slot);
-            if slot.exact {
-                return linear(&WeightsSpec::F32, device, &name, matrix, None);
-            }
-            let spec = spec.at(self.layer, projection(slot.site));
-            linear(spec, device, &name, matrix, self.stats_of(spec, slot)?)
-        })
+        self.matrices
+            .as_ref()
+            .try_map(self.layer, &mut |slot: Slot, matrix: &Matrix| self.build_one(spec, device, slot, matrix))
+    }
+
+    /// The matrix at `slot` as `spec` says.
+    pub fn build_one(
+        &self,
+        spec: &WeightsSpec,
+        device: &Device,
+        slot: Slot,
+        matrix: &Matrix,
+    ) -> Result<Box<dyn Linear>, EngineError> {
+        let name = self.name(slot);
+        if slot.exact {
+            return linear(&WeightsSpec::F32, device, &name, matrix, None);
+        }
+        let spec = spec.at(self.layer, projection(slot.site));
+        linear(spec, device, &name, matrix, self.stats_of(spec, slot)?)
     }
 
     /// What calibration saw of the input of `slot`, where `spec` needs it.
@@ -128,6 +139,7 @@ fn source(matrix: &Matrix) -> WeightSource<'_> {
         MatrixValues::F32(values) => WeightSource::F32(values),
         MatrixValues::F16(values) => WeightSource::F16(values),
         MatrixValues::Bf16(values) => WeightSource::Bf16(values),
+        MatrixValues::Stored(parts) => WeightSource::Stored(parts),
     }
 }
 

@@ -131,6 +131,13 @@ impl EngineSpec {
                 "needs a draft checkpoint: set `draft` in [model]".into(),
             ));
         }
+        if self.decoding.needs_draft() && !self.weights.rows_are_independent() {
+            return Err(unsupported(
+                "weights",
+                &self.weights.tag(),
+                "one activation scale per call: a token verified among others is not that token alone".into(),
+            ));
+        }
         if self.weights.needs_calibration() && facts.random_weights {
             return Err(unsupported(
                 "weights",

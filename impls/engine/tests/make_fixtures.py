@@ -174,12 +174,13 @@ def save(root, name, model, expected, saved):
     open(f"{folder}/expected.json", "w").write(text + "\n")
     return sum(os.path.getsize(f"{folder}/{f}") for f in os.listdir(folder))
 
-root, names = sys.argv[1], sys.argv[2:] or list(MODELS)
-for name in names:
-    for seed in range(1000 + 100 * list(MODELS).index(name), 10 ** 9):
-        got = attempt(name, seed)
-        if not isinstance(got, str): break
-        if seed % 100 == 99 or seed % 100 < 2: print(f"  {name} {seed}: {got}")
-        assert seed % 100 != 99, f"{name}: no seed"
-    size = save(root, name, *got); e = got[1]; s = e["sensitivity_max_abs_logit_change"]
-    print(name, seed, f"{size // 1000} KB", f"atol {e['tolerance']['logits_atol']}", f"std {e['prompts'][-1]['logits_std']}", s["configuration"], s["smallest_single_vector"], "WEAK" if s["without_effect"] else "", *s["without_effect"], flush=True)
+if __name__ == "__main__":
+    root, names = sys.argv[1], sys.argv[2:] or list(MODELS)
+    for name in names:
+        for seed in range(1000 + 100 * list(MODELS).index(name), 10 ** 9):
+            got = attempt(name, seed)
+            if not isinstance(got, str): break
+            if seed % 100 == 99 or seed % 100 < 2: print(f"  {name} {seed}: {got}")
+            assert seed % 100 != 99, f"{name}: no seed"
+        size = save(root, name, *got); e = got[1]; s = e["sensitivity_max_abs_logit_change"]
+        print(name, seed, f"{size // 1000} KB", f"atol {e['tolerance']['logits_atol']}", f"std {e['prompts'][-1]['logits_std']}", s["configuration"], s["smallest_single_vector"], "WEAK" if s["without_effect"] else "", *s["without_effect"], flush=True)

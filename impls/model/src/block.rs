@@ -129,6 +129,11 @@ impl Block {
         Block { vectors, linears, absorbed }
     }
 
+    /// Its norms and biases, as they are multiplied.
+    pub fn vectors(&self) -> &BlockVectors {
+        &self.vectors
+    }
+
     /// Its matrix products, in the order of [`BlockOf::slots`].
     pub fn linears(&self) -> Vec<&dyn Linear> {
         self.linears.slots(0).into_iter().map(|(_, linear)| &**linear).collect()

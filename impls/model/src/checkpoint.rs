@@ -1,6 +1,7 @@
 //! Where tensors come from: a Hugging Face folder, bytes inside the binary, or seeded random numbers of a named shape.
 
 mod folder;
+pub mod quantized;
 mod random;
 mod stored;
 mod tensors;
@@ -12,8 +13,8 @@ use half::{bf16, f16};
 
 pub use folder::{Folder, open_folder, open_weights};
 pub use random::RandomTensors;
-pub use stored::{BlockConstants, CodebookCodes, RowCodes, StoredCodes};
-pub use tensors::{Bytes, SafeTensorsFile, SafeTensorsSet};
+pub use stored::{RowCodes, StoredCodes};
+pub use tensors::{Bytes, Dtype, RawTensor, RawTensors, SafeTensorsFile, SafeTensorsSet};
 
 use crate::architecture::ConfigError;
 

@@ -33,7 +33,7 @@ pub use buffer_pool::{Buffer, BufferPool};
 pub use device::Device;
 pub use encoder_decoder::{EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape};
 pub use kv::{CacheFull, KvBytes, KvCache, KvEntries, KvShape, KvTile};
-pub use linear::Linear;
+pub use linear::{Int8Inputs, Int8Range, Linear};
 pub use rope::RopeTable;
 pub use session::StepModel;
 pub use step::{SeqId, Span, Step, TokenId, Tree, TreeError, Visibility};

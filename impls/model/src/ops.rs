@@ -17,6 +17,16 @@ pub fn embed(table: &Matrix, tokens: &[TokenId], y: &mut Activations) {
             MatrixValues::F32(values) => to.copy_from_slice(&values[at]),
             MatrixValues::F16(values) => half::slice::HalfFloatSliceExt::convert_to_f32_slice(&values[at], to),
             MatrixValues::Bf16(values) => half::slice::HalfFloatSliceExt::convert_to_f32_slice(&values[at], to),
+            MatrixValues::Stored(parts) => {
+                let mut row = token.0 as usize;
+                for part in parts {
+                    if row < part.n() {
+                        part.dequantise_row(row, to);
+                        break;
+                    }
+                    row -= part.n();
+                }
+            }
         }
     }
 }

@@ -6,13 +6,18 @@
 mod collaborate;
 pub mod decomposition;
 mod kv_heads;
+mod norm_fed;
+mod outliers;
 mod rewritten;
+mod zero_features;
 
 use serde::{Deserialize, Serialize};
 
 pub use collaborate::{Collaborate, SharedLayer};
 pub use kv_heads::{KvHeads, KvMethod};
+pub use outliers::Outliers;
 pub use rewritten::{NewTensors, Rewritten};
+pub use zero_features::ZeroFeatures;
 
 use crate::Architecture;
 use crate::checkpoint::{CheckpointError, Tensors};
@@ -43,6 +48,12 @@ pub struct Transforms {
     /// Queries and keys that all heads share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collaborate: Option<Collaborate>,
+    /// Outlier features, the function kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<Outliers>,
+    /// Features cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero_features: Option<ZeroFeatures>,
 }
 
 impl Transforms {
@@ -54,6 +65,8 @@ impl Transforms {
     /// Short names joined by commas, e.g. `kv2-mean`; empty when there is nothing to do.
     pub fn tag(&self) -> String {
         let tags = self.kv_heads.iter().map(KvHeads::tag).chain(self.collaborate.iter().map(Collaborate::tag));
+        let tags = tags.chain(self.outliers.iter().map(Outliers::tag));
+        let tags = tags.chain(self.zero_features.iter().map(ZeroFeatures::tag));
         tags.collect::<Vec<_>>().join(",")
     }
 
@@ -65,6 +78,12 @@ impl Transforms {
         }
         if let Some(collaborate) = &self.collaborate {
             a = collaborate.architecture(&a)?;
+        }
+        if let Some(outliers) = &self.outliers {
+            a = outliers.architecture(&a)?;
+        }
+        if let Some(zero) = &self.zero_features {
+            a = zero.architecture(&a)?;
         }
         Ok(a)
     }
@@ -82,6 +101,14 @@ impl Transforms {
         if let Some(collaborate) = &self.collaborate {
             let changed = collaborate.tensors(&a, &*tensors)?;
             (a, tensors) = (collaborate.architecture(&a)?, Box::new(Rewritten::new(tensors, changed)));
+        }
+        if let Some(outliers) = &self.outliers {
+            let changed = outliers.tensors(&a, &*tensors)?;
+            tensors = Box::new(Rewritten::new(tensors, changed));
+        }
+        if let Some(zero) = &self.zero_features {
+            let changed = zero.tensors(&a, &*tensors)?;
+            tensors = Box::new(Rewritten::new(tensors, changed));
         }
         Ok((a, tensors))
     }

@@ -61,7 +61,6 @@ fn what_would_change_the_function_is_refused_by_name() {
         ("layer_types", "[\"sliding_attention\"]", "layer_types"),
         ("use_qk_norm", "true", "use_qk_norm"),
         ("logits_scaling", "8.0", "logits_scaling"),
-        ("quantization_config", r#"{"quant_method":"gptq"}"#, "quantization_config"),
         ("num_local_experts", "8", "num_local_experts"),
         ("partial_rotary_factor", "0.5", "partial_rotary_factor"),
         ("attn_logit_softcapping", "50.0", "attn_logit_softcapping"),

@@ -1,14 +1,19 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
-use model::{Device, Linear};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
+use half::f16;
+use model::checkpoint::StoredCodes;
+use model::{Device, Int8Inputs, Linear};
 use ndarray::ArrayView2;
 
-use crate::format::{Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8Linear, SalientLinear};
+use crate::format::{
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
+    SalientLinear, StackedLinear,
+};
 use crate::quantizer::awq::Awq;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
-use crate::quantizer::int8::RowAbsmax;
+use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
 use crate::quantizer::salient::Salient;
@@ -49,12 +54,12 @@ pub enum WeightsError {
         value: f32,
     },
     /// The row is too long for int32 sums of int8 products.
-    #[error(
-        "int8 sums rows of at most {MAX_INT8_COLUMNS} columns, this weight has {in_features}; use f16 or group codes"
-    )]
+    #[error("int8 sums rows of at most {most} columns this way, this weight has {in_features}; use f16 or group codes")]
     TooWideForInt8 {
         /// Columns.
         in_features: usize,
+        /// Most columns.
+        most: usize,
     },
     /// The quantizer could not choose codes.
     #[error(transparent)]
@@ -63,6 +68,8 @@ pub enum WeightsError {
 
 /// The most columns whose int8 products int32 can sum, whatever their codes.
 const MAX_INT8_COLUMNS: usize = 131_072;
+/// The same with zero points on both sides, where factors reach 254.
+const MAX_INT8_COLUMNS_WITH_ZEROS: usize = 33_000;
 
 /// Stores `weight [out_features, in_features]` as `spec` says (mixed specs: as their default says; see
 /// [`WeightsSpec::at`]). `stats` are of the matrix's inputs, for specs that
@@ -89,9 +96,15 @@ pub fn build_linear(
     let (n, k) = (out_features, in_features);
     let cpu = device.cpu().clone();
     if let Some(codes) = quantize(spec, device, weight, n, k, stats)? {
+        if let WeightsSpec::Int8(spec) = spec
+            && !spec.is_plain()
+        {
+            return int8_on_grids(spec, device, codes, weight, stats);
+        }
         return Ok(format_codes(device, codes, spec.activation_bits()));
     }
     Ok(match spec {
+        WeightsSpec::Stored => stored(device, weight, n, k),
         WeightsSpec::F16 => Box::new(F16Linear::new(cpu, pack_f16(weight, n, k)?)),
         WeightsSpec::Bf16 => Box::new(Bf16Linear::new(cpu, pack_bf16(weight, n, k))),
         _ => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
@@ -108,9 +121,14 @@ pub fn quantize(
     stats: Option<&CalibrationStats>,
 ) -> Result<Option<Quantized>, WeightsError> {
     let quantizer: &dyn Quantizer = match spec {
-        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => return Ok(None),
-        WeightsSpec::Int8 if k > MAX_INT8_COLUMNS => return Err(WeightsError::TooWideForInt8 { in_features: k }),
-        WeightsSpec::Int8 => &RowAbsmax,
+        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Stored => return Ok(None),
+        WeightsSpec::Int8(spec) => {
+            let most = if spec.zero_point { MAX_INT8_COLUMNS_WITH_ZEROS } else { MAX_INT8_COLUMNS };
+            if k > most {
+                return Err(WeightsError::TooWideForInt8 { in_features: k, most });
+            }
+            &Int8Weights::new(spec)
+        }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
         WeightsSpec::Salient(spec) => &Salient::new(*spec),
@@ -128,13 +146,39 @@ pub fn quantize(
     Ok(Some(quantizer.quantize(view, stats)?))
 }
 
+/// `weight [n, k]` as it is stored. Codes run on the kernels that hold them exactly, other parts as the f32 values that they
+/// stand for: group constants beyond f16, and int8 rows, whose kernel would round the activations too.
+fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<dyn Linear> {
+    let cpu = device.cpu().clone();
+    let part = |part: &StoredCodes| match part {
+        StoredCodes::Group(codes) if part.is_exact_in_f16() => {
+            format_codes(device, Quantized::Group(codes.clone()), None)
+        }
+        StoredCodes::Codebook(codes) => format_codes(device, Quantized::Codebook(codes.clone()), None),
+        _ => Box::new(F32Linear::new(cpu.clone(), PackedF32::pack(&part.dequantise(), part.n(), part.k()))),
+    };
+    match weight {
+        WeightSource::F32(values) => Box::new(F32Linear::new(cpu, PackedF32::pack(values, n, k))),
+        WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_exact(values, n, k))),
+        WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_exact(values, n, k))),
+        WeightSource::Stored([only]) => part(only),
+        WeightSource::Stored(parts) => Box::new(StackedLinear::new(parts.iter().map(part).collect())),
+    }
+}
+
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    debug_assert!(activation_bits.is_none(), "refused by GroupSpec::validate");
     match codes {
-        Quantized::Int8 { codes, scales, n, k } => {
-            Box::new(Int8Linear::new(cpu, PackedInt8::from_codes(&codes, &scales, n, k)))
+        Quantized::Int8 { codes, scales, zeros, n, k } => {
+            let packed = PackedInt8::from_codes(&codes, &scales, n, k);
+            match zeros.is_empty() {
+                true => Box::new(Int8Linear::new(cpu, packed)),
+                false => Box::new(Int8GridLinear::new(cpu, packed, zeros, Int8Inputs::PER_ROW, vec![])),
+            }
+        }
+        Quantized::Group(codes) if activation_bits == Some(8) => {
+            Box::new(GroupInt8Linear::new(cpu, PackedGroupInt8::from_codes(codes)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
         Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
@@ -142,21 +186,47 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
     }
 }
 
+/// int8 `codes` of `weight` with inputs on the grids that `spec` says.
+fn int8_on_grids(
+    spec: &Int8Spec,
+    device: &Device,
+    codes: Quantized,
+    weight: WeightSource<'_>,
+    stats: Option<&CalibrationStats>,
+) -> Result<Box<dyn Linear>, WeightsError> {
+    let Quantized::Int8 { codes, scales, zeros, n, k } = codes else { return Ok(format_codes(device, codes, None)) };
+    let inputs = spec.inputs(k, stats)?;
+    let columns = if inputs.exact_above < f32::INFINITY { f16_columns(&weight.to_f32(), n, k)? } else { vec![] };
+    let packed = PackedInt8::from_codes(&codes, &scales, n, k);
+    Ok(Box::new(Int8GridLinear::new(device.cpu().clone(), packed, zeros, inputs, columns)))
+}
+
+/// `values [n, k]` in half precision, column after column.
+fn f16_columns(values: &[f32], n: usize, k: usize) -> Result<Vec<f16>, WeightsError> {
+    require_f16(values, k)?;
+    Ok((0..k).flat_map(|j| (0..n).map(move |row| f16::from_f32(values[row * k + j]))).collect())
+}
+
+fn require_f16(values: &[f32], k: usize) -> Result<(), WeightsError> {
+    // 65520 is the first value that rounds to infinity
+    match crate::source::first_bad(values, |x: f32| x.abs() >= 65520.0) {
+        Some(at) => Err(WeightsError::BeyondF16 { row: at / k, column: at % k, value: values[at] }),
+        None => Ok(()),
+    }
+}
+
 fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {
     if let WeightSource::F16(values) = weight {
-        return Ok(PackedF16::pack_f16(values, n, k));
+        return Ok(PackedF16::pack_exact(values, n, k));
     }
     let values = weight.to_f32();
-    // 65520 is the first value that rounds to infinity
-    match crate::source::first_bad(&values, |x: f32| x.abs() >= 65520.0) {
-        Some(at) => Err(WeightsError::BeyondF16 { row: at / k, column: at % k, value: values[at] }),
-        None => Ok(PackedF16::pack(&values, n, k)),
-    }
+    require_f16(&values, k)?;
+    Ok(PackedF16::pack(&values, n, k))
 }
 
 fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {
     match weight {
-        WeightSource::Bf16(values) => PackedBf16::pack_bf16(values, n, k),
+        WeightSource::Bf16(values) => PackedBf16::pack_exact(values, n, k),
         _ => PackedBf16::pack(&weight.to_f32(), n, k),
     }
 }

@@ -1,9 +1,9 @@
 //! Equalised inputs: a method may divide a layer's inputs per feature by s and multiply the columns of every matrix that
 //! reads them, which changes no product but how well it quantizes. The engine folds 1/s into what makes the inputs.
 
-use cpu_kernels::Cpu;
 use ndarray::ArrayView2;
 
+use model::Device;
 pub use model::block::Place;
 
 use crate::{CalibrationStats, QuantizeError};
@@ -14,10 +14,10 @@ pub struct SharedInput<'a> {
     pub place: Place,
     /// The matrices, in full precision.
     pub matrices: Vec<ArrayView2<'a, f32>>,
-    /// What a search may compute on.
-    pub cpu: &'a Cpu,
     /// Of the input, `features` wide.
     pub stats: &'a CalibrationStats,
+    /// Where a search may compute.
+    pub device: &'a Device,
 }
 
 /// Chooses the divisors of an input.

@@ -6,14 +6,19 @@
 //! | [`lazy_batch_difference`] | lazy batches do not change the result | ≤ 1e-4 |
 //! | [`brute_force_difference`] | GPTQ is OBS in a fixed order | ≤ 1e-6 |
 //! | [`layer_error_ratio`] | GPTQ's layer error is below RTN's | ≤ 0.8 |
+//! | [`threshold_limits`] | LLM.int8() ends in 16-bit and in vector-wise int8 | ≤ 1e-5 |
+//! | [`integer_product_mismatches`] | int8 products are exact in int32 | 0 |
 //!
 //! Inputs are drawn from a seed; the same seed gives the same number on every machine but for rounding.
 
 pub mod four_bit;
+mod int8;
 
 use model::{Activations, Device};
 use ndarray::{Array2, ArrayView2};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+
+pub use int8::{ThresholdLimits, integer_product_mismatches, threshold_limits};
 
 use crate::quantizer::Grid;
 use crate::quantizer::gptq::Gptq;

@@ -23,6 +23,7 @@ pub use quantizer::awq::AwqSpec;
 pub use quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 pub use quantizer::double_quantization::DoubleQuant;
 pub use quantizer::gptq::GptqSpec;
+pub use quantizer::int8::Int8Spec;
 pub use quantizer::round_to_nearest::GroupSpec;
 pub use quantizer::salient::{SalientBy, SalientSpec};
 pub use quantizer::{QuantizeError, Quantized, Quantizer};

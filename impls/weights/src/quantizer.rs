@@ -12,6 +12,7 @@ mod levels;
 pub mod microscaling;
 pub mod round_to_nearest;
 pub mod salient;
+pub mod smooth;
 
 use cpu_kernels::{CodebookCodes, GroupCodes};
 use ndarray::ArrayView2;
@@ -31,12 +32,14 @@ pub trait Quantizer {
 /// Codes with what is needed to read them.
 #[derive(Debug, Clone)]
 pub enum Quantized {
-    /// w = scales\[row\] · code.
+    /// w = scales\[row\] · (code − zeros\[row\]).
     Int8 {
         /// `[n, k]`, −127 … 127.
         codes: Vec<i8>,
         /// `[n]`.
         scales: Vec<f32>,
+        /// Code of weight 0, `[n]`; empty where all are 0.
+        zeros: Vec<i32>,
         /// Rows (out features).
         n: usize,
         /// Columns (in features).
@@ -54,10 +57,14 @@ impl Quantized {
     /// The weights that the codes stand for, `[n, k]` row-major, columns in input order.
     pub fn dequantise(&self) -> Vec<f32> {
         match self {
-            Quantized::Int8 { codes, scales, k, .. } => codes
+            Quantized::Int8 { codes, scales, zeros, k, .. } => codes
                 .chunks(*k)
                 .zip(scales)
-                .flat_map(|(row, &scale)| row.iter().map(move |&code| scale * code as f32))
+                .enumerate()
+                .flat_map(|(row, (codes, &scale))| {
+                    let zero = zeros.get(row).copied().unwrap_or(0);
+                    codes.iter().map(move |&code| scale * (i32::from(code) - zero) as f32)
+                })
                 .collect(),
             Quantized::Group(codes) => dequantise_group(codes),
             Quantized::Codebook(codes) => dequantise_codebook(codes),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use model::checkpoint::StoredCodes;
 
 /// Values of a weight matrix `[out_features, in_features]`, row-major, in the type they are stored in.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +15,8 @@ pub enum WeightSource<'a> {
     F16(&'a [f16]),
     /// bfloat16.
     Bf16(&'a [bf16]),
+    /// Codes of an already quantized checkpoint, one part below the other.
+    Stored(&'a [StoredCodes]),
 }
 
 impl<'a> WeightSource<'a> {
@@ -23,6 +26,7 @@ impl<'a> WeightSource<'a> {
             WeightSource::F32(v) => v.len(),
             WeightSource::F16(v) => v.len(),
             WeightSource::Bf16(v) => v.len(),
+            WeightSource::Stored(parts) => parts.iter().map(|part| part.n() * part.k()).sum(),
         }
     }
 
@@ -37,6 +41,8 @@ impl<'a> WeightSource<'a> {
             WeightSource::F32(v) => first_bad(v, |x| !x.is_finite()),
             WeightSource::F16(v) => first_bad(v, |x| !x.is_finite()),
             WeightSource::Bf16(v) => first_bad(v, |x| !x.is_finite()),
+            WeightSource::Stored(parts) if parts.iter().all(StoredCodes::is_finite) => None,
+            WeightSource::Stored(_) => first_bad(&self.to_f32(), |x: f32| !x.is_finite()),
         }
     }
 
@@ -46,6 +52,7 @@ impl<'a> WeightSource<'a> {
             WeightSource::F32(v) => Cow::Borrowed(v),
             WeightSource::F16(v) => v.to_f32_vec().into(),
             WeightSource::Bf16(v) => v.to_f32_vec().into(),
+            WeightSource::Stored(parts) => parts.iter().flat_map(StoredCodes::dequantise).collect::<Vec<_>>().into(),
         }
     }
 }

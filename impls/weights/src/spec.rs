@@ -11,6 +11,7 @@ use crate::quantizer::awq::AwqSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
+use crate::quantizer::int8::Int8Spec;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::GroupSpec;
 use crate::quantizer::salient::{SalientBy, SalientSpec};
@@ -28,8 +29,8 @@ pub enum WeightsSpec {
     F16,
     /// bfloat16, widened on the fly.
     Bf16,
-    /// int8 weights per output channel, int8 activations per token, int32 accumulation.
-    Int8,
+    /// int8 weights and activations, int32 accumulation.
+    Int8(Int8Spec),
     /// Integer codes in groups, rounded to nearest.
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
@@ -38,6 +39,8 @@ pub enum WeightsSpec {
     Salient(SalientSpec),
     /// Integer codes in groups, of inputs divided by their magnitude, clipped.
     Awq(AwqSpec),
+    /// As the checkpoint stores it: its codes where it is already quantized, its floats elsewhere.
+    Stored,
     /// Blocks onto the quantiles of a normal distribution.
     Nf4(BlockSpec),
     /// Blocks onto 4-bit floats, scaled by their largest magnitude.
@@ -73,11 +76,12 @@ impl WeightsSpec {
             WeightsSpec::F32 => "f32".into(),
             WeightsSpec::F16 => "f16".into(),
             WeightsSpec::Bf16 => "bf16".into(),
-            WeightsSpec::Int8 => "int8".into(),
+            WeightsSpec::Int8(spec) => spec.tag(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
             WeightsSpec::Salient(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Awq(spec) => format!("awq-{}", spec.tag()),
+            WeightsSpec::Stored => "stored".into(),
             WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
@@ -92,6 +96,7 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Gptq(_) | WeightsSpec::Awq(_) => true,
             WeightsSpec::Salient(spec) => spec.by == SalientBy::Activation,
+            WeightsSpec::Int8(spec) => spec.needs_calibration(),
             WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
             _ => false,
         }
@@ -110,6 +115,7 @@ impl WeightsSpec {
     pub fn equaliser(&self) -> Option<&dyn Equalise> {
         match self {
             WeightsSpec::Awq(spec) if spec.scale => Some(spec),
+            WeightsSpec::Int8(spec) if spec.smooth.is_some() => Some(spec),
             _ => None,
         }
     }
@@ -123,13 +129,22 @@ impl WeightsSpec {
         }
     }
 
+    /// Whether a row's result depends on that row alone, whatever else shares the call.
+    pub fn rows_are_independent(&self) -> bool {
+        match self {
+            WeightsSpec::Int8(spec) => spec.rows_are_independent(),
+            WeightsSpec::Mixed(spec) => spec.parts().all(WeightsSpec::rows_are_independent),
+            _ => true,
+        }
+    }
+
     /// Nominal bits per weight, scales and zero points of full groups included; per-row constants, which vanish
-    /// against a row, are not. Of mixed kinds that of the default.
+    /// against a row, are not. Of mixed kinds that of the default; of stored weights the most they can have.
     pub fn bits_per_weight(&self) -> f64 {
         match self {
-            WeightsSpec::F32 => 32.0,
+            WeightsSpec::F32 | WeightsSpec::Stored => 32.0,
             WeightsSpec::F16 | WeightsSpec::Bf16 => 16.0,
-            WeightsSpec::Int8 => 8.0,
+            WeightsSpec::Int8(_) => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
             WeightsSpec::Gptq(spec) => spec.grid().bits_per_weight(),
             WeightsSpec::Salient(spec) => spec.bits_per_weight(),
@@ -150,16 +165,18 @@ impl WeightsSpec {
             WeightsSpec::Mixed(spec) => spec.validate(),
             WeightsSpec::Salient(spec) => spec.validate(),
             WeightsSpec::Awq(spec) => spec.validate(),
+            WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
-            WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Int8 => Ok(()),
-            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 => Ok(()),
+            WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
+            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
         }
     }
 
     /// A spec of every kind that stores one matrix, with the corners of each: what conformance loops over.
     pub fn all() -> Vec<WeightsSpec> {
-        let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Int8];
+        let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Stored];
+        all.extend(Int8Spec::corners().into_iter().map(WeightsSpec::Int8));
         for bits in [2, 3, 4, 8] {
             for group in [Some(128), Some(32), None] {
                 all.push(WeightsSpec::Rtn(GroupSpec::new(bits, group)));
@@ -178,6 +195,13 @@ impl WeightsSpec {
         for by in [SalientBy::Activation, SalientBy::Weight, SalientBy::Random] {
             all.push(WeightsSpec::Salient(SalientSpec { bits: 3, group: Some(128), share: 0.01, by }));
         }
+        let int8_inputs = |grid| GroupSpec { activation_bits: Some(8), ..grid };
+        for bits in [2, 4, 8] {
+            let grid = int8_inputs(GroupSpec::new(bits, Some(32)));
+            all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, ..grid }));
+            all.push(WeightsSpec::Rtn(int8_inputs(GroupSpec::new(bits, Some(128)))));
+        }
+        all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, activation_bits: Some(8), ..gptq }));
         let blocks = BlockSpec::default();
         for double_quant in [None, Some(DoubleQuant::Dynamic), Some(DoubleQuant::Fp8)] {
             all.push(WeightsSpec::Nf4(BlockSpec { double_quant, ..blocks }));
@@ -196,11 +220,12 @@ enum Wire {
     F32(NoFields),
     F16(NoFields),
     Bf16(NoFields),
-    Int8(NoFields),
+    Int8(Int8Spec),
     Rtn(GroupSpec),
     Gptq(GptqSpec),
     Salient(SalientSpec),
     Awq(AwqSpec),
+    Stored(NoFields),
     Nf4(BlockSpec),
     Fp4(Fp4Spec),
     Int4(BlockSpec),
@@ -222,11 +247,12 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::F32(_) => WeightsSpec::F32,
             Wire::F16(_) => WeightsSpec::F16,
             Wire::Bf16(_) => WeightsSpec::Bf16,
-            Wire::Int8(_) => WeightsSpec::Int8,
+            Wire::Int8(spec) => WeightsSpec::Int8(spec),
             Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
             Wire::Salient(spec) => WeightsSpec::Salient(spec),
             Wire::Awq(spec) => WeightsSpec::Awq(spec),
+            Wire::Stored(_) => WeightsSpec::Stored,
             Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
@@ -245,11 +271,12 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::F32 => Wire::F32(NoFields {}),
             WeightsSpec::F16 => Wire::F16(NoFields {}),
             WeightsSpec::Bf16 => Wire::Bf16(NoFields {}),
-            WeightsSpec::Int8 => Wire::Int8(NoFields {}),
+            WeightsSpec::Int8(spec) => Wire::Int8(spec),
             WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
             WeightsSpec::Salient(spec) => Wire::Salient(spec),
             WeightsSpec::Awq(spec) => Wire::Awq(spec),
+            WeightsSpec::Stored => Wire::Stored(NoFields {}),
             WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),

@@ -28,8 +28,8 @@ pub use exp::{exp, log_sum_exp, row_max, softmax_row};
 pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};
 pub use ladder::{OPS, Problem, Rung, ladder};
 pub use linear::{
-    BlockScales, CodebookCodes, GroupCodes, NestedScales, PackedBf16, PackedCodebook, PackedF16, PackedF32,
-    PackedGroup, PackedInt8, e4m3_to_f32, e8m0_to_f32,
+    BlockScales, CodebookCodes, GroupCodes, Int8Grid, NestedScales, PackedBf16, PackedCodebook, PackedF16, PackedF32,
+    PackedGroup, PackedGroupInt8, PackedHalf, PackedInt8, e4m3_to_f32, e8m0_to_f32, finite_range,
 };
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{rope_half_split, rope_interleaved};

@@ -9,8 +9,10 @@ mod awq;
 mod collaborative;
 mod experts;
 mod four_bit;
+mod int8;
 mod invariance;
 mod latent;
+mod outliers;
 mod quantization;
 mod sampling;
 mod speculation;
@@ -166,6 +168,21 @@ const REGISTRY: &[Identity] = &[
         name: "weight-normality",
         about: "kurtosis of the rows of each matrix of the model; 3 for normal weights",
         measure: four_bit::weight_normality,
+    },
+    Identity {
+        name: "int8-threshold-limits",
+        about: "LLM.int8() at threshold 0 and ∞ against f16 and vector-wise int8; integer products that are not exact",
+        measure: int8::threshold_limits,
+    },
+    Identity {
+        name: "outliers",
+        about: "what enters attention and MLP on the evaluation text: values above 6, features above it, kurtosis, largest over median",
+        measure: outliers::scan,
+    },
+    Identity {
+        name: "smoothquant-equivalent",
+        about: "logits of the smoothed model, unquantized, against the model; how much flatter its activations are",
+        measure: int8::smoothing,
     },
     Identity {
         name: "spec-lossless-greedy",

@@ -105,6 +105,7 @@ fn too_long(scenario: &Scenario, limit: usize) -> Option<(String, String)> {
             let what = format!("{context} tokens of context and {tokens} new ones");
             (format!("workload[{i}].tokens"), what)
         }
+        Workload::Sensitivity { .. } => (format!("workload[{i}].window_tokens"), tokens),
         _ => (format!("workload[{i}].tokens"), tokens),
     })
 }

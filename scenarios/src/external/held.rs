@@ -167,7 +167,7 @@ impl HeldExternal {
             let limit = 1e-6 * sample.iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max);
             events.push(Event::Check { name: "logits_after_timing".into(), value, limit, passed: value <= limit });
         }
-        Ok(Reply::Trace { trace: self.trace("verify-again", 0, events) })
+        Ok(Reply::Trace { trace: self.trace("verify-again", 0, events), facts: vec![] })
     }
 
     /// One repetition of workload number `index`.
@@ -188,7 +188,10 @@ impl HeldExternal {
             }
         };
         Ok(match outcome {
-            Ok(Outcome::Events(events)) => Reply::Trace { trace: self.trace(&workload.name(), repetition, events) },
+            Ok(Outcome::Ran { events, facts }) => {
+                Reply::Trace { trace: self.trace(&workload.name(), repetition, events), facts }
+            }
+
             Ok(Outcome::Refused(reason)) => Reply::Refused { reason },
             Err(error) => match error.downcast::<AdapterError>()? {
                 AdapterError::Refused(reason) => Reply::Refused { reason },

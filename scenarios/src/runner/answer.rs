@@ -76,6 +76,7 @@ pub fn answer(session: &Session, run: &Run) -> Vec<String> {
     sentences.extend(fastest(&numbers, &readers, "prefill_tok_s", "reads prompts", &label));
     sentences.extend(smallest(&numbers, &candidates, &label));
     sentences.extend(quality(&numbers, &candidates, &label));
+    sentences.extend(mixtures(&numbers));
     sentences.extend(noise(&numbers));
     sentences
 }
@@ -140,6 +141,26 @@ fn quality(numbers: &Numbers, cells: &[&str], label: &dyn Fn(&str) -> String) ->
         100.0 * (worst.1 - 1.0),
         label(worst.0)
     ))
+}
+
+/// Where spending bits unevenly buys most over the best uniform choice of as many bits or fewer.
+fn mixtures(numbers: &Numbers) -> Option<String> {
+    let points = |series: &'static str| {
+        let of = move |a: &&Aggregate| a.metric.strip_prefix("mixture_kl:") == Some(series);
+        numbers.aggregates.iter().filter(of).filter_map(|a| Some((a.x?, a.median?)))
+    };
+    let gains = points("recommended").filter_map(|(bits, kl)| {
+        let uniform = points("uniform").filter(|(b, _)| *b <= bits).min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some((bits, kl, uniform))
+    });
+    let (bits, kl, uniform) = gains.min_by(|a, b| (a.1 / a.2.1).total_cmp(&(b.1 / b.2.1)))?;
+    Some(match kl < uniform.1 {
+        true => format!(
+            "Spending bits unevenly pays most at {bits:.2} bits per weight: the recommended mixture diverges from full precision by {kl:.4} nat per token, the best uniform choice of no more bits ({:.2}) by {:.4}.",
+            uniform.0, uniform.1
+        ),
+        false => "No recommended mixture beats the best uniform choice of as many bits or fewer: on this model bits may be spent evenly.".into(),
+    })
 }
 
 fn noise(numbers: &Numbers) -> Option<String> {

@@ -115,10 +115,11 @@ fn scoped(run_id: &str, scope: &str, facts: Vec<(String, String)>) -> Vec<Fact> 
 
 /// Texts a scenario reads, each once.
 fn texts(scenario: &ResolvedScenario) -> Vec<String> {
-    use crate::scenario::Workload::{Generate, Perplexity};
-    let of_workloads = scenario.scenario.workloads.iter().filter_map(|w| match w {
-        Perplexity { text, .. } | Generate { text, .. } => Some(text.clone()),
-        _ => None,
+    use crate::scenario::Workload::{Generate, Perplexity, Sensitivity};
+    let of_workloads = scenario.scenario.workloads.iter().flat_map(|w| match w {
+        Perplexity { text, .. } | Generate { text, .. } => vec![text.clone()],
+        Sensitivity { text, measured_on, .. } => vec![text.clone(), measured_on.clone()],
+        _ => vec![],
     });
     let mut names: Vec<String> =
         of_workloads.chain(scenario.scenario.calibration.iter().map(|c| c.text.clone())).collect();

@@ -136,7 +136,7 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
             continue;
         }
         let mut rows = match &reply {
-            Reply::Trace { trace } => session.rows.of(trace, &live.cell, &live.kernel_path),
+            Reply::Trace { trace, .. } => session.rows.of(trace, &live.cell, &live.kernel_path),
             Reply::Refused { reason } => vec![session.rows.status(&live.cell, Status::Skipped, reason)],
             other => vec![session.rows.status(&live.cell, Status::Failed, &reason(other))],
         };
@@ -154,6 +154,15 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
             };
             session.directory.append_facts(&[fact])?;
         }
+        if let Reply::Trace { facts, .. } = &reply {
+            let of_cell = |(key, value): &(String, String)| Fact {
+                run_id: session.rows.run_id.clone(),
+                scope: session.live[index].cell.id.clone(),
+                key: key.clone(),
+                value: value.clone(),
+            };
+            session.directory.append_facts(&facts.iter().map(of_cell).collect::<Vec<_>>())?;
+        }
         if let Reply::Failed { reason } = &reply {
             session.mark(index, Status::Failed, &format!("{name}: {reason}"))?;
         } else if let Some(reason) = trace_of(&reply).and_then(failed_checks) {
@@ -165,7 +174,7 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
 
 fn trace_of(reply: &Reply) -> Option<&Trace> {
     match reply {
-        Reply::Trace { trace } => Some(trace),
+        Reply::Trace { trace, .. } => Some(trace),
         _ => None,
     }
 }

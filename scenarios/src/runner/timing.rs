@@ -127,7 +127,7 @@ fn one(
 ) -> Result<Option<Trace>> {
     let id = session.live[timed.index].cell.id.clone();
     match spoken(session, &mut timed.worker, &id, &Command::Run { workload, repetition }) {
-        Ok(Reply::Trace { trace }) => match failed_checks(&trace) {
+        Ok(Reply::Trace { trace, .. }) => match failed_checks(&trace) {
             None => Ok(Some(trace)),
             Some(wrong) => {
                 append(session, timed.index, &trace)?;
@@ -225,7 +225,7 @@ fn verify_again(session: &mut Session, timed: &mut [Timed]) -> Result<()> {
     for cell in timed.iter_mut().filter(|t| session.live[t.index].status == Status::Ok).collect::<Vec<_>>() {
         let sample = session.live[cell.index].sample.clone();
         match cell.worker.call(&Command::VerifyAgain { sample }, &mut |_, _, _| {}) {
-            Ok(Reply::Trace { trace }) => {
+            Ok(Reply::Trace { trace, .. }) => {
                 append(session, cell.index, &trace)?;
                 if let Some(wrong) = failed_checks(&trace) {
                     session.mark(cell.index, Status::Wrong, &wrong)?;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use model::transform::{Collaborate, KvHeads, Transforms};
+use model::transform::{Collaborate, KvHeads, Outliers, Transforms, ZeroFeatures};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ struct Spelled {
     source: String,
     kv_heads: Option<KvHeads>,
     collaborate: Option<Collaborate>,
+    outliers: Option<Outliers>,
+    zero_features: Option<ZeroFeatures>,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -69,7 +71,8 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads, collaborate } = Spelled::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate } })
+        let Spelled { source, kv_heads, collaborate, outliers, zero_features } =
+            Spelled::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, outliers, zero_features } })
     }
 }

@@ -1,6 +1,7 @@
 //! What a cell does.
 
 use serde::Deserialize;
+use weights::WeightsSpec;
 
 /// A workload; cells that cannot run it are skipped with a reason.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -69,6 +70,25 @@ pub enum Workload {
         #[serde(default)]
         threads: Vec<usize>,
     },
+    /// Which projection of which layer minds being quantized, and the mixture that this recommends under each byte
+    /// budget, measured beside the uniform choices. The cell's own weights are the full precision.
+    Sensitivity {
+        /// Where choices are made: `embedded:NAME` or a text file.
+        text: String,
+        /// Where mixtures are measured: another text.
+        measured_on: String,
+        /// Windows of each text, spread evenly.
+        #[serde(default = "default_windows")]
+        windows: usize,
+        /// Tokens per window.
+        #[serde(default = "default_window_tokens")]
+        window_tokens: usize,
+        /// What a matrix may get.
+        #[serde(deserialize_with = "crate::part::list")]
+        candidates: Vec<WeightsSpec>,
+        /// Budgets, in bits per weight of the layers' matrices, scales included.
+        budgets: Vec<f64>,
+    },
     /// A named identity measured once: it emits values that a claim judges.
     Identity {
         /// Name in the identity registry.
@@ -101,6 +121,7 @@ impl Workload {
                 };
                 format!("attention-{heads}-{kv_heads}-{head_dim}{mode}{threads}")
             }
+            Workload::Sensitivity { text, .. } => format!("sensitivity-{}", stem(text)),
             Workload::Identity { check } => check.clone(),
         }
     }
@@ -108,7 +129,7 @@ impl Workload {
     /// Whether it runs a model's forward pass.
     pub fn needs_model(&self) -> bool {
         use Workload::*;
-        matches!(self, Perplexity { .. } | Prefill { .. } | Decode { .. } | Generate { .. })
+        matches!(self, Perplexity { .. } | Prefill { .. } | Decode { .. } | Generate { .. } | Sensitivity { .. })
     }
 
     /// Whether its result is a time, so that it is repeated and interleaved.
@@ -125,6 +146,7 @@ impl Workload {
             // one more: the prompt's pass gives a token that is not timed
             Workload::Decode { tokens, context } => tokens.saturating_add(*context).saturating_add(1),
             Workload::Generate { prompt_tokens, new_tokens, .. } => prompt_tokens.saturating_add(*new_tokens),
+            Workload::Sensitivity { window_tokens, .. } => *window_tokens,
             Workload::Kernels { .. } | Workload::AttentionSweep { .. } | Workload::Identity { .. } => 0,
         }
     }
@@ -172,6 +194,14 @@ fn stem(text: &str) -> &str {
 
 fn default_context() -> usize {
     16
+}
+
+fn default_windows() -> usize {
+    8
+}
+
+fn default_window_tokens() -> usize {
+    256
 }
 
 fn default_batch() -> usize {

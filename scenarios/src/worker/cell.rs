@@ -5,7 +5,7 @@ use engine::{BuildOptions, Checkpoint, Engine, ModelSource};
 use model::{Device, TokenId};
 use results::trace::{Event, Roof, Trace};
 
-use super::{kernels, progress, score, sweep, timed};
+use super::{kernels, progress, score, sensitivity, sweep, timed};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::library;
 use crate::machine;
@@ -125,10 +125,16 @@ impl Held {
                 let sweep = sweep::Sweep { lengths, shape: &shape, modes, batch: *batch, threads };
                 sweep::attention(self, &sweep, repetition)?
             }
+            Workload::Sensitivity { text, measured_on, windows, window_tokens, candidates, budgets } => {
+                let texts = [text.as_str(), measured_on.as_str()];
+                let asked =
+                    sensitivity::Asked { texts, windows: *windows, window_tokens: *window_tokens, candidates, budgets };
+                sensitivity::run(self, &asked)?
+            }
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
         Ok(match events {
-            Outcome::Events(events) => Reply::Trace { trace: self.trace(&name, repetition, events) },
+            Outcome::Ran { events, facts } => Reply::Trace { trace: self.trace(&name, repetition, events), facts },
             Outcome::Refused(reason) => Reply::Refused { reason },
         })
     }
@@ -158,14 +164,19 @@ impl Held {
 /// What a workload came to.
 pub enum Outcome {
     /// It ran.
-    Events(Vec<Event>),
+    Ran {
+        /// What happened.
+        events: Vec<Event>,
+        /// What it found out about the cell, as key and text.
+        facts: Vec<(String, String)>,
+    },
     /// It makes no sense for this cell, for this reason.
     Refused(String),
 }
 
 impl From<Vec<Event>> for Outcome {
     fn from(events: Vec<Event>) -> Outcome {
-        Outcome::Events(events)
+        Outcome::Ran { events, facts: vec![] }
     }
 }
 
@@ -233,7 +244,12 @@ pub fn build_engine(
 pub fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
     let Some(calibration) = &resolved.scenario.calibration else { return Ok(vec![]) };
     let tokens = models.target.encode(&text::resolve(&calibration.text, resolved.file.as_deref())?)?;
-    let all: Vec<&[TokenId]> = tokens.chunks_exact(calibration.window_tokens).collect();
-    let n = calibration.windows.min(all.len());
-    Ok((0..n).map(|i| all[i * all.len() / n].to_vec()).collect())
+    Ok(spread(&tokens, calibration.windows, calibration.window_tokens))
+}
+
+/// Evenly spaced windows of `tokens`; all disjoint ones when there are fewer than `windows`.
+pub fn spread(tokens: &[TokenId], windows: usize, window_tokens: usize) -> Vec<Vec<TokenId>> {
+    let all: Vec<&[TokenId]> = tokens.chunks_exact(window_tokens).collect();
+    let n = windows.min(all.len());
+    (0..n).map(|i| all[i * all.len() / n].to_vec()).collect()
 }

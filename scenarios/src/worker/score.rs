@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
-use model::{SeqId, Session, Step, StepModel, TokenId};
+use model::{Activations, SeqId, Session, Step, StepModel, TokenId};
 use results::trace::Event;
 
 use super::cell::{Held, Outcome};
@@ -75,11 +75,15 @@ pub fn plan(protocols: &[Protocol], n: usize) -> Result<Vec<Window>> {
 
 /// Likelihood of one target under both models.
 #[derive(Debug, Clone, Copy, Default)]
-struct Point {
-    nll: f64,
-    reference_nll: f64,
-    kl: f64,
-    agree: bool,
+pub struct Point {
+    /// −ln p(target) under the cell.
+    pub nll: f64,
+    /// −ln p(target) under the reference.
+    pub reference_nll: f64,
+    /// KL(reference ‖ cell) of the next token.
+    pub kl: f64,
+    /// Both find the same token most likely.
+    pub agree: bool,
 }
 
 /// Runs the workload.
@@ -148,6 +152,17 @@ fn score_window(
             Some(reference.forward(&step)?)
         }
     };
+    Ok(score_rows(logits, reference, tokens, threads))
+}
+
+/// Points for targets 1..tokens.len(), whose `logits [tokens.len(), vocab]` are given; without a reference the cell is
+/// its own.
+pub fn score_rows(
+    logits: &Activations,
+    reference: Option<&Activations>,
+    tokens: &[TokenId],
+    threads: usize,
+) -> Vec<Point> {
     let mut points = vec![Point::default(); tokens.len() - 1];
     let chunk = points.len().div_ceil(threads.max(1)).max(1);
     std::thread::scope(|scope| {
@@ -160,7 +175,7 @@ fn score_window(
             });
         }
     });
-    Ok(points)
+    points
 }
 
 fn score_row(logits: &[f32], reference: Option<&[f32]>, target: TokenId) -> Point {

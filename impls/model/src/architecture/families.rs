@@ -47,10 +47,8 @@ pub(super) fn read(f: &Fields) -> Result<Architecture, ConfigError> {
         let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
         return Err(f.unsupported("model_type", &format!("\"{family}\""), &known.join(", ")));
     };
-    if f.value("quantization_config").is_some() {
-        let asked = "an already quantized checkpoint";
-        return Err(f.unsupported("quantization_config", asked, "f32, f16 or bf16 weights"));
-    }
+    // how weights are stored is no part of the architecture: `checkpoint::quantized` reads or refuses it
+    f.value("quantization_config");
     let architecture = Architecture { family, ..read(f)? };
     f.refuse_unread()?;
     Ok(architecture)

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::architecture::{Architecture, NormKind};
-use crate::checkpoint::{CheckpointError, Tensor, TensorData, Tensors};
+use crate::checkpoint::{CheckpointError, StoredCodes, Tensor, TensorData, Tensors};
 use crate::names::Source;
 
 /// Values of a weight matrix in the type they were stored in.
@@ -15,6 +15,8 @@ pub enum MatrixValues {
     F16(Vec<f16>),
     /// bfloat16.
     Bf16(Vec<bf16>),
+    /// Codes as the checkpoint stores them, in as few parts as their forms allow, one below the other.
+    Stored(Vec<StoredCodes>),
 }
 
 /// A weight matrix `[rows, cols]` = `[out_features, in_features]`, row-major.
@@ -35,6 +37,7 @@ impl Matrix {
             MatrixValues::F32(values) => values.clone(),
             MatrixValues::F16(values) => TensorData::F16(values.into()).to_f32(),
             MatrixValues::Bf16(values) => TensorData::Bf16(values.into()).to_f32(),
+            MatrixValues::Stored(parts) => parts.iter().flat_map(StoredCodes::dequantise).collect(),
         }
     }
 }
@@ -70,11 +73,15 @@ impl<'a> Reader<'a> {
         format!("{}{name}", self.prefix)
     }
 
+    /// The name in this checkpoint of the tensor called `name` without prefix: the head never has one.
+    fn stored_name(&self, name: &str) -> String {
+        let outside = name.strip_prefix(self.architecture.names.head).is_some_and(|rest| rest.starts_with('.'));
+        if outside { name.to_string() } else { self.full_name(name) }
+    }
+
     /// A tensor of this shape with only finite values; `name` is without prefix.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'a>, CheckpointError> {
-        let names = self.architecture.names;
-        let outside = name.strip_prefix(names.head).is_some_and(|rest| rest.starts_with('.'));
-        let name = if outside { name.to_string() } else { format!("{}{name}", self.prefix) };
+        let name = self.stored_name(name);
         let tensor = self.tensors.get(&name)?;
         if tensor.shape != shape {
             return Err(CheckpointError::Shape { name, expected: shape.to_vec(), found: tensor.shape });
@@ -99,12 +106,15 @@ impl<'a> Reader<'a> {
 
     /// The matrix whose rows are those of `sources`, one after the other.
     pub fn matrix(&self, sources: &[Source]) -> Result<Matrix, CheckpointError> {
+        let (rows, cols) = (sources.iter().map(Source::n_rows).sum(), sources[0].shape[1]);
+        if let Some(parts) = self.codes(sources)? {
+            return Ok(Matrix { rows, cols, values: MatrixValues::Stored(parts) });
+        }
         let stored = |s: &Source| if s.transposed { [s.shape[1], s.shape[0]] } else { s.shape };
         let parts = sources
             .iter()
             .map(|source| Ok((self.tensor(&source.weight(), &stored(source))?.data, source)))
             .collect::<Result<Vec<_>, CheckpointError>>()?;
-        let (rows, cols) = (sources.iter().map(Source::n_rows).sum(), sources[0].shape[1]);
         let values = if parts.iter().all(|(data, _)| matches!(data, TensorData::F16(_))) {
             let typed =
                 parts.iter().filter_map(|(d, s)| if let TensorData::F16(v) = d { Some((&**v, *s)) } else { None });
@@ -118,6 +128,29 @@ impl<'a> Reader<'a> {
             MatrixValues::F32(gather(wide.iter().map(|(values, source)| (&values[..], *source))))
         };
         Ok(Matrix { rows, cols, values })
+    }
+
+    /// The codes of `sources`, where all of them are stored quantized.
+    fn codes(&self, sources: &[Source]) -> Result<Option<Vec<StoredCodes>>, CheckpointError> {
+        let mut parts: Vec<StoredCodes> = vec![];
+        for source in sources {
+            let name = self.stored_name(&source.weight());
+            let Some(codes) = self.tensors.codes(&name)? else { return Ok(None) };
+            let found = [codes.n(), codes.k()];
+            if found != source.shape {
+                return Err(CheckpointError::Shape { name, expected: source.shape.to_vec(), found: found.to_vec() });
+            }
+            if !codes.is_finite() {
+                return Err(CheckpointError::NotFinite { name });
+            }
+            let codes = codes.rows(&source.rows);
+            let left = match parts.last_mut() {
+                Some(above) => above.stack(codes),
+                None => Some(codes),
+            };
+            parts.extend(left);
+        }
+        Ok(Some(parts))
     }
 
     /// The bias beside the matrix of `sources`, in its row order.

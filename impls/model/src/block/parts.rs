@@ -118,6 +118,11 @@ impl<M> BlockOf<M> {
         BlockOf { attention: self.attention.as_ref(), mlp: self.mlp.as_ref() }
     }
 
+    /// Mutable references to the matrices.
+    pub fn as_mut(&mut self) -> BlockOf<&mut M> {
+        BlockOf { attention: self.attention.as_mut(), mlp: self.mlp.as_mut() }
+    }
+
     /// Every matrix with its slot, in the order of [`BlockOf::try_map`].
     pub fn slots(&self, layer: usize) -> Vec<(Slot, &M)> {
         let mut all = vec![];
@@ -139,11 +144,24 @@ impl<M> AttentionOf<M> {
             }
         }
     }
+
+    fn as_mut(&mut self) -> AttentionOf<&mut M> {
+        match self {
+            AttentionOf::Grouped { qkv, out } => AttentionOf::Grouped { qkv, out },
+            AttentionOf::Latent { q, q_up, kv, kv_up, out } => {
+                AttentionOf::Latent { q, q_up: q_up.as_mut(), kv, kv_up, out }
+            }
+        }
+    }
 }
 
 impl<M> FeedForwardOf<M> {
     fn as_ref(&self) -> FeedForwardOf<&M> {
         FeedForwardOf { gate_up: &self.gate_up, down: &self.down }
+    }
+
+    fn as_mut(&mut self) -> FeedForwardOf<&mut M> {
+        FeedForwardOf { gate_up: &mut self.gate_up, down: &mut self.down }
     }
 }
 
@@ -155,6 +173,17 @@ impl<M> MlpOf<M> {
                 router,
                 experts: experts.iter().map(FeedForwardOf::as_ref).collect(),
                 shared: shared.as_ref().map(FeedForwardOf::as_ref),
+            },
+        }
+    }
+
+    fn as_mut(&mut self) -> MlpOf<&mut M> {
+        match self {
+            MlpOf::Dense(part) => MlpOf::Dense(part.as_mut()),
+            MlpOf::Experts { router, experts, shared } => MlpOf::Experts {
+                router,
+                experts: experts.iter_mut().map(FeedForwardOf::as_mut).collect(),
+                shared: shared.as_mut().map(FeedForwardOf::as_mut),
             },
         }
     }

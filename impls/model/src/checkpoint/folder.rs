@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Bytes, CheckpointError, SafeTensorsFile, SafeTensorsSet, Tensors};
+use super::quantized::{Layout, QuantizedTensors};
+use super::{Bytes, CheckpointError, RawTensors, SafeTensorsFile, SafeTensorsSet, Tensors};
 use crate::architecture::Architecture;
 
 const SINGLE: &str = "model.safetensors";
@@ -26,7 +27,8 @@ pub struct Folder {
     pub files: Vec<PathBuf>,
 }
 
-/// Reads `config.json` and maps the weights of `folder`.
+/// Reads `config.json` and maps the weights of `folder`. An already quantized checkpoint reads as its dequantised values;
+/// [`Tensors::codes`] gives its codes.
 pub fn open_folder(folder: &Path) -> Result<Folder, CheckpointError> {
     let config = folder.join("config.json");
     let text = std::fs::read_to_string(&config).map_err(|source| CheckpointError::Io {
@@ -35,26 +37,45 @@ pub fn open_folder(folder: &Path) -> Result<Folder, CheckpointError> {
         source,
     })?;
     let architecture = Architecture::from_json(&config, &text)?;
-    let (tensors, files) = open_weights(folder)?;
+    let layout = Layout::of_folder(folder, &config, &text)?;
+    let (raw, files) = open_raw(folder)?;
+    let tensors: Box<dyn Tensors> = match layout {
+        Some(layout) => Box::new(QuantizedTensors::new(layout, &architecture, raw)),
+        None => raw,
+    };
     Ok(Folder { architecture, tensors, files })
 }
 
 /// Maps the weights of `folder`; beside the tensors, the files that hold them in name order.
 pub fn open_weights(folder: &Path) -> Result<(Box<dyn Tensors>, Vec<PathBuf>), CheckpointError> {
+    let (raw, files) = open_raw(folder)?;
+    Ok((raw, files))
+}
+
+/// [`open_weights`] with access to bytes.
+pub fn open_raw(folder: &Path) -> Result<(Box<dyn RawTensors>, Vec<PathBuf>), CheckpointError> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-    if single.exists() {
-        let file = SafeTensorsFile::new(&single, Bytes::map(&single)?)?;
-        return Ok((Box::new(file), vec![single]));
+    if !single.exists() && index.exists() {
+        let (set, files) = open_sharded(folder, &index)?;
+        return Ok((Box::new(set), files));
     }
-    if !index.exists() {
+    let single = if single.exists() { Some(single) } else { only_safetensors(folder) };
+    let Some(single) = single else {
         return Err(CheckpointError::Malformed {
             file: folder.into(),
             problem: format!("holds neither {SINGLE} nor {INDEX}"),
             advice: "point at a Hugging Face folder with safetensors weights (convert .bin files with transformers' save_pretrained)",
         });
-    }
-    let (set, files) = open_sharded(folder, &index)?;
-    Ok((Box::new(set), files))
+    };
+    let file = SafeTensorsFile::new(&single, Bytes::map(&single)?)?;
+    Ok((Box::new(file), vec![single]))
+}
+
+/// The one safetensors file of `folder`: quantizers have names of their own (`gptq_model-4bit-128g.safetensors`).
+fn only_safetensors(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    if found.len() == 1 { found.pop() } else { None }
 }
 
 fn open_sharded(folder: &Path, index: &Path) -> Result<(SafeTensorsSet, Vec<PathBuf>), CheckpointError> {

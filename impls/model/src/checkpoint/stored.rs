@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use cpu_kernels::GroupCodes;
+use cpu_kernels::{BlockScales, CodebookCodes, GroupCodes};
 use half::f16;
 
 /// A quantized matrix `[n, k]`.
@@ -13,47 +13,10 @@ use half::f16;
 pub enum StoredCodes {
     /// w = scale·(code − zero), constants per row and group of columns: GPTQ, AWQ, Q4_0, Q4_1, Q8_0.
     Group(GroupCodes),
-    /// w = codebook\[code\]·absmax of its block: NF4, FP4.
+    /// w = table\[code\]·scale of its block of columns: NF4, FP4.
     Codebook(CodebookCodes),
     /// w = scale of its row·code: LLM.int8().
     Row(RowCodes),
-}
-
-/// Indices into a codebook, one constant per block of the row-major flattened matrix.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CodebookCodes {
-    /// Output features.
-    pub n: usize,
-    /// Input features.
-    pub k: usize,
-    /// Values per block; blocks run over the flattened matrix, so one may cross rows and the last may be short.
-    pub block: usize,
-    /// What each code stands for.
-    pub codebook: Vec<f32>,
-    /// Codes `[n, k]`, one a byte, each below the codebook's length.
-    pub codes: Vec<u8>,
-    /// One per block.
-    pub constants: BlockConstants,
-}
-
-/// The largest magnitude of each block.
-#[derive(Debug, Clone, PartialEq)]
-pub enum BlockConstants {
-    /// Stored as they are.
-    Plain(Vec<f32>),
-    /// Quantized themselves: map\[code\]·nested\[block / nested_block\] + offset.
-    Double {
-        /// `[blocks]`.
-        codes: Vec<u8>,
-        /// `[256]`.
-        map: Vec<f32>,
-        /// `[⌈blocks / nested_block⌉]`.
-        nested: Vec<f32>,
-        /// Constants that share one nested constant.
-        nested_block: usize,
-        /// Added to each.
-        offset: f32,
-    },
 }
 
 /// int8 codes with one scale per row.
@@ -67,36 +30,6 @@ pub struct RowCodes {
     pub codes: Vec<i8>,
     /// `[n]`.
     pub scales: Vec<f32>,
-}
-
-impl BlockConstants {
-    /// Number of blocks.
-    pub fn len(&self) -> usize {
-        match self {
-            BlockConstants::Plain(values) => values.len(),
-            BlockConstants::Double { codes, .. } => codes.len(),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The constant of `block`, in f32 as bitsandbytes computes it.
-    pub fn value(&self, block: usize) -> f32 {
-        match self {
-            BlockConstants::Plain(values) => values[block],
-            BlockConstants::Double { codes, map, nested, nested_block, offset } => {
-                map[codes[block] as usize] * nested[block / nested_block] + offset
-            }
-        }
-    }
-
-    /// Every constant, `[blocks]`.
-    pub fn values(&self) -> Vec<f32> {
-        (0..self.len()).map(|block| self.value(block)).collect()
-    }
 }
 
 impl StoredCodes {
@@ -130,16 +63,11 @@ impl StoredCodes {
         match self {
             StoredCodes::Group(c) => group_row(c, row, out),
             StoredCodes::Codebook(c) => {
-                let first = row * c.k;
-                let mut at = 0;
-                while at < c.k {
-                    let block = (first + at) / c.block;
-                    let end = ((block + 1) * c.block - first).min(c.k);
-                    let constant = c.constants.value(block);
-                    for (out, &code) in out[at..end].iter_mut().zip(&c.codes[first + at..first + end]) {
-                        *out = c.codebook[code as usize] * constant;
-                    }
-                    at = end;
+                let blocks = c.k.div_ceil(c.block);
+                let codes = c.codes[row * c.k..][..c.k].chunks(c.block);
+                for (block, (out, codes)) in out.chunks_mut(c.block).zip(codes).enumerate() {
+                    let scale = c.scales.get(row * blocks + block);
+                    out.iter_mut().zip(codes).for_each(|(out, &code)| *out = c.table[code as usize] * scale);
                 }
             }
             StoredCodes::Row(c) => {
@@ -154,7 +82,7 @@ impl StoredCodes {
         let all = |values: &[f32]| values.iter().all(|v| v.is_finite());
         match self {
             StoredCodes::Group(c) => all(&c.scales) && all(&c.zeros),
-            StoredCodes::Codebook(c) => all(&c.constants.values()) && all(&c.codebook),
+            StoredCodes::Codebook(c) => all(&c.table) && (0..c.scales.len()).all(|i| c.scales.get(i).is_finite()),
             StoredCodes::Row(c) => all(&c.scales),
         }
     }
@@ -168,15 +96,15 @@ impl StoredCodes {
         }
     }
 
-    /// The rows `ranges`, in that order; nothing where a block crosses rows.
-    pub fn rows(self, ranges: &[Range<usize>]) -> Option<StoredCodes> {
+    /// The rows `ranges`, in that order.
+    pub fn rows(self, ranges: &[Range<usize>]) -> StoredCodes {
         if let [whole] = ranges
             && *whole == (0..self.n())
         {
-            return Some(self);
+            return self;
         }
         let n = ranges.iter().map(Range::len).sum();
-        Some(match self {
+        match self {
             StoredCodes::Group(c) => {
                 let groups = c.k.div_ceil(c.group);
                 StoredCodes::Group(GroupCodes {
@@ -187,17 +115,18 @@ impl StoredCodes {
                     ..c
                 })
             }
-            StoredCodes::Codebook(c) if c.k.is_multiple_of(c.block) => {
-                let constants = pick(&c.constants.values(), c.k / c.block, ranges);
-                let (codes, constants) = (pick(&c.codes, c.k, ranges), BlockConstants::Plain(constants));
-                StoredCodes::Codebook(CodebookCodes { n, codes, constants, ..c })
+            StoredCodes::Codebook(c) => {
+                let blocks = c.k.div_ceil(c.block);
+                // nested scales share constants across rows, so rows that are taken apart get plain ones
+                let scales: Vec<f32> = (0..c.scales.len()).map(|i| c.scales.get(i)).collect();
+                let scales = BlockScales::F32(pick(&scales, blocks, ranges));
+                StoredCodes::Codebook(CodebookCodes { n, codes: pick(&c.codes, c.k, ranges), scales, ..c })
             }
-            StoredCodes::Codebook(_) => return None,
             StoredCodes::Row(c) => {
                 let (codes, scales) = (pick(&c.codes, c.k, ranges), pick(&c.scales, 1, ranges));
                 StoredCodes::Row(RowCodes { n, codes, scales, ..c })
             }
-        })
+        }
     }
 
     /// Puts the rows of `below` under these where both are of one form; else gives `below` back.
@@ -218,23 +147,18 @@ impl StoredCodes {
                 a.scales.extend(b.scales);
                 None
             }
-            (StoredCodes::Codebook(a), StoredCodes::Codebook(b)) => a.stack(b).map(StoredCodes::Codebook),
-            (_, below) => Some(below),
-        }
-    }
-}
-
-impl CodebookCodes {
-    fn stack(&mut self, below: CodebookCodes) -> Option<CodebookCodes> {
-        let same = self.k == below.k && self.block == below.block && self.codebook == below.codebook;
-        match (&mut self.constants, below) {
-            (BlockConstants::Plain(all), CodebookCodes { n, codes, constants: BlockConstants::Plain(more), .. })
-                if same && self.codes.len().is_multiple_of(self.block) =>
+            (StoredCodes::Codebook(a), StoredCodes::Codebook(b))
+                if (a.k, a.block, a.table) == (b.k, b.block, b.table) =>
             {
-                all.extend(more);
-                self.n += n;
-                self.codes.extend(codes);
-                None
+                match (&mut a.scales, b) {
+                    (BlockScales::F32(all), CodebookCodes { n, codes, scales: BlockScales::F32(more), .. }) => {
+                        a.n += n;
+                        a.codes.extend(codes);
+                        all.extend(more);
+                        None
+                    }
+                    (_, b) => Some(StoredCodes::Codebook(b)),
+                }
             }
             (_, below) => Some(below),
         }
@@ -261,6 +185,8 @@ fn pick<T: Copy>(values: &[T], width: usize, ranges: &[Range<usize>]) -> Vec<T> 
 
 #[cfg(test)]
 mod tests {
+    use cpu_kernels::NestedScales;
+
     use super::*;
 
     fn group(n: usize, first: u8) -> StoredCodes {
@@ -292,7 +218,7 @@ mod tests {
         let mut stacked = a.clone();
         assert!(stacked.stack(b.clone()).is_none());
         assert_eq!(stacked.dequantise(), joined);
-        let picked = stacked.rows(&[3..5, 1..2]).unwrap();
+        let picked = stacked.rows(&[3..5, 1..2]);
         assert_eq!(picked.dequantise(), [&joined[12..20], &joined[4..8]].concat());
         let StoredCodes::Group(mut other) = b else { unreachable!() };
         other.order = None;
@@ -300,21 +226,20 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::single_range_in_vec_init)]
-    fn doubly_quantized_constants_are_not_joined() {
-        let constants = BlockConstants::Double {
-            codes: vec![0, 1, 1],
-            map: vec![0.0, 0.5],
-            nested: vec![2.0, 4.0],
-            nested_block: 2,
-            offset: 1.0,
-        };
-        assert_eq!(constants.values(), [1.0, 2.0, 3.0]);
-        let codes =
-            CodebookCodes { n: 2, k: 3, block: 2, codebook: vec![-1.0, 1.0], codes: vec![0, 1, 1, 0, 0, 1], constants };
-        assert_eq!(StoredCodes::Codebook(codes.clone()).dequantise(), [-1.0, 1.0, 2.0, -2.0, -3.0, 3.0]);
-        assert!(StoredCodes::Codebook(codes.clone()).rows(&[1..2]).is_none(), "a block crosses the rows");
-        let mut first = StoredCodes::Codebook(codes.clone());
-        assert!(first.stack(StoredCodes::Codebook(codes)).is_some());
+    fn doubly_quantized_scales_are_not_joined() {
+        let mut map = Box::new([0.0; 256]);
+        map[1] = 0.5;
+        let nested = NestedScales { codes: vec![0, 1], map, constants: vec![2.0], offset: 1.0 };
+        let scales = BlockScales::Nested(nested);
+        let mut table = [0.0; 16];
+        (table[0], table[1]) = (-1.0, 1.0);
+        let codes = CodebookCodes { n: 2, k: 3, block: 8, table, codes: vec![0, 1, 1, 0, 0, 1], scales };
+        let stored = StoredCodes::Codebook(codes);
+        assert_eq!(stored.dequantise(), [-1.0, 1.0, 1.0, -2.0, -2.0, 2.0]);
+        let mut first = stored.clone();
+        assert!(first.stack(stored.clone()).is_some());
+        let mut last = stored.rows(std::slice::from_ref(&(1..2)));
+        assert!(last.stack(last.clone()).is_none());
+        assert_eq!(last.dequantise(), [-2.0, -2.0, 2.0, -2.0, -2.0, 2.0]);
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
-use safetensors::{Dtype, SafeTensors};
+pub use safetensors::Dtype;
+use safetensors::SafeTensors;
 
 use super::{CheckpointError, Tensor, TensorData, Tensors};
 
@@ -42,6 +43,25 @@ impl Bytes {
             Bytes::Static(bytes) => bytes,
         }
     }
+}
+
+/// A tensor as its file holds it, whatever its type.
+#[derive(Debug, Clone, Copy)]
+pub struct RawTensor<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// Element type.
+    pub dtype: Dtype,
+    /// Little-endian values, row-major.
+    pub bytes: &'a [u8],
+}
+
+/// A store whose tensors can be read as bytes.
+pub trait RawTensors: Tensors {
+    /// The tensor called `name`.
+    fn raw(&self, name: &str) -> Result<RawTensor<'_>, CheckpointError>;
 }
 
 struct Place {
@@ -98,14 +118,21 @@ fn floats<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
     }
 }
 
-impl Tensors for SafeTensorsFile {
-    fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+impl RawTensors for SafeTensorsFile {
+    fn raw(&self, name: &str) -> Result<RawTensor<'_>, CheckpointError> {
         let place = self
             .places
             .get(name)
             .ok_or_else(|| CheckpointError::MissingTensor { file: self.file.clone(), name: name.into() })?;
         let bytes = &self.bytes.as_slice()[place.start..place.end];
-        let data = match place.dtype {
+        Ok(RawTensor { file: &self.file, shape: &place.shape, dtype: place.dtype, bytes })
+    }
+}
+
+impl Tensors for SafeTensorsFile {
+    fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+        let RawTensor { shape, dtype, bytes, .. } = self.raw(name)?;
+        let data = match dtype {
             Dtype::F32 => TensorData::F32(floats(bytes)),
             Dtype::F16 => TensorData::F16(floats(bytes)),
             Dtype::BF16 => TensorData::Bf16(floats(bytes)),
@@ -117,7 +144,7 @@ impl Tensors for SafeTensorsFile {
                 });
             }
         };
-        Ok(Tensor { shape: place.shape.clone(), data })
+        Ok(Tensor { shape: shape.to_vec(), data })
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -139,13 +166,22 @@ impl SafeTensorsSet {
     }
 }
 
+impl SafeTensorsSet {
+    fn file_of(&self, name: &str) -> Result<&SafeTensorsFile, CheckpointError> {
+        let missing = || CheckpointError::MissingTensor { file: self.index.clone(), name: name.into() };
+        self.place.get(name).map(|&at| &self.files[at]).ok_or_else(missing)
+    }
+}
+
+impl RawTensors for SafeTensorsSet {
+    fn raw(&self, name: &str) -> Result<RawTensor<'_>, CheckpointError> {
+        self.file_of(name)?.raw(name)
+    }
+}
+
 impl Tensors for SafeTensorsSet {
     fn get(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
-        let &at = self
-            .place
-            .get(name)
-            .ok_or_else(|| CheckpointError::MissingTensor { file: self.index.clone(), name: name.into() })?;
-        self.files[at].get(name)
+        self.file_of(name)?.get(name)
     }
 
     fn contains(&self, name: &str) -> bool {

@@ -26,7 +26,7 @@ impl SalientLinear {
     /// Multiplies with `codes` on `cpu`.
     pub fn new(cpu: Arc<Cpu>, codes: SalientCodes) -> SalientLinear {
         let SalientCodes { group, columns, values } = codes;
-        let kept = PackedF16::pack_f16(&values, group.n, columns.len());
+        let kept = PackedF16::pack_exact(&values, group.n, columns.len());
         SalientLinear { cpu, group: PackedGroup::from_codes(group), columns, kept }
     }
 }
@@ -63,10 +63,6 @@ impl Linear for SalientLinear {
             self.columns.iter().zip(kept).for_each(|(&column, &value)| row[column as usize] = value);
         }
         weights
-    }
-
-    fn is_int8(&self) -> bool {
-        false
     }
 
     fn kernel_name(&self) -> String {

@@ -121,7 +121,8 @@ impl AwqSpec {
             let exponent = step as f64 / EXPONENTS as f64;
             let scales = normalised(means, exponent);
             // 2.
-            let error = shared.matrices.iter().map(|weight| self.scaled_error(shared.cpu, *weight, &scales, &h)).sum();
+            let error =
+                shared.matrices.iter().map(|weight| self.scaled_error(shared.device.cpu(), *weight, &scales, &h)).sum();
             let plain_error = best.as_ref().map_or(error, |first| first.plain_error);
             if best.as_ref().is_none_or(|best| error < best.error) {
                 best = Some(ScaleSearch { scales, exponent, error, plain_error });

@@ -70,13 +70,25 @@ impl GroupSpec {
                 advice: "these are the widths the packed kernels read; choose one of them",
             });
         }
-        if let Some(bits) = self.activation_bits {
-            return Err(SpecError {
-                field: "activation_bits",
-                found: bits.to_string(),
-                expected: "none (activations stay f32)",
-                advice: "leave it out",
-            });
+        match self.activation_bits {
+            None => {}
+            Some(8) if self.bits == 3 => {
+                return Err(SpecError {
+                    field: "activation_bits",
+                    found: "8".into(),
+                    expected: "f32 activations where codes have 3 bits",
+                    advice: "leave it out, or use 2, 4 or 8 bits",
+                });
+            }
+            Some(8) => {}
+            Some(bits) => {
+                return Err(SpecError {
+                    field: "activation_bits",
+                    found: bits.to_string(),
+                    expected: "8 (int8 in blocks of 32 columns), or none (activations stay f32)",
+                    advice: "use 8 or leave it out",
+                });
+            }
         }
         match self.group {
             Some(group) if group == 0 || group > 1 << 20 => Err(SpecError {

@@ -57,9 +57,8 @@ fn the_search_finds_the_least_error_of_its_grid() {
     let spec = AwqSpec::new(3, Some(32));
     let view = |w| ArrayView2::from_shape((N, K), w).expect("N * K values");
     let matrices = vec![view(&weight[..]), ArrayView2::from_shape((5, K), &more).expect("5 * K values")];
-    let found = spec
-        .search(&SharedInput { place: Place::NormFed, matrices, cpu: device.cpu(), stats: &stats })
-        .expect("finite");
+    let found =
+        spec.search(&SharedInput { place: Place::NormFed, matrices, device: &device, stats: &stats }).expect("finite");
     let mut means = vec![0.0f64; K];
     inputs().chunks(K).for_each(|row| means.iter_mut().zip(row).for_each(|(m, x)| *m += x.abs() as f64 / ROWS as f64));
     let mut errors = vec![];

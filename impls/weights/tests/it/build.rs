@@ -32,7 +32,9 @@ fn int8_is_within_half_a_step_and_never_minus_128() {
     let (n, k) = (9, 70);
     let mut weight = wave(2, n, k);
     weight[..k].fill(0.0);
-    let linear = build_linear(&WeightsSpec::Int8, &device(), WeightSource::F32(&weight), n, k, None).expect("builds");
+    let linear =
+        build_linear(&WeightsSpec::Int8(Default::default()), &device(), WeightSource::F32(&weight), n, k, None)
+            .expect("builds");
     for (row, found) in weight.chunks(k).zip(linear.dequantised().chunks(k)) {
         let step = row.iter().fold(0.0f32, |max, w| max.max(w.abs())) / 127.0;
         for (w, f) in row.iter().zip(found) {

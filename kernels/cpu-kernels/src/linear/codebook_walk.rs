@@ -9,7 +9,7 @@
 //! Not handled: blocks that do not start on a word.
 
 use super::codes::{Accumulate, Sink, Write};
-use super::tile::{AHEAD, STREAMS, Tile};
+use super::tile::{Tile, further};
 use crate::simd::{Kernel, LANES, Simd};
 use std::ops::Range;
 
@@ -114,9 +114,8 @@ unsafe fn walk<S: Simd, K: Sink<S, P>, const P: usize>(s: S, coded: Coded, words
             let here = coded.words.wrapping_add(p * coded.panel_words + word * LANES);
             // SAFETY: the caller vouches for P panels of this many words.
             codes[p] = unsafe { s.load_u32(here) };
-            if P < STREAMS {
-                s.prefetch(here.cast::<u8>().wrapping_add(AHEAD / P));
-            }
+            let bytes = |words: usize| words * size_of::<u32>();
+            s.prefetch(further(here.cast(), bytes(word * LANES), bytes(coded.panel_words), P));
         }
         for i in 0..PER_WORD {
             let mut w = [s.splat(0.0); P];

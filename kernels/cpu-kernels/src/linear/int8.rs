@@ -6,7 +6,7 @@
 //! Exactness: sums are exact in int32 and steps 1 and 3 are elementwise, so every level, row count and thread count
 //! gives the same bits. A row holding NaN or an infinity gives NaN; one below 1e−36 in magnitude gives zero.
 //! Cost: 1 byte per weight + 8 per output; 2·rows·n·k integer operations.
-//! Not handled: outlier columns, asymmetric activations, k beyond 131 000 (int32 could overflow).
+//! Not handled: outlier columns, k beyond 131 000 (int32 could overflow); other grids are `int8_grid`'s.
 
 use super::int8_dot::{Dots, dot_tiles, largest_tile, panels_for};
 use super::panels::n_panels;
@@ -31,6 +31,9 @@ pub struct PackedInt8 {
     /// 128·Σ of each output's codes: what offset activations (VNNI) add to a sum.
     offsets: Vec<i32>,
 }
+
+/// Turns the integer sums of some outputs of a row into their values: (row, first output, sums, values).
+pub(super) type Finish<'a> = dyn Fn(usize, usize, &[i32], &mut [f32]) + Sync + 'a;
 
 impl PackedInt8 {
     /// Packs row-major `codes` of `[n, k]` with `scales` of `[n]`; W = code·scale.
@@ -98,7 +101,35 @@ impl PackedInt8 {
 
     /// Steps 2 and 3 over quantised rows.
     fn multiply(&self, cpu: &Cpu, dots: Dots, x: &[u8], sx: &[f32], y: &mut [f32]) {
-        let (rows, panels, quads) = (sx.len(), n_panels(self.n), self.k.div_ceil(4));
+        self.multiply_with(cpu, dots, x, sx.len(), y, &|row, first, acc, out| {
+            let sx = sx[row];
+            for ((out, &acc), &sw) in out.iter_mut().zip(acc).zip(&self.scales[first..]) {
+                *out = acc as f32 * sx * sw;
+            }
+        });
+    }
+
+    /// The scale of every output, padded to whole panels.
+    pub(super) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Σ of the codes of output `row`.
+    pub(super) fn code_sum(&self, row: usize) -> i32 {
+        self.offsets[row] / 128
+    }
+
+    /// Step 2 over `rows` quantised rows; `finish` makes values of sums.
+    pub(super) fn multiply_with(
+        &self,
+        cpu: &Cpu,
+        dots: Dots,
+        x: &[u8],
+        rows: usize,
+        y: &mut [f32],
+        finish: &Finish<'_>,
+    ) {
+        let (panels, quads) = (n_panels(self.n), self.k.div_ceil(4));
         let row_blocks = rows.div_ceil(ROW_BLOCK);
         let threads = cpu.threads();
         let ranges = if row_blocks >= 4 * threads { 1 } else { 4 * threads / row_blocks.min(2) };
@@ -110,7 +141,7 @@ impl PackedInt8 {
             let (range, block) = (i / row_blocks, i % row_blocks);
             let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(rows);
             let panels = range * per_range..((range + 1) * per_range).min(panels);
-            self.task(dots, x, sx, rows, panels, out);
+            self.task(dots, x, rows, panels, out, finish);
         });
     }
 
@@ -118,10 +149,10 @@ impl PackedInt8 {
         &self,
         dots: Dots,
         x: &[u8],
-        sx: &[f32],
         rows: std::ops::Range<usize>,
         panels: std::ops::Range<usize>,
         y: SendPtr<f32>,
+        finish: &Finish<'_>,
     ) {
         let quads = self.k.div_ceil(4);
         let mut panel = panels.start;
@@ -142,11 +173,7 @@ impl PackedInt8 {
                     let out = unsafe {
                         std::slice::from_raw_parts_mut(y.get().add((row + r) * self.n + panel * LANES), n_cols)
                     };
-                    let acc = &acc[r * step * LANES..];
-                    let sw = &self.scales[panel * LANES..];
-                    for ((out, &acc), &sw) in out.iter_mut().zip(acc).zip(sw) {
-                        *out = acc as f32 * sx[row + r] * sw;
-                    }
+                    finish(row + r, panel * LANES, &acc[r * step * LANES..][..n_cols], out);
                 }
                 row += mr;
             }
@@ -156,14 +183,13 @@ impl PackedInt8 {
 
     /// The weights as row-major f32 `[n, k]`: code·scale.
     pub fn unpack(&self) -> Vec<f32> {
-        let quads = self.k.div_ceil(4);
-        let mut out = Vec::with_capacity(self.n * self.k);
-        for row in 0..self.n {
-            let base = (row / LANES) * quads * LANES * 4 + (row % LANES) * 4;
-            let code = |j: usize| self.panels[base + (j / 4) * LANES * 4 + j % 4];
-            out.extend((0..self.k).map(|j| f32::from(code(j)) * self.scales[row]));
-        }
-        out
+        self.unpack_on(&[])
+    }
+
+    /// The code of output `row` and column `j`.
+    pub(super) fn code(&self, row: usize, j: usize) -> i8 {
+        let base = (row / LANES) * self.k.div_ceil(4) * LANES * 4 + (row % LANES) * 4;
+        self.panels[base + (j / 4) * LANES * 4 + j % 4]
     }
 }
 
@@ -186,7 +212,7 @@ fn quantize_all(cpu: &Cpu, x: &[f32], k: usize, offset: u8, scales: &mut [f32], 
 }
 
 /// 1.5 · 2²³: adding it rounds to an integer (half to even), whose low byte is then the sum's low byte.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 dispatch! {
     fn quantize_row(x: &[f32], offset: u8, codes: &mut [u8]) -> f32 = quantize_row_generic
@@ -228,7 +254,7 @@ fn quantize_row_generic<S: Simd>(s: S, x: &[f32], offset: u8, codes: &mut [u8]) 
 
 /// The 16 values from `start`, zero beyond the end.
 #[inline(always)]
-unsafe fn load_at<S: Simd>(s: S, x: &[f32], start: usize) -> S::V {
+pub(super) unsafe fn load_at<S: Simd>(s: S, x: &[f32], start: usize) -> S::V {
     let p = x.as_ptr().wrapping_add(start);
     // SAFETY: the caller vouches that `start` is inside x.
     unsafe { if start + LANES <= x.len() { s.load(p) } else { s.load_first(p, x.len() - start, 0.0) } }

@@ -108,7 +108,7 @@ pub fn never_worse(held: &Held) -> Result<Outcome> {
             let found = spec.search(&SharedInput {
                 place: input.place,
                 matrices: views.clone(),
-                cpu: held.device.cpu(),
+                device: &held.device,
                 stats: seen,
             })?;
             let name = match input.place {

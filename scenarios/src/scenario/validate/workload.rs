@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use weights::WeightsSpec;
+
 use super::Faults;
 use crate::diagnostic::meant;
 use crate::scenario::{Kernel, ModelPart, Protocol, Scenario, Workload};
@@ -23,7 +25,12 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
             let title = format!("`{}` is the name of workload number {} too", workload.name(), first + 1);
             faults.add(path.as_str(), title, "join the two into one: their results could not be told apart");
         }
-        if random && matches!(workload, Workload::Perplexity { .. } | Workload::Generate { .. }) {
+        if random
+            && matches!(
+                workload,
+                Workload::Perplexity { .. } | Workload::Generate { .. } | Workload::Sensitivity { .. }
+            )
+        {
             let help = "use prefill and decode for speed, or a trained checkpoint";
             faults.add(path.as_str(), "random weights cannot read text", help);
         }
@@ -81,6 +88,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             let title = format!("the keys of a pass have more than {MOST_VALUES} values");
             faults.need(values <= MOST_VALUES, &field("lengths"), &title, "fewer sequences or shorter lengths");
         }
+        Workload::Sensitivity { .. } => check_sensitivity(path, workload, faults),
         Workload::Identity { check } => {
             let known: Vec<&str> = crate::claims::identities().iter().map(|(name, _)| *name).collect();
             if !known.contains(&check.as_str()) {
@@ -97,6 +105,29 @@ pub(super) fn check_text(path: &str, given: &str, faults: &mut Faults<'_>) {
         let (title, help) = problem.split_once("; ").unwrap_or((&problem, ""));
         faults.add(path, title, help);
     }
+}
+
+fn check_sensitivity(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
+    let field = |name: &str| format!("{path}.{name}");
+    let Workload::Sensitivity { text, measured_on, windows, window_tokens, candidates, budgets } = workload else {
+        return;
+    };
+    check_text(&field("text"), text, faults);
+    check_text(&field("measured_on"), measured_on, faults);
+    let why = "a choice looks good on the text it was made on";
+    faults.need(text != measured_on, &field("measured_on"), "must be another text than `text`", why);
+    faults.need(*windows >= 1, &field("windows"), "must be at least 1", "8 is the default");
+    faults.need(*window_tokens >= 2, &field("window_tokens"), "must be at least 2", "256 is the default");
+    let example = "e.g. candidates = [{ kind = \"rtn\", bits = 3 }, { kind = \"rtn\", bits = 4 }]";
+    faults.need(!candidates.is_empty(), &field("candidates"), "no candidate", example);
+    for (i, candidate) in candidates.iter().enumerate() {
+        let alone = !matches!(candidate, WeightsSpec::Mixed(_)) && candidate.equaliser().is_none();
+        let title = format!("`{}` changes more than one matrix", candidate.tag());
+        let why = "a sensitivity is of one matrix: name kinds that store a matrix as it is";
+        faults.need(alone, &field(&format!("candidates[{i}]")), &title, why);
+    }
+    let sensible = !budgets.is_empty() && budgets.iter().all(|b| (0.5..=32.0).contains(b));
+    faults.need(sensible, &field("budgets"), "must be bits per weight, 0.5 to 32", "e.g. budgets = [3.5, 4.25]");
 }
 
 fn check_kernel(path: &str, kernel: &Kernel, faults: &mut Faults<'_>) {
