@@ -111,7 +111,9 @@ def tokenizer(w, folder, config):
     w.add_add_bos_token("SpecialToken" in template)
 
 def write(out, folder, config, kind, tensors, type_of):
-    w = gguf.GGUFWriter(out, kind); w.add_name(os.path.basename(folder)); metadata(w, config, kind); tokenizer(w, folder, config)
+    w = gguf.GGUFWriter(out, kind); w.add_name(os.path.basename(folder))
+    if kind == "olmo2": w.add_custom_alignment(128)   # one file with another alignment than 32
+    metadata(w, config, kind); tokenizer(w, folder, config)
     for name, x in tensors.items():
         q = type_of(name, x) if x.ndim > 1 and "_norm" not in name and "ffn_gate_inp" not in name and "position_embd" not in name else T.F32
         x = x.astype(np.float32); w.add_tensor(name, x if q == T.F32 else gguf.quants.quantize(x, q), raw_dtype=q)
