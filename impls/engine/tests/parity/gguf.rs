@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use model::checkpoint::gguf::{Block, Types, WriteError};
+use engine::Tokenizer;
+use model::checkpoint::gguf::{Block, Types, Vocabulary, WriteError};
 
 use super::*;
 
@@ -129,4 +130,30 @@ fn a_file_we_write_is_the_same_model() {
         }
     }
     assert!(compared >= 20, "only {compared}; {inexpressible:?}");
+}
+
+#[test]
+fn every_cut_is_llama_cpps() {
+    let file = gguf_folder().join("cuts.json");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let texts = |name: &str| -> Vec<String> {
+        json[name].as_array().unwrap().iter().map(|t| t.as_str().unwrap().to_string()).collect()
+    };
+    let from = model::checkpoint::gguf::open_gguf(&gguf_folder().join("gpt2.gguf")).unwrap().vocabulary.unwrap();
+    let (tokens, merges) = (texts("tokens"), texts("merges"));
+    let plain = Vocabulary { tokens, merges, kinds: vec![], bos: Some(0), eos: Some(0), ..from };
+    for (pre, ids) in json["ids"].as_object().unwrap() {
+        let vocabulary = Vocabulary { pre: Some(pre.clone()), ..plain.clone() };
+        let tokenizer = Tokenizer::from_gguf(&file, &vocabulary, plain.tokens.len()).unwrap();
+        // llama.cpp takes every letter beyond a-z for a capital here; the tokenizers that the names stand for do not
+        let loose = ["tekken", "gpt-4o"].contains(&pre.as_str());
+        for (text, want) in texts("texts").iter().zip(ids.as_array().unwrap()) {
+            if loose && text.contains('é') {
+                continue;
+            }
+            let got: Vec<u32> = tokenizer.encode(text).unwrap().iter().map(|id| id.0).collect();
+            let want: Vec<u32> = want.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            assert_eq!(got, want, "{pre}: {text:?}");
+        }
+    }
 }
