@@ -7,6 +7,7 @@ mod encoder_decoder;
 mod engine;
 mod error;
 mod layer;
+pub mod quantize;
 pub mod source;
 mod spec;
 mod tokenizer;

@@ -6,6 +6,8 @@ mod beam;
 mod encoder_decoder;
 #[path = "parity/equalise.rs"]
 mod equalise;
+#[path = "parity/quantize.rs"]
+mod quantize;
 #[path = "parity/stored.rs"]
 mod stored;
 

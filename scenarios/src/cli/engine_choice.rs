@@ -159,7 +159,8 @@ impl EngineChoice {
     }
 }
 
-fn open(given: &str) -> Result<Checkpoint, Failure> {
+/// Opens the checkpoint written as `given`.
+pub fn open(given: &str) -> Result<Checkpoint, Failure> {
     let source = library::model_source(given, None).usage()?;
     blamed(Checkpoint::open(&source, &library::models()))
 }
