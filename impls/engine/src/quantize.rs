@@ -23,7 +23,7 @@ pub use folder::{FolderWriter, HalfTables, Sealed, SideFiles, WrittenFolder};
 pub use format::CheckpointFormat;
 
 use crate::calibrate::run_layer;
-use crate::engine::plain_format;
+use crate::engine::{plain_format, windows_used};
 use crate::layer::{PreparedLayer, linear, prepare_layer, projection, source};
 use crate::{Checkpoint, EngineError};
 
@@ -120,7 +120,7 @@ pub fn quantize_layers(
         entry.embed(&trunk, &Step::extend(SeqId(0), 0, window), &mut x);
         x
     };
-    let mut samples: Vec<Activations> = options.calibration.iter().map(embed).collect();
+    let mut samples: Vec<Activations> = windows_used(spec, options.calibration).map(embed).collect();
     let mut before: Vec<Activations> = options.scored.iter().map(embed).collect();
     let mut after = before.clone();
     let mut errors = vec![];

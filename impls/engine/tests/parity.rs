@@ -6,8 +6,12 @@ mod beam;
 mod encoder_decoder;
 #[path = "parity/equalise.rs"]
 mod equalise;
+#[path = "parity/gguf.rs"]
+mod gguf;
 #[path = "parity/quantize.rs"]
 mod quantize;
+#[path = "parity/rotated.rs"]
+mod rotated;
 #[path = "parity/stored.rs"]
 mod stored;
 

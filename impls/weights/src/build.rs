@@ -1,19 +1,22 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
 use half::f16;
 use model::checkpoint::StoredCodes;
 use model::{Device, Int8Inputs, Linear};
 use ndarray::ArrayView2;
 
 use crate::format::{
-    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupLinear, Int8GridLinear, Int8Linear, StackedLinear,
+    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
+    RoundedInput, SalientLinear, StackedLinear,
 };
+use crate::quantizer::awq::Awq;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
+use crate::quantizer::salient::Salient;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
 /// Why a matrix cannot be stored as asked.
@@ -128,6 +131,8 @@ pub fn quantize(
         }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Salient(spec) => &Salient::new(*spec),
+        WeightsSpec::Awq(spec) => &Awq::new(*spec, device),
         WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
@@ -154,8 +159,8 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
     };
     match weight {
         WeightSource::F32(values) => Box::new(F32Linear::new(cpu, PackedF32::pack(values, n, k))),
-        WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_f16(values, n, k))),
-        WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_bf16(values, n, k))),
+        WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_exact(values, n, k))),
+        WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_exact(values, n, k))),
         WeightSource::Stored([only]) => part(only),
         WeightSource::Stored(parts) => Box::new(StackedLinear::new(parts.iter().map(part).collect())),
     }
@@ -164,8 +169,7 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    debug_assert!(activation_bits.is_none(), "refused by GroupSpec::validate");
-    match codes {
+    let linear: Box<dyn Linear> = match codes {
         Quantized::Int8 { codes, scales, zeros, n, k } => {
             let packed = PackedInt8::from_codes(&codes, &scales, n, k);
             match zeros.is_empty() {
@@ -173,8 +177,16 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
                 false => Box::new(Int8GridLinear::new(cpu, packed, zeros, Int8Inputs::PER_ROW, vec![])),
             }
         }
+        Quantized::Group(codes) if activation_bits == Some(8) => {
+            Box::new(GroupInt8Linear::new(cpu, PackedGroupInt8::from_codes(codes)))
+        }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+    };
+    match activation_bits {
+        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
+        _ => linear,
     }
 }
 
@@ -209,7 +221,7 @@ fn require_f16(values: &[f32], k: usize) -> Result<(), WeightsError> {
 
 fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, WeightsError> {
     if let WeightSource::F16(values) = weight {
-        return Ok(PackedF16::pack_f16(values, n, k));
+        return Ok(PackedF16::pack_exact(values, n, k));
     }
     let values = weight.to_f32();
     require_f16(&values, k)?;
@@ -218,7 +230,7 @@ fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, W
 
 fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {
     match weight {
-        WeightSource::Bf16(values) => PackedBf16::pack_bf16(values, n, k),
+        WeightSource::Bf16(values) => PackedBf16::pack_exact(values, n, k),
         _ => PackedBf16::pack(&weight.to_f32(), n, k),
     }
 }

@@ -18,9 +18,34 @@ impl<W> Coat<W> {
     }
 }
 
+impl<W: Clone> Coat<W>
+where
+    Coat<W>: model::Linear + 'static,
+{
+    /// The same codes on another device.
+    fn boxed_on(&self, device: &model::Device) -> Box<dyn model::Linear> {
+        Box::new(Coat { cpu: device.cpu().clone(), weight: self.weight.clone() })
+    }
+}
+
 /// The packed kernels agree in the names of their methods and share no trait: `cpu-kernels` knows no `Linear`.
 macro_rules! coat {
-    ($packed:ty, int8: $int8:expr) => {
+    ($packed:ty, int8: false) => {
+        coat!($packed;);
+    };
+    ($packed:ty, int8: true) => {
+        coat!(
+            $packed;
+            fn int8_inputs(&self) -> Option<model::Int8Inputs> {
+                Some(model::Int8Inputs::PER_ROW)
+            }
+            fn on(&self, device: &model::Device) -> Option<Box<dyn model::Linear>> {
+                Some(self.boxed_on(device))
+            }
+        );
+    };
+    // with the methods of a format that rounds its inputs
+    ($packed:ty; $($rounding:item)*) => {
         impl model::Linear for crate::format::Coat<$packed> {
             fn in_features(&self) -> usize {
                 self.weight.k()
@@ -43,14 +68,7 @@ macro_rules! coat {
                 self.weight.unpack()
             }
 
-            fn int8_inputs(&self) -> Option<model::Int8Inputs> {
-                $int8.then_some(model::Int8Inputs::PER_ROW)
-            }
-
-            fn on(&self, device: &model::Device) -> Option<Box<dyn model::Linear>> {
-                let other = || crate::format::Coat::new(device.cpu().clone(), self.weight.clone());
-                $int8.then(|| Box::new(other()) as Box<dyn model::Linear>)
-            }
+            $($rounding)*
 
             fn kernel_name(&self) -> String {
                 self.weight.kernel_name(&self.cpu).to_string()
@@ -64,8 +82,11 @@ mod codebook;
 mod f16;
 mod f32;
 mod group;
+mod group_int8;
 mod int8;
 mod int8_grid;
+mod rounded_input;
+mod salient;
 mod stacked;
 
 pub use bf16::Bf16Linear;
@@ -73,6 +94,9 @@ pub use codebook::CodebookLinear;
 pub use f16::F16Linear;
 pub use f32::F32Linear;
 pub use group::GroupLinear;
+pub use group_int8::GroupInt8Linear;
 pub use int8::Int8Linear;
 pub use int8_grid::Int8GridLinear;
+pub use rounded_input::RoundedInput;
+pub use salient::SalientLinear;
 pub use stacked::StackedLinear;

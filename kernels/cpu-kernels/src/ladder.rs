@@ -5,11 +5,12 @@
 
 use crate::cpu::{Cpu, UnsupportedIsa};
 use crate::isa::Isa;
-use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8, rungs};
+use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, rungs};
 use std::sync::OnceLock;
 
 /// Operations that have a ladder.
-pub const OPS: &[&str] = &["gemv", "gemm", "f16", "bf16", "int8", "group4", "softmax", "rms_norm"];
+pub const OPS: &[&str] =
+    &["gemv", "gemm", "f16", "bf16", "int8", "group4", "group4_int8", "group8_int8", "softmax", "rms_norm"];
 
 /// The rungs of `op`, slowest first; empty for a name that is not in [`OPS`].
 pub fn ladder(op: &str) -> &'static [Rung] {
@@ -20,6 +21,8 @@ pub fn ladder(op: &str) -> &'static [Rung] {
         "bf16" => rungs::BF16,
         "int8" => rungs::INT8,
         "group4" => rungs::GROUP4,
+        "group4_int8" => rungs::GROUP4_INT8,
+        "group8_int8" => rungs::GROUP8_INT8,
         "softmax" => crate::exp::LADDER,
         "rms_norm" => crate::norm::LADDER,
         _ => &[],
@@ -45,6 +48,8 @@ pub struct Problem {
     pub(crate) bf16: OnceLock<PackedBf16>,
     pub(crate) int8: OnceLock<PackedInt8>,
     pub(crate) group4: OnceLock<PackedGroup>,
+    pub(crate) group4_int8: OnceLock<PackedGroupInt8>,
+    pub(crate) group8_int8: OnceLock<PackedGroupInt8>,
 }
 
 impl Problem {
@@ -55,7 +60,9 @@ impl Problem {
     pub fn new(rows: usize, n: usize, k: usize, x: Vec<f32>, w: Vec<f32>) -> Self {
         assert!(n > 0 && x.len() == rows * k && w.len() == n * k, "x must be [rows, k] and w [n, k]");
         let (f32, f16, bf16) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { rows, n, k, x, w, f32, f16, bf16, int8: OnceLock::new(), group4: OnceLock::new() }
+        let (int8, group4) = (OnceLock::new(), OnceLock::new());
+        let (group4_int8, group8_int8) = (OnceLock::new(), OnceLock::new());
+        Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, group4_int8, group8_int8 }
     }
 }
 
@@ -63,6 +70,8 @@ impl Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Linear,
+    /// A linear whose multiply-adds are int8.
+    Int8Linear,
     Softmax,
     RmsNorm,
 }
@@ -87,10 +96,15 @@ impl Rung {
         self.needs.is_available()
     }
 
+    /// Whether its operations are int8 ones: decides which peak applies.
+    pub fn is_int8(&self) -> bool {
+        self.form == Form::Int8Linear
+    }
+
     /// Length of the output for `problem`.
     pub fn out_len(&self, problem: &Problem) -> usize {
         match self.form {
-            Form::Linear => problem.rows * problem.n,
+            Form::Linear | Form::Int8Linear => problem.rows * problem.n,
             Form::Softmax | Form::RmsNorm => problem.rows * problem.k,
         }
     }
@@ -121,7 +135,7 @@ impl Rung {
     /// Operations of one run; a multiply-add counts two, an exponential one.
     pub fn flops(&self, problem: &Problem) -> usize {
         match self.form {
-            Form::Linear => 2 * problem.rows * problem.n * problem.k,
+            Form::Linear | Form::Int8Linear => 2 * problem.rows * problem.n * problem.k,
             Form::Softmax | Form::RmsNorm => 4 * problem.rows * problem.k,
         }
     }
@@ -135,7 +149,7 @@ impl Rung {
         let mut worst = 0.0f64;
         for row in 0..*rows {
             let x = wide(&x[row * k..][..*k]);
-            if self.form == Form::Linear {
+            if matches!(self.form, Form::Linear | Form::Int8Linear) {
                 for (i, w) in w.chunks_exact(*k).enumerate() {
                     let w = wide(w);
                     let want: f64 = x.iter().zip(&w).map(|(x, w)| x * w).sum();

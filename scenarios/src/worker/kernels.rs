@@ -38,7 +38,7 @@ pub fn ladders(held: &Held, kernels: &[Kernel], repetition: u32) -> Result<Outco
             let calls = (SAMPLE_NS / timed(1)?.max(1)).clamp(1, 10_000);
             let duration_ns = timed(calls)?;
             let (bytes, operations) = (calls * rung.bytes(&problem) as u64, calls * rung.flops(&problem) as u64);
-            let (flops, int8_ops) = if kernel.op == "int8" { (0, operations) } else { (operations, 0) };
+            let (flops, int8_ops) = if rung.is_int8() { (0, operations) } else { (operations, 0) };
             events.push(Event::Kernel {
                 op: kernel.op.clone(),
                 rung: rung.name.into(),

@@ -37,8 +37,9 @@ pub fn check(linear: &dyn Linear, min_weight_bits: f64) {
 fn check_product(linear: &dyn Linear, about: &str, weights: &[f32], x: &Activations, y: &Activations) {
     let k = x.cols();
     let exact = |x: &f32| (f64::from(*x), 0.0);
+    let seen = linear.rounded_inputs(x);
     let rounded: Vec<(f64, f64)> = match linear.int8_inputs() {
-        None => x.as_slice().iter().map(exact).collect(),
+        None => seen.as_ref().unwrap_or(x).as_slice().iter().map(exact).collect(),
         Some(Int8Inputs { range: Int8Range::Row, zero_point, .. }) => {
             (0..x.rows()).flat_map(|row| int8_rounded(x.row(row), range_of(x.row(row)), zero_point)).collect()
         }

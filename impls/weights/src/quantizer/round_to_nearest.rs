@@ -70,13 +70,25 @@ impl GroupSpec {
                 advice: "these are the widths the packed kernels read; choose one of them",
             });
         }
-        if let Some(bits) = self.activation_bits {
-            return Err(SpecError {
-                field: "activation_bits",
-                found: bits.to_string(),
-                expected: "none (activations stay f32)",
-                advice: "leave it out",
-            });
+        match self.activation_bits {
+            None => {}
+            Some(8) if self.bits == 3 => {
+                return Err(SpecError {
+                    field: "activation_bits",
+                    found: "8".into(),
+                    expected: "f32 activations where codes have 3 bits",
+                    advice: "leave it out, or use 2, 4 or 8 bits",
+                });
+            }
+            Some(4 | 8) => {}
+            Some(bits) => {
+                return Err(SpecError {
+                    field: "activation_bits",
+                    found: bits.to_string(),
+                    expected: "8 (int8 in blocks of 32 columns), 4 (rounded per token), or none (activations stay f32)",
+                    advice: "use 4, 8 or leave it out",
+                });
+            }
         }
         match self.group {
             Some(group) if group == 0 || group > 1 << 20 => Err(SpecError {
@@ -101,11 +113,9 @@ impl RoundToNearest {
     pub fn new(spec: GroupSpec) -> RoundToNearest {
         RoundToNearest { spec }
     }
-}
 
-impl Quantizer for RoundToNearest {
-    fn quantize(&self, weight: ArrayView2<f32>, _stats: Option<&CalibrationStats>) -> Result<Quantized, QuantizeError> {
-        require_finite(weight)?;
+    /// The codes of `weight [n, k]`, finite.
+    pub(super) fn codes(&self, weight: ArrayView2<f32>) -> GroupCodes {
         let (n, k) = weight.dim();
         let group = self.spec.group_in(k);
         let n_groups = k.div_ceil(group);
@@ -123,6 +133,13 @@ impl Quantizer for RoundToNearest {
                 codes.extend(values.iter().map(|&w| grid.code(w)));
             }
         }
-        Ok(Quantized::Group(GroupCodes { n, k, bits: self.spec.bits, group, codes, scales, zeros, order: None }))
+        GroupCodes { n, k, bits: self.spec.bits, group, codes, scales, zeros, order: None }
+    }
+}
+
+impl Quantizer for RoundToNearest {
+    fn quantize(&self, weight: ArrayView2<f32>, _stats: Option<&CalibrationStats>) -> Result<Quantized, QuantizeError> {
+        require_finite(weight)?;
+        Ok(Quantized::Group(self.codes(weight)))
     }
 }

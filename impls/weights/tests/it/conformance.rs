@@ -22,7 +22,10 @@ fn every_spec_multiplies_what_it_stores() {
                     let linear = build_linear(&spec, &device, source, n, k, Some(&stats))
                         .unwrap_or_else(|error| panic!("{} [{n}, {k}]: {error}", spec.tag()));
                     assert_eq!((linear.out_features(), linear.in_features()), (n, k));
-                    assert_eq!(linear.is_int8(), matches!(spec, WeightsSpec::Int8(_)));
+                    assert_eq!(
+                        linear.is_int8(),
+                        matches!(spec, WeightsSpec::Int8(_)) || spec.activation_bits() == Some(8)
+                    );
                     assert_eq!(linear.rows_are_independent(), spec.rows_are_independent());
                     conformance::linear::check(&*linear, spec.bits_per_weight().floor());
                 }

@@ -9,7 +9,7 @@
 //! Cost: per 16 weights about 4 instructions on AVX-512, 8–10 on AVX2, shared by all rows of the tile.
 //! Not handled: groups that do not start on a block; `group` pads them.
 
-use super::tile::{AHEAD, STREAMS, Tile};
+use super::tile::{Tile, further};
 use crate::simd::{Kernel, LANES, Simd};
 use std::ops::Range;
 
@@ -138,9 +138,8 @@ unsafe fn walk<S: Simd, K: Sink<S, P>, const BITS: usize, const P: usize>(
                 // SAFETY: the caller vouches for P panels of this many blocks.
                 codes[p] = unsafe { s.load_u32(words.add(p * coded.panel_words + word * LANES)) };
                 let here = words.wrapping_add(p * coded.panel_words + word * LANES);
-                if P < STREAMS {
-                    s.prefetch(here.cast::<u8>().wrapping_add(AHEAD / P));
-                }
+                let at = (block * BITS + word) * LANES * size_of::<u32>();
+                s.prefetch(further(here.cast(), at, coded.panel_words * size_of::<u32>(), P));
             }
             for _ in 0..per_word(BITS) {
                 let mut w = [s.splat(0.0); P];

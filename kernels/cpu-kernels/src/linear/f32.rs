@@ -6,7 +6,7 @@
 
 use super::gemm::{Columns16, Weights, linear};
 use super::panels::{deinterleave, interleave, n_panels};
-use super::tile::{F32Columns, F32Stream, Tile, run_tile};
+use super::tile::{F32Columns, Streamed, Tile, run_tile};
 use crate::Cpu;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
@@ -80,7 +80,7 @@ impl Weights for PackedF32 {
     unsafe fn stream<S: Simd>(&self, s: S, rows: usize, first: usize, panels: usize, t: Tile<()>) {
         let F32Columns { base, panel_stride } = self.columns(first);
         // SAFETY: the caller vouches for the tile; the columns cover k.
-        unsafe { run_tile::<S, _, false>(s, rows, panels, t.with(F32Stream { base, panel_stride })) };
+        unsafe { run_tile::<S, _, false>(s, rows, panels, t.with(Streamed { base, panel_stride })) };
     }
     #[inline(always)]
     fn decode<S: Simd>(&self, _: S, first: usize, _: usize, ks: Range<usize>, _: &mut [f32]) -> Columns16 {

@@ -118,7 +118,7 @@ fn scalar(w: &[i8], x: &[u8], rows: usize, panels: usize, quads: usize, acc: &mu
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::LANES;
-    use crate::linear::tile::{AHEAD, STREAMS};
+    use crate::linear::tile::further;
     use std::arch::x86_64::*;
 
     /// SAFETY: w, x and acc must hold the panels, rows and sums named; AVX2 must be present.
@@ -148,9 +148,8 @@ mod x86 {
         let mut acc = [[[_mm256_setzero_si256(); 2]; P]; MR];
         for quad in 0..quads {
             for p in 0..P {
-                if P < STREAMS {
-                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add((p * quads + quad) * LANES * 4 + AHEAD / P));
-                }
+                let here = w.wrapping_add((p * quads + quad) * LANES * 4);
+                _mm_prefetch::<_MM_HINT_T0>(further(here.cast(), quad * LANES * 4, quads * LANES * 4, P).cast());
                 for half in 0..2 {
                     // SAFETY: here and below, the caller vouches for MR rows, P panels and the output.
                     let w = unsafe { _mm256_loadu_si256(w.add(((p * quads + quad) * LANES + half * 8) * 4).cast()) };
@@ -220,9 +219,8 @@ mod x86 {
             for p in 0..P {
                 // SAFETY: as above.
                 b[p] = unsafe { _mm512_loadu_si512(w.add((p * quads + quad) * LANES * 4).cast()) };
-                if P < STREAMS {
-                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add((p * quads + quad) * LANES * 4 + AHEAD / P));
-                }
+                let here = w.wrapping_add((p * quads + quad) * LANES * 4);
+                _mm_prefetch::<_MM_HINT_T0>(further(here.cast(), quad * LANES * 4, quads * LANES * 4, P).cast());
             }
             for r in 0..MR {
                 // SAFETY: as above.

@@ -3,7 +3,7 @@
 //! Shapes: x\[rows, k\], W\[n, k\] → out\[rows, n\], all row-major; panel rungs pack W on first use.
 //! Exactness: each rung states its tolerance against f64; lossy formats include their quantisation error.
 
-use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedInt8};
+use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
 use crate::cpu::Cpu;
 use crate::isa::Isa;
 use crate::ladder::{Form, Problem, Rung};
@@ -20,6 +20,16 @@ const fn rung(
     run: fn(&Cpu, &Problem, &mut [f32]),
 ) -> Rung {
     Rung { name, needs, tolerance, form: Form::Linear, weight_bytes, run }
+}
+
+const fn int8_rung(
+    name: &'static str,
+    needs: Isa,
+    tolerance: f64,
+    weight_bytes: fn(&Problem) -> usize,
+    run: fn(&Cpu, &Problem, &mut [f32]),
+) -> Rung {
+    Rung { form: Form::Int8Linear, ..rung(name, needs, tolerance, weight_bytes, run) }
 }
 
 /// One row (or few): streaming the weights is everything.
@@ -57,9 +67,9 @@ pub(crate) const BF16: &[Rung] = &[
 
 /// int8 weights and activations; the error includes both quantisations.
 pub(crate) const INT8: &[Rung] = &[
-    rung("v0_scalar_panel", Isa::Scalar, 5e-2, int8_bytes, int8_panel),
-    rung("v1_avx2_sign", Isa::Avx2, 5e-2, int8_bytes, int8_panel),
-    rung("v2_avx512_vnni", Isa::Avx512, 5e-2, int8_bytes, int8_panel),
+    int8_rung("v0_scalar_panel", Isa::Scalar, 5e-2, int8_bytes, int8_panel),
+    int8_rung("v1_avx2_sign", Isa::Avx2, 5e-2, int8_bytes, int8_panel),
+    int8_rung("v2_avx512_vnni", Isa::Avx512, 5e-2, int8_bytes, int8_panel),
 ];
 
 /// 4-bit codes in groups of 128 by round-to-nearest; the error includes the quantisation.
@@ -68,6 +78,20 @@ pub(crate) const GROUP4: &[Rung] = &[
     rung("v1_scalar_panel", Isa::Scalar, 0.3, group4_bytes, group4_panel),
     rung("v2_avx2_panel", Isa::Avx2, 0.3, group4_bytes, group4_panel),
     rung("v3_avx512_panel", Isa::Avx512, 0.3, group4_bytes, group4_panel),
+];
+
+/// 4-bit codes in groups of 32, activations int8; the error includes both quantisations.
+pub(crate) const GROUP4_INT8: &[Rung] = &[
+    int8_rung("v0_scalar_blocks", Isa::Scalar, 0.3, group4_int8_bytes, group4_int8_blocks),
+    int8_rung("v1_avx2_maddubs", Isa::Avx2, 0.3, group4_int8_bytes, group4_int8_blocks),
+    int8_rung("v2_avx512_vnni", Isa::Avx512, 0.3, group4_int8_bytes, group4_int8_blocks),
+];
+
+/// 8-bit codes in groups of 32, activations int8; the error includes both quantisations.
+pub(crate) const GROUP8_INT8: &[Rung] = &[
+    int8_rung("v0_scalar_blocks", Isa::Scalar, 5e-2, group8_int8_bytes, group8_int8_blocks),
+    int8_rung("v1_avx2_maddubs", Isa::Avx2, 5e-2, group8_int8_bytes, group8_int8_blocks),
+    int8_rung("v2_avx512_vnni", Isa::Avx512, 5e-2, group8_int8_bytes, group8_int8_blocks),
 ];
 
 fn row_major_bytes(p: &Problem) -> usize {
@@ -133,7 +157,13 @@ macro_rules! packed_rung {
 packed_rung!(f16_panel, f16_bytes, f16, |p: &Problem| PackedF16::pack(&p.w, p.n, p.k));
 packed_rung!(bf16_panel, bf16_bytes, bf16, |p: &Problem| PackedBf16::pack(&p.w, p.n, p.k));
 packed_rung!(int8_panel, int8_bytes, int8, quantize_int8);
-packed_rung!(group4_panel, group4_bytes, group4, quantize_group4);
+packed_rung!(group4_panel, group4_bytes, group4, |p: &Problem| PackedGroup::from_codes(quantize_group(p, 4, 128)));
+packed_rung!(group4_int8_blocks, group4_int8_bytes, group4_int8, |p: &Problem| PackedGroupInt8::from_codes(
+    quantize_group(p, 4, 32)
+));
+packed_rung!(group8_int8_blocks, group8_int8_bytes, group8_int8, |p: &Problem| PackedGroupInt8::from_codes(
+    quantize_group(p, 8, 32)
+));
 
 fn f32_panel(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
     p.f32.get_or_init(|| PackedF32::pack(&p.w, p.n, p.k)).forward(cpu, &p.x, p.rows, out);
@@ -141,7 +171,7 @@ fn f32_panel(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
 
 /// Decodes every weight one by one, then multiplies: what the fused decoding saves.
 fn group4_unpacked(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
-    let w = p.group4.get_or_init(|| quantize_group4(p)).unpack();
+    let w = p.group4.get_or_init(|| PackedGroup::from_codes(quantize_group(p, 4, 128))).unpack();
     cpu.parallel_chunks_mut(out, p.n, &|row, out| {
         let x = &p.x[row * p.k..][..p.k];
         for (out, w) in out.iter_mut().zip(w.chunks_exact(p.k)) {
@@ -162,19 +192,19 @@ fn quantize_int8(p: &Problem) -> PackedInt8 {
     PackedInt8::from_codes(&codes, &scales, p.n, p.k)
 }
 
-/// Round-to-nearest 4 bit, symmetric about code 8, groups of 128 columns.
-fn quantize_group4(p: &Problem) -> PackedGroup {
-    const GROUP: usize = 128;
+/// Round-to-nearest, symmetric about the middle code.
+fn quantize_group(p: &Problem, bits: u8, group: usize) -> GroupCodes {
+    let middle = (1u32 << (bits - 1)) as f32;
     let mut codes = Vec::with_capacity(p.w.len());
     let mut scales = Vec::new();
     for row in p.w.chunks_exact(p.k) {
-        for group in row.chunks(GROUP) {
+        for group in row.chunks(group) {
             let absmax = group.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
-            let scale = half::f16::from_f32(absmax / 7.0).to_f32();
+            let scale = half::f16::from_f32(absmax / (middle - 1.0)).to_f32();
             scales.push(scale);
-            codes.extend(group.iter().map(|v| (v / scale + 8.0).round().clamp(0.0, 15.0) as u8));
+            codes.extend(group.iter().map(|v| (v / scale + middle).round().clamp(0.0, 2.0 * middle - 1.0) as u8));
         }
     }
-    let zeros = vec![8.0; scales.len()];
-    PackedGroup::from_codes(GroupCodes { n: p.n, k: p.k, bits: 4, group: GROUP, codes, scales, zeros, order: None })
+    let zeros = vec![middle; scales.len()];
+    GroupCodes { n: p.n, k: p.k, bits, group, codes, scales, zeros, order: None }
 }

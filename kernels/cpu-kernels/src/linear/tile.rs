@@ -24,10 +24,18 @@ pub(crate) trait Columns: Copy {
     }
 }
 
-/// Bytes of weights to ask for ahead of use, over all panels of a tile: about bandwidth × memory latency.
-pub(crate) const AHEAD: usize = 4096;
-/// Panels at once from which the hardware's own prefetching suffices, and more requests only cost cached weights.
-pub(crate) const STREAMS: usize = 4;
+/// Bytes of weights to ask for ahead of use, over all panels of a tile: a few times bandwidth × memory latency, because the
+/// hardware's own prefetching stops at every 4 KiB page and at every end of a panel.
+pub(crate) const AHEAD: usize = 8192;
+
+/// Where the weights lie that are wanted [`AHEAD`] bytes after `here`, byte `at` of one of `panels` neighbouring panels of
+/// `panel_bytes` each that are walked side by side: in the same panel, or towards its end in the one that follows them all.
+#[inline(always)]
+pub(crate) fn further(here: *const u8, at: usize, panel_bytes: usize, panels: usize) -> *const u8 {
+    let lead = AHEAD / panels;
+    let skip = if at + lead < panel_bytes { 0 } else { (panels - 1) * panel_bytes };
+    here.wrapping_add(lead + skip)
+}
 
 /// f32 panels: vector k of panel p starts at `base + p·panel_stride + k·k_stride`.
 #[derive(Clone, Copy)]
@@ -72,23 +80,56 @@ impl Columns for Decoded {
     }
 }
 
-/// Packed f32 panels that are read once, `panel_stride` values apart.
+/// A number format of stored weights that widens to f32 exactly.
+pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
+    /// 16 of them, widened.
+    ///
+    /// # Safety
+    /// `p` must be readable for 16 elements.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::V {
+        // SAFETY: the caller vouches for p.
+        unsafe { s.load(p) }
+    }
+}
+
+impl Stored for half::f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const half::f16) -> S::V {
+        // SAFETY: the caller vouches for p; an f16 is its bit pattern.
+        unsafe { s.load_f16(p.cast()) }
+    }
+}
+
+impl Stored for half::bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const half::bf16) -> S::V {
+        // SAFETY: the caller vouches for p; a bf16 is its bit pattern.
+        unsafe { s.load_bf16(p.cast()) }
+    }
+}
+
+/// Packed panels that are read once, one after the other, `panel_stride` elements each.
 #[derive(Clone, Copy)]
-pub(crate) struct F32Stream {
-    pub(crate) base: *const f32,
+pub(crate) struct Streamed<E> {
+    pub(crate) base: *const E,
     pub(crate) panel_stride: usize,
 }
 
-impl Columns for F32Stream {
+impl<E: Stored> Columns for Streamed<E> {
     #[inline(always)]
     unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
         // SAFETY: the caller vouches for p and k.
-        unsafe { s.load(self.base.add(p * self.panel_stride + k * LANES)) }
+        unsafe { E::load(s, self.base.add(p * self.panel_stride + k * LANES)) }
     }
     #[inline(always)]
     fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
         let here = self.base.wrapping_add(p * self.panel_stride + k * LANES);
-        (panels < STREAMS).then(|| here.cast::<u8>().wrapping_add(AHEAD / panels))
+        Some(further(here.cast(), k * LANES * size_of::<E>(), self.panel_stride * size_of::<E>(), panels))
     }
 }
 
@@ -123,46 +164,6 @@ impl Columns for RowStream {
     #[inline(always)]
     fn ahead(self, p: usize, k: usize, _: usize) -> Option<*const u8> {
         Some(self.rows.base.wrapping_add(k * self.rows.row_stride + p * LANES + self.ahead).cast())
-    }
-}
-
-/// Packed IEEE half panels, `panel_stride` elements apart.
-#[derive(Clone, Copy)]
-pub(crate) struct F16Columns {
-    pub(crate) base: *const u16,
-    pub(crate) panel_stride: usize,
-}
-
-impl Columns for F16Columns {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
-        // SAFETY: the caller vouches for p and k.
-        unsafe { s.load_f16(self.base.add(p * self.panel_stride + k * LANES)) }
-    }
-    #[inline(always)]
-    fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
-        let here = self.base.wrapping_add(p * self.panel_stride + k * LANES);
-        (panels < STREAMS).then(|| here.cast::<u8>().wrapping_add(AHEAD / panels))
-    }
-}
-
-/// Packed bfloat16 panels, `panel_stride` elements apart.
-#[derive(Clone, Copy)]
-pub(crate) struct Bf16Columns {
-    pub(crate) base: *const u16,
-    pub(crate) panel_stride: usize,
-}
-
-impl Columns for Bf16Columns {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(self, s: S, p: usize, k: usize) -> S::V {
-        // SAFETY: the caller vouches for p and k.
-        unsafe { s.load_bf16(self.base.add(p * self.panel_stride + k * LANES)) }
-    }
-    #[inline(always)]
-    fn ahead(self, p: usize, k: usize, panels: usize) -> Option<*const u8> {
-        let here = self.base.wrapping_add(p * self.panel_stride + k * LANES);
-        (panels < STREAMS).then(|| here.cast::<u8>().wrapping_add(AHEAD / panels))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod attention;
 mod codebook;
+mod group_int8;
 mod int8_grid;
 mod ladder;
 mod linear;

@@ -1,41 +1,74 @@
-//! What: the IEEE half linear: 16-bit weights widened in registers, f32 activations and sums.
-//! Source: none; binary16 is IEEE 754-2008 §3.6.
-//! Shapes: W\[n, k\] → `[⌈n/16⌉][k][16]` of 16-bit patterns.
+//! What: the 16-bit linears, IEEE half and bfloat16: weights widened in registers, f32 activations and sums.
+//! Source: binary16 is IEEE 754-2008 §3.6; bfloat16 is the upper half of an f32 (Intel, BFLOAT16 Hardware Numerics
+//! Definition, 2018).
+//! Shapes: W\[n, k\] → `[⌈n/16⌉][k][16]`.
 //! Exactness: the widening is exact, so results equal the f32 linear's on the rounded weights, bit for bit.
 //! Cost: 2 bytes per weight and pass; one conversion per 16 weights (few rows) or per 192 rows.
-//! Not handled: weights beyond ±65504, which round to infinity.
+//! Not handled: f16 weights beyond ±65504, which round to infinity; bfloat16 dot-product instructions, which round
+//! sums differently.
 
 use super::gemm::{Columns16, Weights, linear};
 use super::panels::{deinterleave, interleave, interleave_by};
-use super::tile::{Columns, F16Columns, F32Columns, Tile, run_tile};
+use super::tile::{Columns, F32Columns, Stored, Streamed, Tile, run_tile};
 use crate::Cpu;
 use crate::simd::{LANES, Simd};
-use half::{f16, slice::HalfFloatSliceExt};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 use std::ops::Range;
 
-/// IEEE half weights `[n, k]` in panel order.
-#[derive(Debug, Clone)]
-pub struct PackedF16 {
-    n: usize,
-    k: usize,
-    panels: Vec<u16>,
+/// A 16-bit float format.
+pub(crate) trait Half: Stored {
+    const KERNELS: [&'static str; 3];
+    fn round(w: &[f32], out: &mut [Self]);
+    fn widen(self) -> f32;
 }
 
-impl PackedF16 {
+macro_rules! stored16 {
+    ($format:ident, $names:expr) => {
+        impl Half for $format {
+            const KERNELS: [&'static str; 3] = $names;
+            fn round(w: &[f32], out: &mut [Self]) {
+                out.convert_from_f32_slice(w);
+            }
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+        }
+    };
+}
+
+stored16!(f16, ["f16_panel_scalar", "f16_panel_avx2", "f16_panel_avx512"]);
+stored16!(bf16, ["bf16_panel_scalar", "bf16_panel_avx2", "bf16_panel_avx512"]);
+
+/// 16-bit weights `[n, k]` in panel order.
+#[derive(Debug, Clone)]
+pub struct PackedHalf<H> {
+    n: usize,
+    k: usize,
+    panels: Vec<H>,
+}
+
+/// IEEE half weights.
+pub type PackedF16 = PackedHalf<f16>;
+
+/// bfloat16 weights.
+pub type PackedBf16 = PackedHalf<bf16>;
+
+#[expect(private_bounds, reason = "there are two formats, both named above; nobody else needs the trait")]
+impl<H: Half> PackedHalf<H> {
     /// Rounds row-major f32 `w` of `[n, k]` to nearest even and packs it.
     pub fn pack(w: &[f32], n: usize, k: usize) -> Self {
         assert_eq!(w.len(), n * k, "weights must hold n × k = {n} × {k} values");
-        let mut rounded = vec![f16::ZERO; k];
-        let panels = interleave_by(n, k, |row, out: &mut Vec<u16>| {
-            rounded.convert_from_f32_slice(&w[row * k..][..k]);
-            out.extend_from_slice(rounded.reinterpret_cast());
+        let mut rounded = vec![H::default(); k];
+        let panels = interleave_by(n, k, |row, out: &mut Vec<H>| {
+            H::round(&w[row * k..][..k], &mut rounded);
+            out.extend_from_slice(&rounded);
         });
         Self { n, k, panels }
     }
 
     /// Packs row-major `w` of `[n, k]` as it is.
-    pub fn pack_f16(w: &[f16], n: usize, k: usize) -> Self {
-        Self { n, k, panels: interleave(n, k, w.reinterpret_cast()) }
+    pub fn pack_exact(w: &[H], n: usize, k: usize) -> Self {
+        Self { n, k, panels: interleave(n, k, w) }
     }
 
     /// Output features.
@@ -55,11 +88,7 @@ impl PackedF16 {
 
     /// The kernel that [`Self::forward`] runs on `cpu`.
     pub fn kernel_name(&self, cpu: &Cpu) -> &'static str {
-        match cpu.isa() {
-            crate::Isa::Scalar => "f16_panel_scalar",
-            crate::Isa::Avx2 => "f16_panel_avx2",
-            crate::Isa::Avx512 => "f16_panel_avx512",
-        }
+        H::KERNELS[cpu.isa() as usize]
     }
 
     /// y\[rows, n\] = x\[rows, k\] · Wᵀ.
@@ -69,17 +98,17 @@ impl PackedF16 {
 
     /// The weights as row-major f32 `[n, k]`.
     pub fn unpack(&self) -> Vec<f32> {
-        deinterleave(&self.panels, self.n, self.k, |w| f16::from_bits(w).to_f32())
+        deinterleave(&self.panels, self.n, self.k, H::widen)
     }
 
     #[inline(always)]
-    fn columns(&self, first: usize) -> F16Columns {
+    fn columns(&self, first: usize) -> Streamed<H> {
         let panel_stride = self.k * LANES;
-        F16Columns { base: self.panels.as_ptr().wrapping_add(first * panel_stride), panel_stride }
+        Streamed { base: self.panels.as_ptr().wrapping_add(first * panel_stride), panel_stride }
     }
 }
 
-impl Weights for PackedF16 {
+impl<H: Half> Weights for PackedHalf<H> {
     fn n(&self) -> usize {
         self.n
     }
@@ -87,7 +116,7 @@ impl Weights for PackedF16 {
         self.k
     }
     fn bytes(&self) -> usize {
-        PackedF16::bytes(self)
+        PackedHalf::bytes(self)
     }
     #[inline(always)]
     unsafe fn stream<S: Simd>(&self, s: S, rows: usize, first: usize, panels: usize, t: Tile<()>) {
