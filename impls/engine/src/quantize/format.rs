@@ -51,8 +51,8 @@ impl CheckpointFormat {
             slots.flat_map(|(_, sources)| sources.clone()).collect::<Vec<_>>()
         });
         let does_not_fit = |[n, k]: [usize; 2]| match self {
-            CheckpointFormat::Awq => n % 8 != 0 || k % grid.group.unwrap_or(k).min(k) != 0,
-            _ => n * grid.bits as usize % 32 != 0 || k * grid.bits as usize % 32 != 0,
+            CheckpointFormat::Awq => !n.is_multiple_of(8) || !k.is_multiple_of(grid.group.unwrap_or(k).min(k)),
+            _ => [n, k].into_iter().any(|len| !(len * grid.bits as usize).is_multiple_of(32)),
         };
         match sources.find(|source| does_not_fit(source.shape)) {
             None => Ok(()),
