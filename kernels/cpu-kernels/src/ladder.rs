@@ -5,12 +5,26 @@
 
 use crate::cpu::{Cpu, UnsupportedIsa};
 use crate::isa::Isa;
-use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, rungs};
+use crate::linear::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, rungs,
+};
 use std::sync::OnceLock;
 
 /// Operations that have a ladder.
-pub const OPS: &[&str] =
-    &["gemv", "gemm", "f16", "bf16", "int8", "group4", "group4_int8", "group8_int8", "softmax", "rms_norm"];
+pub const OPS: &[&str] = &[
+    "gemv",
+    "gemm",
+    "f16",
+    "bf16",
+    "int8",
+    "group4",
+    "group4_int8",
+    "group8_int8",
+    "codebook4",
+    "codebook4_nested",
+    "softmax",
+    "rms_norm",
+];
 
 /// The rungs of `op`, slowest first; empty for a name that is not in [`OPS`].
 pub fn ladder(op: &str) -> &'static [Rung] {
@@ -21,6 +35,8 @@ pub fn ladder(op: &str) -> &'static [Rung] {
         "bf16" => rungs::BF16,
         "int8" => rungs::INT8,
         "group4" => rungs::GROUP4,
+        "codebook4" => rungs::CODEBOOK4,
+        "codebook4_nested" => rungs::CODEBOOK4_NESTED,
         "group4_int8" => rungs::GROUP4_INT8,
         "group8_int8" => rungs::GROUP8_INT8,
         "softmax" => crate::exp::LADDER,
@@ -48,6 +64,8 @@ pub struct Problem {
     pub(crate) bf16: OnceLock<PackedBf16>,
     pub(crate) int8: OnceLock<PackedInt8>,
     pub(crate) group4: OnceLock<PackedGroup>,
+    pub(crate) codebook4: OnceLock<PackedCodebook>,
+    pub(crate) codebook4_nested: OnceLock<PackedCodebook>,
     pub(crate) group4_int8: OnceLock<PackedGroupInt8>,
     pub(crate) group8_int8: OnceLock<PackedGroupInt8>,
 }
@@ -62,7 +80,8 @@ impl Problem {
         let (f32, f16, bf16) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (int8, group4) = (OnceLock::new(), OnceLock::new());
         let (group4_int8, group8_int8) = (OnceLock::new(), OnceLock::new());
-        Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, group4_int8, group8_int8 }
+        let (codebook4, codebook4_nested) = (OnceLock::new(), OnceLock::new());
+        Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, codebook4, codebook4_nested, group4_int8, group8_int8 }
     }
 }
 
