@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
 use crate::quantizer::awq::AwqSpec;
+use crate::quantizer::bit_planes::LutSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
@@ -51,6 +52,8 @@ pub enum WeightsSpec {
     Mxfp4,
     /// 4-bit floats, an 8-bit float per 16 columns.
     Nvfp4,
+    /// 1 to 4-bit codes multiplied by table lookup.
+    Lut(LutSpec),
     /// Different kinds for different layers and projections.
     Mixed(MixedSpec),
 }
@@ -87,6 +90,7 @@ impl WeightsSpec {
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
             WeightsSpec::Mxfp4 => "mxfp4".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
+            WeightsSpec::Lut(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
     }
@@ -153,6 +157,7 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
+            WeightsSpec::Lut(spec) => spec.bits_per_weight(),
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
     }
@@ -168,6 +173,7 @@ impl WeightsSpec {
             WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
+            WeightsSpec::Lut(spec) => spec.validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
             WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
         }
@@ -212,6 +218,9 @@ impl WeightsSpec {
         }
         all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
         all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
+        for (bits, group) in [(1, Some(64)), (2, Some(128)), (3, None), (4, Some(128))] {
+            all.push(WeightsSpec::Lut(LutSpec { bits, group }));
+        }
         all
     }
 }
@@ -234,6 +243,7 @@ enum Wire {
     Int4(BlockSpec),
     Mxfp4(NoFields),
     Nvfp4(NoFields),
+    Lut(LutSpec),
     Mixed(MixedSpec),
 }
 
@@ -261,6 +271,7 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
             Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
+            Wire::Lut(spec) => WeightsSpec::Lut(spec),
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
         spec.validate()?;
@@ -285,6 +296,7 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Int4(spec) => Wire::Int4(spec),
             WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
+            WeightsSpec::Lut(spec) => Wire::Lut(spec),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
     }
