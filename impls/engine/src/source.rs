@@ -15,6 +15,7 @@ use model::{Architecture, EncoderDecoderShape, TokenId};
 pub use hub::HubClient;
 pub use random::SHAPES;
 
+use crate::quantize::{HalfTables, SideFiles};
 use crate::{EngineError, Tokenizer};
 
 /// A model a scenario can name.
@@ -242,6 +243,35 @@ impl Checkpoint {
             .apply(self.architecture, self.tensors)
             .map_err(|error| EngineError::Mismatch(format!("{}: {error}", self.source)))?;
         Ok(Checkpoint { architecture, tensors, transforms: transforms.clone(), ..self })
+    }
+
+    /// The checkpoint with embedding and head in 16 bits, as a quantized folder holds them.
+    pub fn with_half_tables(self) -> Checkpoint {
+        let tensors = Box::new(HalfTables::new(&self.architecture, self.tensors));
+        Checkpoint { tensors, ..self }
+    }
+
+    /// What a folder written from this checkpoint needs beside its weights, as far as `library` knows it.
+    pub fn side_files(&self, library: &Library<'_>) -> Result<SideFiles, EngineError> {
+        let given = self.source.to_string();
+        let none = || EngineError::Source { given, problem: "it has no config.json that a folder could carry".into() };
+        match &self.source {
+            ModelSource::Embedded(name) => {
+                let found = library.embedded.iter().find(|m| m.name == name).ok_or_else(none)?;
+                let tokenizer = found.tokenizer.map(<[u8]>::to_vec);
+                Ok(SideFiles { config: found.config.into(), folder: None, tokenizer })
+            }
+            ModelSource::Random { shape, .. } => {
+                Ok(SideFiles { config: random::config(shape).ok_or_else(none)?, folder: None, tokenizer: None })
+            }
+            ModelSource::Folder(_) | ModelSource::Hub { .. } => {
+                let weights = self.files.first().filter(|file| file.extension().is_some_and(|e| e == "safetensors"));
+                let folder = weights.and_then(|file| file.parent()).ok_or_else(none)?;
+                let file = folder.join("config.json");
+                let config = std::fs::read_to_string(&file).map_err(|source| EngineError::Io { file, source })?;
+                Ok(SideFiles { config, folder: Some(folder.into()), tokenizer: None })
+            }
+        }
     }
 
     /// Writes the checkpoint and its tokenizer as the GGUF file `file`; `progress` gets tensors written and tensors in all.
