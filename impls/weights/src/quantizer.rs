@@ -3,6 +3,7 @@
 
 pub mod codebook;
 pub mod double_quantization;
+pub mod ggml;
 pub mod gptq;
 mod grid;
 pub mod int8;

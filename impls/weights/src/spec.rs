@@ -45,6 +45,10 @@ pub enum WeightsSpec {
     Mxfp4,
     /// 4-bit floats, an 8-bit float per 16 columns.
     Nvfp4,
+    /// ggml's 4-bit codes, an f16 scale per 32 columns; activations int8 as there.
+    Q4_0,
+    /// ggml's 8-bit codes, an f16 scale per 32 columns; activations int8 as there.
+    Q8_0,
     /// Different kinds for different layers and projections.
     Mixed(MixedSpec),
 }
@@ -78,6 +82,8 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
             WeightsSpec::Mxfp4 => "mxfp4".into(),
+            WeightsSpec::Q4_0 => "q4_0".into(),
+            WeightsSpec::Q8_0 => "q8_0".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
@@ -98,6 +104,7 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Rtn(spec) => spec.activation_bits,
             WeightsSpec::Gptq(spec) => spec.activation_bits,
+            WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Some(8),
             _ => None,
         }
     }
@@ -131,6 +138,8 @@ impl WeightsSpec {
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
+            WeightsSpec::Q4_0 => 4.5,
+            WeightsSpec::Q8_0 => 8.5,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
@@ -147,6 +156,7 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
             WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
+            WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Ok(()),
         }
     }
 
@@ -180,6 +190,7 @@ impl WeightsSpec {
         }
         all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
         all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
+        all.extend([WeightsSpec::Q4_0, WeightsSpec::Q8_0]);
         all
     }
 }
@@ -199,6 +210,8 @@ enum Wire {
     Fp4(Fp4Spec),
     Int4(BlockSpec),
     Mxfp4(NoFields),
+    Q4_0(NoFields),
+    Q8_0(NoFields),
     Nvfp4(NoFields),
     Mixed(MixedSpec),
 }
@@ -224,6 +237,8 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
             Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
+            Wire::Q4_0(_) => WeightsSpec::Q4_0,
+            Wire::Q8_0(_) => WeightsSpec::Q8_0,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
@@ -246,6 +261,8 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),
             WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
+            WeightsSpec::Q4_0 => Wire::Q4_0(NoFields {}),
+            WeightsSpec::Q8_0 => Wire::Q8_0(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
