@@ -8,14 +8,16 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    StackedLinear,
+    RoundedInput, SalientLinear, StackedLinear,
 };
+use crate::quantizer::awq::Awq;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::ggml::{Q4_0, Q8_0};
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
+use crate::quantizer::salient::Salient;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
 /// Why a matrix cannot be stored as asked.
@@ -130,6 +132,8 @@ pub fn quantize(
         }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Salient(spec) => &Salient::new(*spec),
+        WeightsSpec::Awq(spec) => &Awq::new(*spec, device),
         WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
@@ -168,7 +172,7 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    match codes {
+    let linear: Box<dyn Linear> = match codes {
         Quantized::Int8 { codes, scales, zeros, n, k } => {
             let packed = PackedInt8::from_codes(&codes, &scales, n, k);
             match zeros.is_empty() {
@@ -180,7 +184,12 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(GroupInt8Linear::new(cpu, PackedGroupInt8::from_codes(codes)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+    };
+    match activation_bits {
+        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
+        _ => linear,
     }
 }
 

@@ -5,13 +5,16 @@
 
 mod attention;
 mod attention_parts;
+mod awq;
 mod collaborative;
 mod experts;
+mod four_bit;
 mod int8;
 mod invariance;
 mod latent;
 mod outliers;
 mod quantization;
+mod rotation;
 mod sampling;
 mod speculation;
 mod transformer;
@@ -128,6 +131,46 @@ const REGISTRY: &[Identity] = &[
         measure: quantization::layer_error,
     },
     Identity {
+        name: "awq-scaling-equivalent",
+        about: "logits with AWQ's scales folded in and nothing quantized against the model as it is",
+        measure: awq::scaling_equivalent,
+    },
+    Identity {
+        name: "awq-never-worse",
+        about: "calibration error with AWQ's scales and with its clipping over rounding to nearest, each input and matrix",
+        measure: awq::never_worse,
+    },
+    Identity {
+        name: "nf4-codebook",
+        about: "NF4's table against the published one and the normal quantiles; codes that change when coded twice",
+        measure: four_bit::nf4_codebook,
+    },
+    Identity {
+        name: "nf4-gaussian-mse",
+        about: "mean squared errors of NF4, FP4 and Int4 on normal tensors, blocks of 64",
+        measure: four_bit::nf4_gaussian_mse,
+    },
+    Identity {
+        name: "nf4-double-quant-bits",
+        about: "bits per weight of NF4 with scales in f32 and double-quantized",
+        measure: four_bit::double_quant_bits,
+    },
+    Identity {
+        name: "mxfp4-codes",
+        about: "values, ties and scales of MXFP4 and NVFP4 against vectors worked out by hand; their bits per weight",
+        measure: four_bit::microscaling_codes,
+    },
+    Identity {
+        name: "microscaling-mse",
+        about: "mean squared error of NVFP4 and of Int4 over that of MXFP4, on normal and Laplace tensors",
+        measure: four_bit::microscaling_mse,
+    },
+    Identity {
+        name: "weight-normality",
+        about: "kurtosis of the rows of each matrix of the model; 3 for normal weights",
+        measure: four_bit::weight_normality,
+    },
+    Identity {
         name: "int8-threshold-limits",
         about: "LLM.int8() at threshold 0 and ∞ against f16 and vector-wise int8; integer products that are not exact",
         measure: int8::threshold_limits,
@@ -141,6 +184,21 @@ const REGISTRY: &[Identity] = &[
         name: "smoothquant-equivalent",
         about: "logits of the smoothed model, unquantized, against the model; how much flatter its activations are",
         measure: int8::smoothing,
+    },
+    Identity {
+        name: "quarot-equivalent",
+        about: "logits of the model rotated, by Hadamard and by random orthogonal matrices, against those of the model as it is",
+        measure: rotation::equivalent,
+    },
+    Identity {
+        name: "quarot-kurtosis",
+        about: "kurtosis and peaks of activations before and after a Hadamard rotation, by place",
+        measure: rotation::kurtosis,
+    },
+    Identity {
+        name: "quarot-rotations",
+        about: "likelihood under random rotations, Hadamard and orthogonal, with the cell's weights",
+        measure: rotation::spread,
     },
     Identity {
         name: "spec-lossless-greedy",

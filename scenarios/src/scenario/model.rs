@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use model::transform::{Collaborate, KvHeads, Outliers, Transforms, ZeroFeatures};
+use model::transform::{Collaborate, KvHeads, Outliers, Rotate, Transforms, ZeroFeatures};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// A checkpoint and what is changed in it: one place on the model axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelPart {
-    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision` or a folder (relative to the scenario file).
+    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision`, or a folder or GGUF file (relative to the scenario file).
     pub source: String,
     /// What is changed before an engine is built.
     #[serde(flatten)]
@@ -47,6 +47,7 @@ struct Spelled {
     collaborate: Option<Collaborate>,
     outliers: Option<Outliers>,
     zero_features: Option<ZeroFeatures>,
+    rotate: Option<Rotate>,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -71,8 +72,8 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads, collaborate, outliers, zero_features } =
+        let Spelled { source, kv_heads, collaborate, outliers, zero_features, rotate } =
             Spelled::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, outliers, zero_features } })
+        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, outliers, zero_features, rotate } })
     }
 }

@@ -24,9 +24,14 @@ const SAMPLE: usize = 256;
 const REFERENCE_PARAMETERS: u64 = 40_000_000;
 /// Tokens it is run on.
 const REFERENCE_TOKENS: usize = 24;
-/// int8 activations round: a last-bit difference before rounding can move one code. Such steps are independent from layer
-/// to layer and add in quadrature, so the whole model may differ by this times √layers; each product alone must be exact.
+/// Activations that are rounded: a last-bit difference before rounding can move one code. Such steps are independent from layer
+/// to layer and add in quadrature, so the whole model may differ by this times √layers for codes of 8 bits, and by more as the
+/// steps are larger; each product alone must be exact (int8) or as close as f32 sums are (f32 sums of rounded inputs).
 const INT8_LOOSENESS: f64 = 25.0;
+/// Codes of 8 bits on each side of 0.
+const INT8_LEVELS: f64 = 127.0;
+/// Products of rounded inputs, relative to the largest.
+const PRODUCT_TOLERANCE: f64 = 1e-4;
 
 const SEQ: SeqId = SeqId(0);
 
@@ -117,11 +122,20 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     let expected = oracle.forward(&step)?;
     let worst = max_difference(logits.as_slice(), expected.as_slice());
     let is_int8 = engine.target.linears().any(|l| l.is_int8());
-    let loose = if is_int8 { INT8_LOOSENESS * (engine.target.blocks.len() as f64).sqrt() } else { 1.0 };
+    let coarsest =
+        engine.target.linears().filter_map(|l| l.input_levels()).fold(f64::INFINITY, |m, l| m.min(f64::from(l)));
+    let loose = INT8_LOOSENESS * INT8_LEVELS / coarsest * (engine.target.blocks.len() as f64).sqrt();
+    let loose = if coarsest.is_finite() { loose } else { 1.0 };
     let limit = held.scenario().expect.logit_tolerance * loose * magnitude(expected.as_slice());
     let mut events = vec![check("logits_vs_scalar_oracle", worst, limit)];
     if is_int8 {
-        events.push(check("int8_products_vs_scalar", int8_difference(engine, &oracle.transformer), 0.0));
+        let worst = product_difference(engine, &oracle.transformer, |l| l.is_int8());
+        events.push(check("int8_products_vs_scalar", worst, 0.0));
+    }
+    let rounds = |l: &dyn Linear| l.input_levels().is_some() && !l.is_int8();
+    if engine.target.linears().any(rounds) {
+        let worst = product_difference(engine, &oracle.transformer, rounds);
+        events.push(check("rounded_products_vs_scalar", worst, PRODUCT_TOLERANCE));
     }
     let architecture = engine.target.architecture();
     if engine.spec.weights == WeightsSpec::F32 && architecture.parameters() <= REFERENCE_PARAMETERS {
@@ -134,10 +148,10 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     Ok((events, sample_of(logits.row(prompt.len() - 1))))
 }
 
-/// Largest difference between the int8 products of the engine and of the oracle on equal inputs.
-fn int8_difference(engine: &Engine, oracle: &Transformer) -> f64 {
+/// Largest difference between some products of the engine and of the oracle on equal inputs, relative to the largest product.
+fn product_difference(engine: &Engine, oracle: &Transformer, which: impl Fn(&dyn Linear) -> bool) -> f64 {
     let mut worst = 0.0;
-    for (fast, scalar) in engine.target.linears().zip(oracle.linears()).filter(|(fast, _)| fast.is_int8()) {
+    for (fast, scalar) in engine.target.linears().zip(oracle.linears()).filter(|(fast, _)| which(*fast)) {
         let (rows, cols) = (3, fast.in_features());
         let values =
             (0..rows * cols).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * (1.0 + (i % 7) as f32)).collect();
@@ -145,7 +159,7 @@ fn int8_difference(engine: &Engine, oracle: &Transformer) -> f64 {
         let (mut a, mut b) = (Activations::default(), Activations::default());
         fast.forward(&x, &mut a);
         scalar.forward(&x, &mut b);
-        worst = max_or_nan(worst, max_difference(a.as_slice(), b.as_slice()));
+        worst = max_or_nan(worst, max_difference(a.as_slice(), b.as_slice()) / magnitude(b.as_slice()));
     }
     worst
 }
