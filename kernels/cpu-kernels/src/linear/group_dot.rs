@@ -43,7 +43,7 @@ pub(super) fn largest_tile(dots: Dots, left: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
         Dots::Sign(_) => left.min(4),
         #[cfg(target_arch = "x86_64")]
-        Dots::Vnni(_) => left.min(6),
+        Dots::Vnni(_) => left.min(3),
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) fn largest_tile(dots: Dots, left: usize) -> usize {
 pub(super) fn panels_for(dots: Dots, rows: usize) -> usize {
     match dots {
         #[cfg(target_arch = "x86_64")]
-        Dots::Vnni(_) if rows > 1 => 2,
+        Dots::Vnni(_) if rows > 1 => 4,
         _ => 1,
     }
 }
@@ -140,9 +140,7 @@ mod x86 {
     /// SAFETY: as [`super::tile`]; AVX-512 and VNNI must be present.
     pub(super) unsafe fn vnni_tile(rows: usize, panels: usize, d: Dot) {
         // SAFETY: passed on from the caller.
-        unsafe {
-            pick!(vnni, d, rows, panels, (1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(1, 2)(2, 2)(3, 2)(4, 2)(5, 2)(6, 2))
-        }
+        unsafe { pick!(vnni, d, rows, panels, (1, 1)(2, 1)(3, 1)(1, 2)(2, 2)(3, 2)(1, 4)(2, 4)(3, 4)) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

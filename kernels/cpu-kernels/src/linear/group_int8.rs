@@ -150,7 +150,7 @@ impl PackedGroupInt8 {
         let row_blocks = rows.div_ceil(row_block);
         let threads = cpu.threads();
         let ranges = if row_blocks >= 4 * threads { 1 } else { 4 * threads / row_blocks.min(2) };
-        let per_range = panels.div_ceil(ranges).next_multiple_of(2);
+        let per_range = panels.div_ceil(ranges).next_multiple_of(4);
         let ranges = panels.div_ceil(per_range);
         let cycles = (rows * panels * store.positions() / 4).max(store.bytes() / 16);
         let out = SendPtr(y.as_mut_ptr());
