@@ -1,6 +1,8 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
+use cpu_kernels::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut,
+};
 use half::f16;
 use model::checkpoint::StoredCodes;
 use model::{Device, Int8Inputs, Linear};
@@ -8,9 +10,10 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    RoundedInput, SalientLinear, StackedLinear,
+    LutLinear, RoundedInput, SalientLinear, StackedLinear,
 };
 use crate::quantizer::awq::Awq;
+use crate::quantizer::bit_planes::BitPlanes;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::ggml::{Q4_0, Q8_0};
 use crate::quantizer::gptq::Gptq;
@@ -102,7 +105,12 @@ pub fn build_linear(
         {
             return int8_on_grids(spec, device, codes, weight, stats);
         }
-        return Ok(format_codes(device, codes, spec.activation_bits()));
+        return Ok(match (spec, codes) {
+            (WeightsSpec::Lut(_), Quantized::Group(codes)) => {
+                Box::new(LutLinear::new(cpu, PackedLut::from_codes(&codes)))
+            }
+            (_, codes) => format_codes(device, codes, spec.activation_bits()),
+        });
     }
     Ok(match spec {
         WeightsSpec::Stored => stored(device, weight, n, k),
@@ -141,6 +149,7 @@ pub fn quantize(
         WeightsSpec::Q4_0 => &Q4_0,
         WeightsSpec::Q8_0 => &Q8_0,
         WeightsSpec::Nvfp4 => &Nvfp4,
+        WeightsSpec::Lut(spec) => &BitPlanes::new(*spec),
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();

@@ -2,6 +2,7 @@
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
 pub mod awq;
+pub mod bit_planes;
 pub mod codebook;
 pub mod double_quantization;
 pub mod ggml;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
 use crate::quantizer::awq::AwqSpec;
+use crate::quantizer::bit_planes::LutSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::gptq::GptqSpec;
@@ -55,6 +56,8 @@ pub enum WeightsSpec {
     Q4_0,
     /// ggml's 8-bit codes, an f16 scale per 32 columns; activations int8 as there.
     Q8_0,
+    /// 1 to 4-bit codes multiplied by table lookup.
+    Lut(LutSpec),
     /// Different kinds for different layers and projections.
     Mixed(MixedSpec),
 }
@@ -93,6 +96,7 @@ impl WeightsSpec {
             WeightsSpec::Q4_0 => "q4_0".into(),
             WeightsSpec::Q8_0 => "q8_0".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
+            WeightsSpec::Lut(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
     }
@@ -162,6 +166,7 @@ impl WeightsSpec {
             WeightsSpec::Q4_0 => 4.5,
             WeightsSpec::Q8_0 => 8.5,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
+            WeightsSpec::Lut(spec) => spec.bits_per_weight(),
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
     }
@@ -177,6 +182,7 @@ impl WeightsSpec {
             WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
+            WeightsSpec::Lut(spec) => spec.validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
             WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
             WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Ok(()),
@@ -223,6 +229,9 @@ impl WeightsSpec {
         all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
         all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
         all.extend([WeightsSpec::Q4_0, WeightsSpec::Q8_0]);
+        for (bits, group) in [(1, Some(64)), (2, Some(128)), (3, None), (4, Some(128))] {
+            all.push(WeightsSpec::Lut(LutSpec { bits, group }));
+        }
         all
     }
 }
@@ -247,6 +256,7 @@ enum Wire {
     Q4_0(NoFields),
     Q8_0(NoFields),
     Nvfp4(NoFields),
+    Lut(LutSpec),
     Mixed(MixedSpec),
 }
 
@@ -276,6 +286,7 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Q4_0(_) => WeightsSpec::Q4_0,
             Wire::Q8_0(_) => WeightsSpec::Q8_0,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
+            Wire::Lut(spec) => WeightsSpec::Lut(spec),
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
         spec.validate()?;
@@ -302,6 +313,7 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Q4_0 => Wire::Q4_0(NoFields {}),
             WeightsSpec::Q8_0 => Wire::Q8_0(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
+            WeightsSpec::Lut(spec) => Wire::Lut(spec),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
     }
