@@ -135,6 +135,8 @@ pub struct Checkpoint {
     pub tokenizer: Option<Tokenizer>,
     /// What was changed since it was read.
     pub transforms: Transforms,
+    /// Why there is no tokenizer, where it is not simply absent.
+    without_text: Option<String>,
     files: Vec<PathBuf>,
     embedded: Option<&'static [u8]>,
 }
@@ -157,6 +159,7 @@ impl Checkpoint {
                     architecture,
                     tensors,
                     tokenizer: None,
+                    without_text: None,
                     transforms: Transforms::default(),
                     files: vec![],
                     embedded: None,
@@ -185,6 +188,7 @@ impl Checkpoint {
             architecture,
             tensors,
             tokenizer,
+            without_text: None,
             transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),
@@ -211,24 +215,26 @@ impl Checkpoint {
             Err(e) => return Err(EngineError::Io { file, source: e }),
         };
         let (source, transforms) = (source.clone(), Transforms::default());
-        Ok(Checkpoint { source, architecture, tensors, tokenizer, transforms, files, embedded: None })
-    }
-
-    fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
-        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
-        let vocab_size = architecture.vocab_size;
-        let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
-        let tokenizer = vocabulary.map(parse).transpose()?;
-        let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
             source,
             architecture,
             tensors,
             tokenizer,
+            without_text: None,
             transforms,
-            files: vec![file.into()],
+            files,
             embedded: None,
         })
+    }
+
+    fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
+        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
+        let vocab_size = architecture.vocab_size;
+        let without_text = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
+        let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
+        let tokenizer = vocabulary.filter(|_| without_text.is_none()).map(parse).transpose()?;
+        let (source, transforms, files) = (source.clone(), Transforms::default(), vec![file.into()]);
+        Ok(Checkpoint { source, architecture, tensors, tokenizer, without_text, transforms, files, embedded: None })
     }
 
     /// The checkpoint with `transforms` applied to its tensors and architecture.
@@ -305,8 +311,9 @@ impl Checkpoint {
         match &self.tokenizer {
             Some(tokenizer) => tokenizer.encode(text),
             None => Err(EngineError::Mismatch(format!(
-                "{}: no tokenizer.json beside the weights, so it cannot read text",
-                self.source
+                "{}: {}, so it cannot read text",
+                self.source,
+                self.without_text.as_deref().unwrap_or("no tokenizer.json beside the weights")
             ))),
         }
     }
