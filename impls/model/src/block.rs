@@ -35,13 +35,20 @@ pub struct Trunk {
     pub rope: Option<RopeTable>,
     /// What the cache keeps, where attention is latent.
     pub latent_form: LatentForm,
+    /// One for each width that enters a down projection, where the architecture mixes those.
+    hadamards: Vec<cpu_kernels::Hadamard>,
 }
 
 impl Trunk {
     /// Builds the shared part.
     pub fn new(architecture: Architecture, device: Device, attention: Box<dyn Attention>) -> Trunk {
         let rope = architecture.rope().map(RopeTable::new);
-        Trunk { architecture, device, attention, rope, latent_form: LatentForm::default() }
+        let experts = architecture.experts.as_ref();
+        let mut widths = vec![architecture.ffn];
+        widths.extend(experts.iter().flat_map(|experts| experts.shared_ffn.into_iter().chain([experts.ffn])));
+        widths.retain(|_| architecture.down_hadamard);
+        let hadamards = widths.into_iter().map(cpu_kernels::Hadamard::new).collect();
+        Trunk { architecture, device, attention, rope, latent_form: LatentForm::default(), hadamards }
     }
 
     /// The same with another form of latent attention.
@@ -238,6 +245,9 @@ fn feed_forward(
     } else {
         ops::activate(device, a.activation, &mut up);
         std::mem::swap(&mut up, &mut inner);
+    }
+    if let Some(matrix) = pass.trunk.hadamards.iter().find(|matrix| matrix.n() == inner.cols()) {
+        ops::hadamard(device, matrix, &mut inner);
     }
     pass.tap(down_site, &inner);
     ops::linear(&*part.down, &inner, down_bias, y);

@@ -20,6 +20,7 @@ pub mod ops;
 pub mod probe;
 pub mod reference;
 mod rope;
+mod rounding;
 mod session;
 mod step;
 pub mod transform;
@@ -35,6 +36,7 @@ pub use encoder_decoder::{EncoderDecoder, EncoderDecoderSession, EncoderDecoderS
 pub use kv::{CacheFull, KvBytes, KvCache, KvEntries, KvShape, KvTile};
 pub use linear::{Int8Inputs, Int8Range, Linear};
 pub use rope::RopeTable;
+pub use rounding::InputRounding;
 pub use session::StepModel;
 pub use step::{SeqId, Span, Step, TokenId, Tree, TreeError, Visibility};
 pub use transformer::{Entry, Exit, Session, Transformer, read_ends};

@@ -72,6 +72,10 @@ pub trait Linear: Send + Sync {
         let _ = device;
         None
     }
+    /// Codes on each side of 0 that inputs are rounded to, where they are: how coarse that is.
+    fn input_levels(&self) -> Option<f32> {
+        self.is_int8().then_some(127.0)
+    }
     /// `x [rows, in_features]` as the product reads it, where it rounds in a way that [`Linear::int8_inputs`] cannot say.
     fn rounded_inputs(&self, x: &Activations) -> Option<Activations> {
         let _ = x;

@@ -129,6 +129,12 @@ pub fn activate_mul(device: &Device, activation: Activation, x: &Activations, y:
     kernels::activate_mul(device.cpu(), activation, x.as_slice(), x.rows(), ffn, y.as_mut_slice());
 }
 
+/// Every row of `x` becomes H·row; `x` has the width of `matrix`.
+pub fn hadamard(device: &Device, matrix: &kernels::Hadamard, x: &mut Activations) {
+    let rows = x.rows();
+    matrix.forward(device.cpu(), x.as_mut_slice(), rows);
+}
+
 /// `x = activation(x)`.
 pub fn activate(device: &Device, activation: Activation, x: &mut Activations) {
     let (rows, cols) = (x.rows(), x.cols());

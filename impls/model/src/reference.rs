@@ -124,13 +124,24 @@ fn feed_forward(
     x: &[f64],
 ) -> Result<Vec<f64>, CheckpointError> {
     let up = w.product(up, biased, x)?;
-    let inner: Vec<f64> = if a.gated {
+    let mut inner: Vec<f64> = if a.gated {
         let (gate, up) = up.split_at(up.len() / 2);
         gate.iter().zip(up).map(|(g, u)| activate(a.activation, *g) * u).collect()
     } else {
         up.iter().map(|v| activate(a.activation, *v)).collect()
     };
+    if a.down_hadamard {
+        inner = hadamard(&inner);
+    }
     w.product(&[down], biased, &inner)
+}
+
+/// H·x by the definition of its entries.
+fn hadamard(x: &[f64]) -> Vec<f64> {
+    let matrix = cpu_kernels::Hadamard::new(x.len());
+    let entry = |i, j| f64::from(matrix.sign(i, j));
+    let row = |i: usize| x.iter().enumerate().map(|(j, x)| entry(i, j) * x).sum::<f64>();
+    (0..x.len()).map(|i| row(i) / (matrix.order() as f64).sqrt()).collect()
 }
 
 fn activate(activation: Activation, x: f64) -> f64 {

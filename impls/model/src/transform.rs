@@ -9,6 +9,7 @@ mod kv_heads;
 mod norm_fed;
 mod outliers;
 mod rewritten;
+mod rotate;
 mod zero_features;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ pub use collaborate::{Collaborate, SharedLayer};
 pub use kv_heads::{KvHeads, KvMethod};
 pub use outliers::Outliers;
 pub use rewritten::{NewTensors, Rewritten};
+pub use rotate::{Rotate, RotationKind};
 pub use zero_features::ZeroFeatures;
 
 use crate::Architecture;
@@ -54,6 +56,9 @@ pub struct Transforms {
     /// Features cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zero_features: Option<ZeroFeatures>,
+    /// Rotated coordinates; last, so that it spreads what the others made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<Rotate>,
 }
 
 impl Transforms {
@@ -67,6 +72,7 @@ impl Transforms {
         let tags = self.kv_heads.iter().map(KvHeads::tag).chain(self.collaborate.iter().map(Collaborate::tag));
         let tags = tags.chain(self.outliers.iter().map(Outliers::tag));
         let tags = tags.chain(self.zero_features.iter().map(ZeroFeatures::tag));
+        let tags = tags.chain(self.rotate.iter().map(Rotate::tag));
         tags.collect::<Vec<_>>().join(",")
     }
 
@@ -84,6 +90,9 @@ impl Transforms {
         }
         if let Some(zero) = &self.zero_features {
             a = zero.architecture(&a)?;
+        }
+        if let Some(rotate) = &self.rotate {
+            a = rotate.architecture(&a)?;
         }
         Ok(a)
     }
@@ -109,6 +118,10 @@ impl Transforms {
         if let Some(zero) = &self.zero_features {
             let changed = zero.tensors(&a, &*tensors)?;
             tensors = Box::new(Rewritten::new(tensors, changed));
+        }
+        if let Some(rotate) = &self.rotate {
+            let changed = rotate.tensors(&a, &*tensors)?;
+            (a, tensors) = (rotate.architecture(&a)?, Box::new(Rewritten::new(tensors, changed)));
         }
         Ok((a, tensors))
     }

@@ -8,7 +8,7 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    StackedLinear,
+    RoundedInput, StackedLinear,
 };
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
@@ -165,7 +165,7 @@ fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.
 pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u8>) -> Box<dyn Linear> {
     let cpu = device.cpu().clone();
-    match codes {
+    let linear: Box<dyn Linear> = match codes {
         Quantized::Int8 { codes, scales, zeros, n, k } => {
             let packed = PackedInt8::from_codes(&codes, &scales, n, k);
             match zeros.is_empty() {
@@ -178,6 +178,10 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+    };
+    match activation_bits {
+        Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),
+        _ => linear,
     }
 }
 

@@ -161,6 +161,9 @@ impl WeightsSpec {
             all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, ..GroupSpec::new(bits, Some(128)) }));
             all.push(WeightsSpec::Gptq(GptqSpec::new(bits, Some(128))));
         }
+        let activation_bits = Some(4);
+        all.push(WeightsSpec::Rtn(GroupSpec { symmetric: true, activation_bits, ..GroupSpec::new(4, None) }));
+        all.push(WeightsSpec::Gptq(GptqSpec { activation_bits, ..GptqSpec::new(4, Some(128)) }));
         let gptq = GptqSpec::new(3, None);
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         let gptq = GptqSpec::new(4, Some(32));

@@ -14,6 +14,7 @@ mod simd;
 pub mod activation;
 pub mod attention;
 pub mod exp;
+pub mod hadamard;
 pub mod ladder;
 pub mod linear;
 pub mod norm;
@@ -25,11 +26,13 @@ pub use activation::{Activation, activate, activate_mul};
 pub use attention::{online_softmax_update, scale_row, scores_tile, weighted_sum};
 pub use cpu::{Cpu, UnsupportedIsa};
 pub use exp::{exp, log_sum_exp, row_max, softmax_row};
+pub use hadamard::Hadamard;
 pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};
 pub use ladder::{OPS, Problem, Rung, ladder};
 pub use linear::{
-    BlockScales, CodebookCodes, GroupCodes, Int8Grid, NestedScales, PackedBf16, PackedCodebook, PackedF16, PackedF32,
-    PackedGroup, PackedGroupInt8, PackedHalf, PackedInt8, e4m3_to_f32, e8m0_to_f32, finite_range,
+    BlockScales, CodebookCodes, GroupCodes, Int8Grid, LatticeCodes, NestedScales, PackedBf16, PackedCodebook,
+    PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedHalf, PackedInt8, PackedLattice, e4m3_to_f32,
+    e8m0_to_f32, e8p_magnitudes, e8p_point, finite_range,
 };
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{rope_half_split, rope_interleaved};

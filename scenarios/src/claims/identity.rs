@@ -12,6 +12,7 @@ mod invariance;
 mod latent;
 mod outliers;
 mod quantization;
+mod rotation;
 mod sampling;
 mod speculation;
 mod transformer;
@@ -141,6 +142,21 @@ const REGISTRY: &[Identity] = &[
         name: "smoothquant-equivalent",
         about: "logits of the smoothed model, unquantized, against the model; how much flatter its activations are",
         measure: int8::smoothing,
+    },
+    Identity {
+        name: "quarot-equivalent",
+        about: "logits of the model rotated, by Hadamard and by random orthogonal matrices, against those of the model as it is",
+        measure: rotation::equivalent,
+    },
+    Identity {
+        name: "quarot-kurtosis",
+        about: "kurtosis and peaks of activations before and after a Hadamard rotation, by place",
+        measure: rotation::kurtosis,
+    },
+    Identity {
+        name: "quarot-rotations",
+        about: "likelihood under random rotations, Hadamard and orthogonal, with the cell's weights",
+        measure: rotation::spread,
     },
     Identity {
         name: "spec-lossless-greedy",

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use model::transform::{Collaborate, KvHeads, Outliers, Transforms, ZeroFeatures};
+use model::transform::{Collaborate, KvHeads, Outliers, Rotate, Transforms, ZeroFeatures};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,7 @@ struct Spelled {
     collaborate: Option<Collaborate>,
     outliers: Option<Outliers>,
     zero_features: Option<ZeroFeatures>,
+    rotate: Option<Rotate>,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -71,8 +72,8 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads, collaborate, outliers, zero_features } =
+        let Spelled { source, kv_heads, collaborate, outliers, zero_features, rotate } =
             Spelled::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, outliers, zero_features } })
+        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, outliers, zero_features, rotate } })
     }
 }

@@ -80,13 +80,13 @@ impl GroupSpec {
                     advice: "leave it out, or use 2, 4 or 8 bits",
                 });
             }
-            Some(8) => {}
+            Some(4 | 8) => {}
             Some(bits) => {
                 return Err(SpecError {
                     field: "activation_bits",
                     found: bits.to_string(),
-                    expected: "8 (int8 in blocks of 32 columns), or none (activations stay f32)",
-                    advice: "use 8 or leave it out",
+                    expected: "8 (int8 in blocks of 32 columns), 4 (rounded per token), or none (activations stay f32)",
+                    advice: "use 4, 8 or leave it out",
                 });
             }
         }

@@ -10,7 +10,7 @@
 //! Cost: 1/2 byte per weight + 1 or 4 per block; the second constants (4 bytes per 256 blocks) and tables are counted.
 //! Not handled: blocks that are not a multiple of 8 columns or that cross rows; activations below f32.
 
-use super::codebook_walk::{self, Coded, Scale};
+use super::codebook_walk::{self, Coded, Scale, StoredWords};
 use super::codes::BLOCK;
 use super::gemm::{Columns16, Weights, linear};
 use super::panels::n_panels;
@@ -249,7 +249,7 @@ impl Panels {
     }
 
     #[inline(always)]
-    fn coded(&self, first: usize) -> Coded {
+    fn coded(&self, first: usize) -> Coded<StoredWords> {
         let at = first * self.blocks * LANES;
         let scale = match &self.scales {
             BlockScales::F32(scales) => Scale::F32(scales.as_ptr().wrapping_add(at)),
@@ -265,8 +265,10 @@ impl Panels {
             },
         };
         Coded {
-            words: self.words.as_ptr().wrapping_add(first * self.runs * WORDS * LANES),
-            panel_words: self.runs * WORDS * LANES,
+            words: StoredWords {
+                words: self.words.as_ptr().wrapping_add(first * self.runs * WORDS * LANES),
+                panel_words: self.runs * WORDS * LANES,
+            },
             table: self.table.as_ptr(),
             scale,
             panel_scales: self.blocks * LANES,

@@ -35,11 +35,48 @@ pub(crate) enum Scale {
     },
 }
 
-/// Raw parts of consecutive panels; strides in elements.
+/// Where words of 8 columns come from, of consecutive panels.
+pub(crate) trait Words: Copy {
+    /// The words of the 16 outputs of panel `p`.
+    ///
+    /// # Safety
+    /// `p` and `word` must lie inside the storage this was made from.
+    unsafe fn load<S: Simd>(self, s: S, p: usize, word: usize) -> S::I;
+    /// What to prefetch while word `word` of panel `p` out of `panels` is in use.
+    fn ahead(self, p: usize, word: usize, panels: usize) -> *const u8;
+    /// The same from panel `p` on.
+    fn panel(self, p: usize) -> Self;
+}
+
+/// Words as they are stored, `panel_words` apart from panel to panel.
 #[derive(Clone, Copy)]
-pub(crate) struct Coded {
+pub(crate) struct StoredWords {
     pub(crate) words: *const u32,
     pub(crate) panel_words: usize,
+}
+
+impl Words for StoredWords {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, p: usize, word: usize) -> S::I {
+        // SAFETY: the caller vouches for this word of this panel.
+        unsafe { s.load_u32(self.words.add(p * self.panel_words + word * LANES)) }
+    }
+    #[inline(always)]
+    fn ahead(self, p: usize, word: usize, panels: usize) -> *const u8 {
+        let here = self.words.wrapping_add(p * self.panel_words + word * LANES);
+        let bytes = |words: usize| words * size_of::<u32>();
+        further(here.cast(), bytes(word * LANES), bytes(self.panel_words), panels)
+    }
+    #[inline(always)]
+    fn panel(self, p: usize) -> StoredWords {
+        StoredWords { words: self.words.wrapping_add(p * self.panel_words), ..self }
+    }
+}
+
+/// Raw parts of consecutive panels; strides in elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Coded<W> {
+    pub(crate) words: W,
     /// 16 values.
     pub(crate) table: *const f32,
     pub(crate) scale: Scale,
@@ -47,8 +84,8 @@ pub(crate) struct Coded {
     pub(crate) words_per_scale: usize,
 }
 
-impl Coded {
-    fn panel(self, p: usize) -> Coded {
+impl<W: Words> Coded<W> {
+    fn panel(self, p: usize) -> Coded<W> {
         let at = p * self.panel_scales;
         let scale = match self.scale {
             Scale::F32(scales) => Scale::F32(scales.wrapping_add(at)),
@@ -59,7 +96,7 @@ impl Coded {
                 Scale::Nested { codes, map, constants, offset, first, lane_blocks }
             }
         };
-        Coded { words: self.words.wrapping_add(p * self.panel_words), scale, ..self }
+        Coded { words: self.words.panel(p), scale, ..self }
     }
 }
 
@@ -94,7 +131,12 @@ unsafe fn scales<S: Simd>(s: S, scale: Scale, at: usize, block: usize) -> S::V {
 
 /// Decodes `words` (each 8 columns) of P panels into `sink`.
 #[inline(always)]
-unsafe fn walk<S: Simd, K: Sink<S, P>, const P: usize>(s: S, coded: Coded, words: Range<usize>, sink: &mut K) {
+unsafe fn walk<S: Simd, W: Words, K: Sink<S, P>, const P: usize>(
+    s: S,
+    coded: Coded<W>,
+    words: Range<usize>,
+    sink: &mut K,
+) {
     // SAFETY: the table holds 16 values.
     let table = unsafe { s.load(coded.table) };
     let mut scale = [s.splat(0.0); P];
@@ -111,11 +153,9 @@ unsafe fn walk<S: Simd, K: Sink<S, P>, const P: usize>(s: S, coded: Coded, words
         left_in_block -= 1;
         let mut codes = [s.splat_u32(0); P];
         for p in 0..P {
-            let here = coded.words.wrapping_add(p * coded.panel_words + word * LANES);
             // SAFETY: the caller vouches for P panels of this many words.
-            codes[p] = unsafe { s.load_u32(here) };
-            let bytes = |words: usize| words * size_of::<u32>();
-            s.prefetch(further(here.cast(), bytes(word * LANES), bytes(coded.panel_words), P));
+            codes[p] = unsafe { coded.words.load(s, p, word) };
+            s.prefetch(coded.words.ahead(p, word, P));
         }
         for i in 0..PER_WORD {
             let mut w = [s.splat(0.0); P];
@@ -128,12 +168,12 @@ unsafe fn walk<S: Simd, K: Sink<S, P>, const P: usize>(s: S, coded: Coded, words
     }
 }
 
-struct Stream<const MR: usize, const P: usize> {
-    coded: Coded,
+struct Stream<W, const MR: usize, const P: usize> {
+    coded: Coded<W>,
     tile: Tile<()>,
 }
 
-impl<const MR: usize, const P: usize> Kernel for Stream<MR, P> {
+impl<W: Words, const MR: usize, const P: usize> Kernel for Stream<W, MR, P> {
     type Out = ();
 
     #[inline(always)]
@@ -142,7 +182,7 @@ impl<const MR: usize, const P: usize> Kernel for Stream<MR, P> {
         let mut sink = Accumulate::<S, MR, P> { acc: [[s.splat(0.0); P]; MR], a: t.a, a_stride: t.a_stride };
         // SAFETY: `stream`'s caller vouches for the panels, x and y.
         unsafe {
-            walk::<S, _, P>(s, self.coded, 0..t.kk / PER_WORD, &mut sink);
+            walk::<S, W, _, P>(s, self.coded, 0..t.kk / PER_WORD, &mut sink);
             for r in 0..MR {
                 for p in 0..P {
                     let here = t.n_cols.saturating_sub(p * LANES).min(LANES);
@@ -153,13 +193,13 @@ impl<const MR: usize, const P: usize> Kernel for Stream<MR, P> {
     }
 }
 
-struct DecodeColumns {
-    coded: Coded,
+struct DecodeColumns<W> {
+    coded: Coded<W>,
     columns: Range<usize>,
     out: *mut f32,
 }
 
-impl Kernel for DecodeColumns {
+impl<W: Words> Kernel for DecodeColumns<W> {
     type Out = ();
 
     #[inline(always)]
@@ -167,7 +207,7 @@ impl Kernel for DecodeColumns {
         let mut sink = Write { out: self.out, first: self.columns.start };
         let words = self.columns.start / PER_WORD..self.columns.end / PER_WORD;
         // SAFETY: `decode`'s caller vouches for the panel and the output.
-        unsafe { walk::<S, _, 1>(s, self.coded, words, &mut sink) };
+        unsafe { walk::<S, W, _, 1>(s, self.coded, words, &mut sink) };
     }
 }
 
@@ -176,7 +216,7 @@ impl Kernel for DecodeColumns {
 /// # Safety
 /// As [`super::tile::run_tile`], with `coded` spanning `panels` panels of `t.kk` columns.
 #[inline(always)]
-pub(crate) unsafe fn stream<S: Simd>(s: S, rows: usize, panels: usize, coded: Coded, t: Tile<()>) {
+pub(crate) unsafe fn stream<S: Simd, W: Words>(s: S, rows: usize, panels: usize, coded: Coded<W>, t: Tile<()>) {
     // The table, the scales and the codes need registers too.
     let most = match (S::WIDE, rows) {
         (true, 1 | 2) => panels,
@@ -186,7 +226,7 @@ pub(crate) unsafe fn stream<S: Simd>(s: S, rows: usize, panels: usize, coded: Co
     macro_rules! pick {
         ($coded:ident, $tile:ident: $(($m:literal, $p:literal))*) => {
             match (rows, most) {
-                $(($m, $p) => s.vectorize(Stream::<$m, $p> { coded: $coded, tile: $tile }),)*
+                $(($m, $p) => s.vectorize(Stream::<W, $m, $p> { coded: $coded, tile: $tile }),)*
                 _ => unreachable!("no {rows} × {most} tile"),
             }
         };
@@ -209,6 +249,6 @@ pub(crate) unsafe fn stream<S: Simd>(s: S, rows: usize, panels: usize, coded: Co
 /// # Safety
 /// `coded` must span `columns`, and `out` hold 16 values for each.
 #[inline(always)]
-pub(crate) unsafe fn decode<S: Simd>(s: S, coded: Coded, columns: Range<usize>, out: *mut f32) {
+pub(crate) unsafe fn decode<S: Simd, W: Words>(s: S, coded: Coded<W>, columns: Range<usize>, out: *mut f32) {
     s.vectorize(DecodeColumns { coded, columns, out });
 }

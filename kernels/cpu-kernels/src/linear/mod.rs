@@ -8,6 +8,7 @@
 //! | [`PackedGroup`] | 2, 3, 4, 8 + scales | f32 | f32 | decoded in registers, one FMA chain over k |
 //! | [`PackedGroupInt8`] | 2, 4, 8 + scales | int8, per row and 32 columns | i32, then f32 | exact integer dots per block |
 //! | [`PackedCodebook`] | 4 + scales | f32 | f32 | 16 values looked up in registers, one FMA chain over k |
+//! | [`PackedLattice`] | 2 + a scale a row | f32 | f32 | 16-bit codes of 8 weights gathered from tables, then as above |
 //!
 //! For one instruction set every output element has the same bits whatever the number of rows and threads; AVX2 and
 //! AVX-512 give the same bits as each other, and int8 activations give the same bits everywhere.
@@ -25,6 +26,7 @@ mod half_floats;
 mod int8;
 pub(crate) mod int8_dot;
 mod int8_grid;
+mod lattice;
 mod panels;
 pub(crate) mod rungs;
 pub(crate) mod tile;
@@ -37,3 +39,4 @@ pub use group_store::GroupCodes;
 pub use half_floats::{PackedBf16, PackedF16, PackedHalf};
 pub use int8::PackedInt8;
 pub use int8_grid::{Int8Grid, finite_range};
+pub use lattice::{LatticeCodes, PackedLattice, e8p_magnitudes, e8p_point};

@@ -3,7 +3,8 @@
 use crate::codebook::codebook_formats;
 use crate::oracle::{assert_close, assert_same_bits, cpus, linear, values};
 use cpu_kernels::{
-    Cpu, GroupCodes, Isa, PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8,
+    Cpu, GroupCodes, Isa, LatticeCodes, PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8,
+    PackedInt8, PackedLattice,
 };
 use proptest::prelude::*;
 
@@ -16,6 +17,7 @@ pub enum Packed {
     Group(PackedGroup),
     GroupInt8(PackedGroupInt8),
     Codebook(PackedCodebook),
+    Lattice(PackedLattice),
 }
 
 impl Packed {
@@ -29,6 +31,7 @@ impl Packed {
             Packed::Group(w) => w.forward(cpu, x, rows, &mut y),
             Packed::GroupInt8(w) => w.forward(cpu, x, rows, &mut y),
             Packed::Codebook(w) => w.forward(cpu, x, rows, &mut y),
+            Packed::Lattice(w) => w.forward(cpu, x, rows, &mut y),
         }
         y
     }
@@ -42,6 +45,7 @@ impl Packed {
             Packed::Group(w) => w.unpack(),
             Packed::GroupInt8(w) => w.unpack(),
             Packed::Codebook(w) => w.unpack(),
+            Packed::Lattice(w) => w.unpack(),
         }
     }
 }
@@ -71,6 +75,13 @@ fn int8(seed: u64, n: usize, k: usize) -> PackedInt8 {
     PackedInt8::from_codes(&codes, &scales, n, k)
 }
 
+/// Every kind of byte in either half of a code.
+fn lattice(seed: u64, n: usize, k: usize) -> PackedLattice {
+    let codes = values(seed, n * k.div_ceil(8)).iter().map(|v| ((v + 1.0) * 32767.9) as u16).collect();
+    let scales = values(seed + 1, n).iter().map(|v| 0.05 + 0.02 * v).collect();
+    PackedLattice::from_codes(&LatticeCodes { n, k, codes, scales })
+}
+
 fn all_formats(seed: u64, n: usize, k: usize) -> Vec<(String, Packed)> {
     let w = values(seed, n * k);
     let mut all = vec![
@@ -79,6 +90,7 @@ fn all_formats(seed: u64, n: usize, k: usize) -> Vec<(String, Packed)> {
         ("bf16".to_string(), Packed::Bf16(PackedBf16::pack(&w, n, k))),
         ("int8".to_string(), Packed::Int8(int8(seed, n, k))),
     ];
+    all.push(("e8p".to_string(), Packed::Lattice(lattice(seed, n, k))));
     for (name, codes) in codebook_formats(seed, n, k) {
         all.push((name, Packed::Codebook(PackedCodebook::from_codes(&codes))));
     }
