@@ -1,6 +1,8 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
+use cpu_kernels::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut,
+};
 use half::f16;
 use model::checkpoint::StoredCodes;
 use model::{Device, Int8Inputs, Linear};
@@ -8,13 +10,16 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    RoundedInput, StackedLinear,
+    LutLinear, RoundedInput, SalientLinear, StackedLinear,
 };
+use crate::quantizer::awq::Awq;
+use crate::quantizer::bit_planes::BitPlanes;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
+use crate::quantizer::salient::Salient;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
 /// Why a matrix cannot be stored as asked.
@@ -99,7 +104,12 @@ pub fn build_linear(
         {
             return int8_on_grids(spec, device, codes, weight, stats);
         }
-        return Ok(format_codes(device, codes, spec.activation_bits()));
+        return Ok(match (spec, codes) {
+            (WeightsSpec::Lut(_), Quantized::Group(codes)) => {
+                Box::new(LutLinear::new(cpu, PackedLut::from_codes(&codes)))
+            }
+            (_, codes) => format_codes(device, codes, spec.activation_bits()),
+        });
     }
     Ok(match spec {
         WeightsSpec::Stored => stored(device, weight, n, k),
@@ -129,11 +139,14 @@ pub fn quantize(
         }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Salient(spec) => &Salient::new(*spec),
+        WeightsSpec::Awq(spec) => &Awq::new(*spec, device),
         WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
         WeightsSpec::Mxfp4 => &Mxfp4,
         WeightsSpec::Nvfp4 => &Nvfp4,
+        WeightsSpec::Lut(spec) => &BitPlanes::new(*spec),
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();
@@ -177,6 +190,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(GroupInt8Linear::new(cpu, PackedGroupInt8::from_codes(codes)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
     };
     match activation_bits {

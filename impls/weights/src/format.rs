@@ -85,7 +85,9 @@ mod group;
 mod group_int8;
 mod int8;
 mod int8_grid;
+mod lut;
 mod rounded_input;
+mod salient;
 mod stacked;
 
 pub use bf16::Bf16Linear;
@@ -96,5 +98,7 @@ pub use group::GroupLinear;
 pub use group_int8::GroupInt8Linear;
 pub use int8::Int8Linear;
 pub use int8_grid::Int8GridLinear;
+pub use lut::LutLinear;
 pub use rounded_input::RoundedInput;
+pub use salient::SalientLinear;
 pub use stacked::StackedLinear;

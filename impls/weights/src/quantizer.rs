@@ -1,6 +1,8 @@
 //! How codes are chosen. A quantizer sees a matrix and, if it asks for them, statistics of the inputs; what it emits
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
+pub mod awq;
+pub mod bit_planes;
 pub mod codebook;
 pub mod double_quantization;
 pub mod gptq;
@@ -10,12 +12,15 @@ mod inverse_factor;
 mod levels;
 pub mod microscaling;
 pub mod round_to_nearest;
+pub mod salient;
 pub mod smooth;
 
 use cpu_kernels::{CodebookCodes, GroupCodes};
 use ndarray::ArrayView2;
 
 use crate::CalibrationStats;
+
+use salient::SalientCodes;
 
 pub use grid::Grid;
 
@@ -45,6 +50,8 @@ pub enum Quantized {
     Group(GroupCodes),
     /// w = table\[code\] · scale, a scale per row and block of columns.
     Codebook(CodebookCodes),
+    /// As [`Quantized::Group`], with some columns beside the codes in f16.
+    Salient(SalientCodes),
 }
 
 impl Quantized {
@@ -62,6 +69,7 @@ impl Quantized {
                 .collect(),
             Quantized::Group(codes) => dequantise_group(codes),
             Quantized::Codebook(codes) => dequantise_codebook(codes),
+            Quantized::Salient(codes) => dequantise_salient(codes),
         }
     }
 }
@@ -75,6 +83,14 @@ fn dequantise_group(codes: &GroupCodes) -> Vec<f32> {
             let column = codes.order.as_ref().map_or(position, |order| order[position] as usize);
             out[column] = codes.scales[group] * (code as f32 - codes.zeros[group]);
         }
+    }
+    out
+}
+
+fn dequantise_salient(codes: &SalientCodes) -> Vec<f32> {
+    let mut out = dequantise_group(&codes.group);
+    for (row, kept) in out.chunks_mut(codes.group.k).zip(codes.values.chunks(codes.columns.len())) {
+        codes.columns.iter().zip(kept).for_each(|(&column, value)| row[column as usize] = value.to_f32());
     }
     out
 }

@@ -36,7 +36,8 @@ pub struct HeldExternal {
     models: Option<(Models, ModelShape)>,
     device: Device,
     scratch: PathBuf,
-    roof: Option<Roof>,
+    /// The machine's roofs, as far as the run has measured them.
+    pub roof: Option<Roof>,
     /// Least work of a pass over each file of q, k, v.
     least: HashMap<PathBuf, Work>,
     peak_rss: u64,
@@ -119,6 +120,14 @@ impl HeldExternal {
 
     fn trace(&self, workload: &str, repetition: u32, events: Vec<Event>) -> Trace {
         Trace { cell: self.cell.id.clone(), workload: workload.into(), repetition, events, roof: self.roof }
+    }
+
+    /// Removes the files made for the other engine, which outlive a runner that was killed.
+    pub fn abandon(self) {
+        let scratch = self.scratch.clone();
+        drop(self);
+        // nothing that could be done about a failure, and nobody to tell
+        let _ = std::fs::remove_dir_all(scratch);
     }
 
     /// Logits against our engine with the same weights and naive attention. Attention alone is checked in its workload.

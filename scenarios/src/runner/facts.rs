@@ -102,7 +102,7 @@ pub fn check_same(before: &Run, now: &[Fact]) -> Result<()> {
     changed("cpu_model", before.fact("machine", "cpu_model"), &cpu)
 }
 
-/// Facts about the machine: its description and its roofs.
+/// Facts about the machine: its description and its roofs, which may be stated again when they have risen.
 pub fn of_machine(run_id: &str, roof: &Roof, facts: &[(String, String)]) -> Vec<Fact> {
     let roofs = [
         ("stream_bytes_s", roof.stream_bytes_s),

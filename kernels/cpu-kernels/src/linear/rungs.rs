@@ -3,7 +3,7 @@
 //! Shapes: x\[rows, k\], W\[n, k\] → out\[rows, n\], all row-major; panel rungs pack W on first use.
 //! Exactness: each rung states its tolerance against f64; lossy formats include their quantisation error.
 
-use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
+use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut};
 use crate::cpu::Cpu;
 use crate::isa::Isa;
 use crate::ladder::{Form, Problem, Rung};
@@ -39,6 +39,8 @@ pub(crate) const GEMV: &[Rung] = &[
     rung("v2_avx2_dot", Isa::Avx2, F32, row_major_bytes, dots),
     rung("v3_avx2_panel", Isa::Avx2, F32, row_major_bytes, f32_panel),
     rung("v4_avx512_panel", Isa::Avx512, F32, row_major_bytes, f32_panel),
+    rung("v5_avx2_split_k", Isa::Avx2, F32, row_major_bytes, split_k),
+    rung("v6_avx512_split_k", Isa::Avx512, F32, row_major_bytes, split_k),
 ];
 
 /// Many rows: arithmetic is everything.
@@ -93,6 +95,19 @@ pub(crate) const GROUP8_INT8: &[Rung] = &[
     int8_rung("v1_avx2_maddubs", Isa::Avx2, 5e-2, group8_int8_bytes, group8_int8_blocks),
     int8_rung("v2_avx512_vnni", Isa::Avx512, 5e-2, group8_int8_bytes, group8_int8_blocks),
 ];
+
+macro_rules! lut_rungs {
+    ($($ladder:ident, $bits:literal, $tolerance:literal;)*) => {$(
+        #[doc = concat!("Codes of ", $bits, " bit in bit planes, by table lookup; the error includes both quantisations.")]
+        pub(crate) const $ladder: &[Rung] = &[
+            rung("v0_scalar", Isa::Scalar, $tolerance, lut_bytes::<$bits>, lut::<$bits>),
+            rung("v1_avx2_shuffle", Isa::Avx2, $tolerance, lut_bytes::<$bits>, lut::<$bits>),
+            rung("v2_avx512_shuffle", Isa::Avx512, $tolerance, lut_bytes::<$bits>, lut::<$bits>),
+        ];
+    )*};
+}
+
+lut_rungs! { LUT1, 1, 0.75; LUT2, 2, 0.5; LUT3, 3, 0.3; LUT4, 4, 0.3; }
 
 fn row_major_bytes(p: &Problem) -> usize {
     size_of_val(&p.w[..])
@@ -167,6 +182,55 @@ packed_rung!(group8_int8_blocks, group8_int8_bytes, group8_int8, |p: &Problem| P
 
 fn f32_panel(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
     p.f32.get_or_init(|| PackedF32::pack(&p.w, p.n, p.k)).forward(cpu, &p.x, p.rows, out);
+}
+
+/// The two halves of k on threads of their own, added at the end: no waiting for the longest panel, but another order of
+/// summation than with more rows, which is what makes such kernels depend on the batch.
+fn split_k(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    let k = p.k / 2;
+    let part = |x: &[f32], width: usize, from: usize| -> Vec<f32> {
+        x.chunks_exact(p.k).flat_map(|row| &row[from..from + width]).copied().collect()
+    };
+    let widths = [(k, 0), (p.k - k, k)];
+    let halves =
+        p.f32_halves.get_or_init(|| widths.map(|(width, from)| PackedF32::pack(&part(&p.w, width, from), p.n, width)));
+    let mut sums = vec![0.0; 2 * out.len()];
+    cpu.parallel_chunks_mut(&mut sums, out.len().max(1), &|i, sums| {
+        let (width, from) = widths[i];
+        halves[i].forward(cpu, &part(&p.x, width, from), p.rows, sums);
+    });
+    let (first, second) = sums.split_at(out.len());
+    out.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (a, b))| *out = a + b);
+}
+
+fn lut<const BITS: usize>(cpu: &Cpu, p: &Problem, out: &mut [f32]) {
+    packed_lut::<BITS>(p).forward(cpu, &p.x, p.rows, out);
+}
+
+fn lut_bytes<const BITS: usize>(p: &Problem) -> usize {
+    packed_lut::<BITS>(p).bytes()
+}
+
+/// Round-to-nearest about the middle of the codes, groups of 128 columns; with one bit plus or minus the mean magnitude.
+fn packed_lut<const BITS: usize>(p: &Problem) -> &PackedLut {
+    const GROUP: usize = 128;
+    p.lut[BITS - 1].get_or_init(|| {
+        let top = ((1 << BITS) - 1) as f32;
+        let (mut codes, mut scales) = (Vec::with_capacity(p.w.len()), Vec::new());
+        for row in p.w.chunks_exact(p.k) {
+            for group in row.chunks(GROUP) {
+                let absmax = group.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
+                let mean = group.iter().map(|v| v.abs()).sum::<f32>() / group.len() as f32;
+                let scale = if BITS == 1 { 2.0 * mean.max(1e-4) } else { absmax / (0.5 * top) };
+                let scale = half::f16::from_f32(scale).to_f32();
+                scales.push(scale);
+                codes.extend(group.iter().map(|v| (v / scale + 0.5 * top).round().clamp(0.0, top) as u8));
+            }
+        }
+        let zeros = vec![0.5 * top; scales.len()];
+        let bits = BITS as u8;
+        PackedLut::from_codes(&GroupCodes { n: p.n, k: p.k, bits, group: GROUP, codes, scales, zeros, order: None })
+    })
 }
 
 /// Decodes every weight one by one, then multiplies: what the fused decoding saves.
