@@ -16,7 +16,7 @@ pub use hub::HubClient;
 pub use random::SHAPES;
 
 use crate::quantize::{HalfTables, SideFiles};
-use crate::{EngineError, Tokenizer};
+use crate::{EngineError, GenerationConfig, Tokenizer};
 
 /// A model a scenario can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -142,6 +142,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Tokens that end a text, by generation_config.json beside the weights; none where it does not say.
+    pub fn end_tokens(&self) -> Result<Vec<TokenId>, EngineError> {
+        let beside = self.files.first().filter(|file| !is_gguf(file));
+        match beside.and_then(|file| file.parent()) {
+            Some(folder) => GenerationConfig::end_tokens(folder, self.architecture.vocab_size),
+            None => Ok(vec![]),
+        }
+    }
+
     /// Opens `source`: reads its config, maps its weights, parses its tokenizer.
     pub fn open(source: &ModelSource, library: &Library<'_>) -> Result<Checkpoint, EngineError> {
         match source {
