@@ -122,6 +122,16 @@ impl WeightsSpec {
         }
     }
 
+    /// The grids of group codes, for kinds that emit them for every matrix.
+    pub fn group_grid(&self) -> Option<GroupSpec> {
+        match self {
+            WeightsSpec::Rtn(spec) => Some(*spec),
+            WeightsSpec::Gptq(spec) => Some(spec.grid()),
+            WeightsSpec::Awq(spec) => Some(spec.grid()),
+            _ => None,
+        }
+    }
+
     /// What rescales a layer's inputs before its codes are chosen, for methods that do.
     pub fn equaliser(&self) -> Option<&dyn Equalise> {
         match self {
