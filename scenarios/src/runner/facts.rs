@@ -41,6 +41,11 @@ pub fn of_run(run_id: &str, scenario: &ResolvedScenario, command: &str, threads:
         facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
         facts.push((format!("text_bytes {name}"), text.len().to_string()));
     }
+    if let Some(c) = &s.calibration {
+        let choice = c.seed.map_or("evenly spaced".to_string(), |seed| format!("drawn with seed {seed}"));
+        let windows = format!("{} of {} tokens, {choice}", c.windows, c.window_tokens);
+        facts.extend([("calibration_text".to_string(), c.text.clone()), ("calibration_windows".into(), windows)]);
+    }
     facts.extend(of_models(scenario)?);
     Ok(scoped(run_id, "run", facts))
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use cpu_kernels::Problem;
 use engine::{BuildOptions, Checkpoint, Engine, ModelSource};
 use model::{Device, TokenId};
+use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::trace::{Event, Roof, Trace};
 
 use super::{kernels, progress, score, sensitivity, sweep, timed};
@@ -264,11 +265,17 @@ pub fn build_engine(
     Ok(Engine::build(spec, &models.target, models.draft.as_ref(), device, options)?)
 }
 
-/// Evenly spaced windows of the calibration text; all disjoint ones when there are fewer than asked for.
+/// Windows of the calibration text, drawn with its seed or evenly spaced; all disjoint ones when there are fewer than asked for.
 pub fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
     let Some(calibration) = &resolved.scenario.calibration else { return Ok(vec![]) };
     let tokens = models.target.encode(&text::resolve(&calibration.text, resolved.file.as_deref())?)?;
-    Ok(spread(&tokens, calibration.windows, calibration.window_tokens))
+    let Some(seed) = calibration.seed else {
+        return Ok(spread(&tokens, calibration.windows, calibration.window_tokens));
+    };
+    let mut all = spread(&tokens, usize::MAX, calibration.window_tokens);
+    all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    all.truncate(calibration.windows);
+    Ok(all)
 }
 
 /// Evenly spaced windows of `tokens`; all disjoint ones when there are fewer than `windows`.
