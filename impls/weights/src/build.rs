@@ -8,9 +8,10 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    RoundedInput, StackedLinear,
+    LatticeLinear, RoundedInput, StackedLinear,
 };
 use crate::quantizer::codebook::BlockAbsmax;
+use crate::quantizer::e8p::E8p;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
@@ -134,6 +135,7 @@ pub fn quantize(
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
         WeightsSpec::Mxfp4 => &Mxfp4,
         WeightsSpec::Nvfp4 => &Nvfp4,
+        WeightsSpec::E8p(spec) => &E8p::new(*spec, device),
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();
@@ -178,6 +180,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+        Quantized::Lattice(codes) => Box::new(LatticeLinear::new(cpu, *codes)),
     };
     match activation_bits {
         Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),

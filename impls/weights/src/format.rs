@@ -85,6 +85,7 @@ mod group;
 mod group_int8;
 mod int8;
 mod int8_grid;
+mod lattice;
 mod rounded_input;
 mod stacked;
 
@@ -96,5 +97,6 @@ pub use group::GroupLinear;
 pub use group_int8::GroupInt8Linear;
 pub use int8::Int8Linear;
 pub use int8_grid::Int8GridLinear;
+pub use lattice::LatticeLinear;
 pub use rounded_input::RoundedInput;
 pub use stacked::StackedLinear;

@@ -3,10 +3,12 @@
 
 pub mod codebook;
 pub mod double_quantization;
+pub mod e8p;
 pub mod gptq;
 mod grid;
 pub mod int8;
 mod inverse_factor;
+mod lattice_search;
 mod levels;
 pub mod microscaling;
 pub mod round_to_nearest;
@@ -45,6 +47,8 @@ pub enum Quantized {
     Group(GroupCodes),
     /// w = table\[code\] · scale, a scale per row and block of columns.
     Codebook(CodebookCodes),
+    /// 8 weights a code, a scale per row, of the weight or of the weight between two Hadamard transforms.
+    Lattice(Box<e8p::TurnedLattice>),
 }
 
 impl Quantized {
@@ -62,6 +66,7 @@ impl Quantized {
                 .collect(),
             Quantized::Group(codes) => dequantise_group(codes),
             Quantized::Codebook(codes) => dequantise_codebook(codes),
+            Quantized::Lattice(codes) => codes.dequantise(),
         }
     }
 }

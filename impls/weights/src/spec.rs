@@ -9,6 +9,7 @@ use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
+use crate::quantizer::e8p::E8pSpec;
 use crate::quantizer::gptq::GptqSpec;
 use crate::quantizer::int8::Int8Spec;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
@@ -45,6 +46,8 @@ pub enum WeightsSpec {
     Mxfp4,
     /// 4-bit floats, an 8-bit float per 16 columns.
     Nvfp4,
+    /// Vectors of 8 weights in 2 bits each, the E8P lattice codebook.
+    E8p(E8pSpec),
     /// Different kinds for different layers and projections.
     Mixed(MixedSpec),
 }
@@ -79,6 +82,7 @@ impl WeightsSpec {
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
             WeightsSpec::Mxfp4 => "mxfp4".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
+            WeightsSpec::E8p(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
     }
@@ -87,6 +91,7 @@ impl WeightsSpec {
     pub fn needs_calibration(&self) -> bool {
         match self {
             WeightsSpec::Gptq(_) => true,
+            WeightsSpec::E8p(spec) => spec.feedback,
             WeightsSpec::Int8(spec) => spec.needs_calibration(),
             WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
             _ => false,
@@ -132,6 +137,7 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
+            WeightsSpec::E8p(_) => E8pSpec::BITS,
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
     }
@@ -141,6 +147,7 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Rtn(spec) => spec.validate(),
             WeightsSpec::Gptq(spec) => spec.validate(),
+            WeightsSpec::E8p(spec) => spec.validate(),
             WeightsSpec::Mixed(spec) => spec.validate(),
             WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
@@ -183,6 +190,9 @@ impl WeightsSpec {
         }
         all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
         all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
+        for (feedback, hadamard) in [(true, true), (true, false), (false, true), (false, false)] {
+            all.push(WeightsSpec::E8p(E8pSpec { feedback, hadamard, ..E8pSpec::default() }));
+        }
         all
     }
 }
@@ -203,6 +213,7 @@ enum Wire {
     Int4(BlockSpec),
     Mxfp4(NoFields),
     Nvfp4(NoFields),
+    E8p(E8pSpec),
     Mixed(MixedSpec),
 }
 
@@ -228,6 +239,7 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
             Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
+            Wire::E8p(spec) => WeightsSpec::E8p(spec),
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
         spec.validate()?;
@@ -250,6 +262,7 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Int4(spec) => Wire::Int4(spec),
             WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
+            WeightsSpec::E8p(spec) => Wire::E8p(spec),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
     }

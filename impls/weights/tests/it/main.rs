@@ -5,6 +5,7 @@ mod calibration;
 mod codebook;
 mod conformance;
 mod gptq;
+mod lattice;
 mod microscaling;
 mod spec;
 

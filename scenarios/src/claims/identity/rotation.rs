@@ -59,6 +59,12 @@ pub fn kurtosis(held: &Held) -> Result<Outcome> {
         Ok(engine) => engine,
         Err(refused) => return Ok(refused),
     };
+    let cell = &held.cells[0];
+    if cell.spec.weights != WeightsSpec::F32 || cell.model.as_ref().is_some_and(|m| m.transforms.rotate.is_some()) {
+        return Ok(Outcome::Refused(
+            "activations are looked at in the f32 cells of models that are not rotated".into(),
+        ));
+    }
     let prompt = prompt(held)?;
     let rotate = Rotate { kind: RotationKind::Hadamard, seed: 0, online: true };
     let rotated = match rotated(held, &rotate, &WeightsSpec::F32, prompt.len())? {
