@@ -2,6 +2,7 @@
 
 mod bench_against;
 mod check;
+mod convert;
 mod doctor;
 mod engine_choice;
 mod export;
@@ -101,6 +102,8 @@ enum Command {
     Compare(check::Compare),
     /// Write a run's rows as CSV, llama-bench JSON lines or github-action-benchmark JSON
     Export(export::Export),
+    /// Write a checkpoint as a GGUF file
+    Convert(convert::Convert),
     /// Say what this machine, this build and this environment can measure
     Doctor(doctor::Doctor),
     /// Print the logits of a few tokens, for comparing with another implementation
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.obey(),
         Command::Compare(command) => command.obey(),
         Command::Export(command) => command.obey(),
+        Command::Convert(command) => command.obey(),
         Command::Doctor(command) => command.obey(),
         Command::Logits(command) => command.obey(),
         Command::Generate(command) => command.obey(),

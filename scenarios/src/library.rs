@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use engine::source::sha256_of;
 use engine::{EmbeddedModel, EncoderDecoderCheckpoint, EngineError, Library, ModelSource};
+use model::checkpoint::gguf::{is_gguf, open_gguf};
 use model::transform::Transforms;
 use model::{Architecture, EncoderDecoderShape};
 use results::summary::ModelCard;
@@ -129,6 +130,7 @@ pub fn architecture(source: &ModelSource) -> Result<Option<Architecture>, Engine
             Some(found) => parse(Path::new(&format!("embedded:{name}/config.json")), found.config),
             None => engine::Checkpoint::open(source, &models()).map(|c| Some(c.architecture)),
         },
+        ModelSource::Folder(file) if is_gguf(file) => Ok(Some(open_gguf(file)?.architecture)),
         ModelSource::Folder(folder) => {
             let file = folder.join("config.json");
             match std::fs::read_to_string(&file) {

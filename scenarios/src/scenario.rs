@@ -68,7 +68,7 @@ pub struct Scenario {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelChoice {
-    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision` or a folder (relative to the scenario file).
+    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision`, or a folder or GGUF file (relative to the scenario file).
     pub source: String,
     /// Draft for speculative decoding, same forms.
     pub draft: Option<String>,

@@ -8,7 +8,7 @@ pub mod sweep;
 mod timed;
 mod verify;
 
-pub use cell::{Held, Models, Outcome, build_engine, open_models, same_forward};
+pub use cell::{Held, Models, Outcome, build_engine, calibration_windows, open_models, same_forward};
 
 use std::io::{BufRead, Write};
 

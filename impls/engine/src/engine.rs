@@ -177,7 +177,9 @@ pub fn build_transformer(
                 spec.weights.tag()
             )));
         }
-        for window in options.calibration {
+        let all = options.calibration.len();
+        let used = spec.weights.calibration_windows().unwrap_or(all).min(all);
+        for window in (0..used).map(|i| &options.calibration[i * all / used]) {
             let mut x = Activations::default();
             entry.embed(&trunk, &Step::extend(SeqId(0), 0, window), &mut x);
             samples.push(x);

@@ -13,6 +13,9 @@ pub enum EngineError {
     /// The checkpoint is refused.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A GGUF file cannot be written.
+    #[error(transparent)]
+    Gguf(#[from] model::checkpoint::gguf::WriteError),
     /// The weights cannot be put in this format.
     #[error("{slot}: {source}")]
     Weights {
@@ -32,7 +35,7 @@ pub enum EngineError {
     Decoding(#[from] decoding::SpecError),
     /// A model source is not understood.
     #[error(
-        "model source `{given}`: {problem}; expected embedded:NAME, random:SHAPE[?seed=N], hf:org/name[@revision] or the path of a Hugging Face folder"
+        "model source `{given}`: {problem}; expected embedded:NAME, random:SHAPE[?seed=N], hf:org/name[@revision] or the path of a Hugging Face folder or GGUF file"
     )]
     Source {
         /// As written.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use model::checkpoint::gguf::{self, Gguf, Types, is_gguf, open_gguf};
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::transform::Transforms;
 use model::{Architecture, EncoderDecoderShape, TokenId};
@@ -21,7 +22,7 @@ use crate::{EngineError, Tokenizer};
 pub enum ModelSource {
     /// Inside the binary.
     Embedded(String),
-    /// A Hugging Face folder on disk.
+    /// A Hugging Face folder or a GGUF file on disk.
     Folder(PathBuf),
     /// A repository of the Hugging Face hub.
     Hub {
@@ -190,10 +191,13 @@ impl Checkpoint {
     }
 
     fn folder(source: &ModelSource, folder: &Path) -> Result<Checkpoint, EngineError> {
+        if is_gguf(folder) {
+            return Checkpoint::gguf(source, folder);
+        }
         if !folder.is_dir() {
             return Err(EngineError::Source {
                 given: source.to_string(),
-                problem: format!("`{}` is not a folder", folder.display()),
+                problem: format!("`{}` is neither a folder nor a GGUF file", folder.display()),
             });
         }
         // what cannot be read is refused by open_folder
@@ -209,12 +213,43 @@ impl Checkpoint {
         Ok(Checkpoint { source, architecture, tensors, tokenizer, transforms, files, embedded: None })
     }
 
+    fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
+        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
+        let vocab_size = architecture.vocab_size;
+        let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
+        let tokenizer = vocabulary.map(parse).transpose()?;
+        let (source, transforms) = (source.clone(), Transforms::default());
+        Ok(Checkpoint {
+            source,
+            architecture,
+            tensors,
+            tokenizer,
+            transforms,
+            files: vec![file.into()],
+            embedded: None,
+        })
+    }
+
     /// The checkpoint with `transforms` applied to its tensors and architecture.
     pub fn transformed(self, transforms: &Transforms) -> Result<Checkpoint, EngineError> {
         let (architecture, tensors) = transforms
             .apply(self.architecture, self.tensors)
             .map_err(|error| EngineError::Mismatch(format!("{}: {error}", self.source)))?;
         Ok(Checkpoint { architecture, tensors, transforms: transforms.clone(), ..self })
+    }
+
+    /// Writes the checkpoint and its tokenizer as the GGUF file `file`; `progress` gets tensors written and tensors in all.
+    pub fn write_gguf(
+        &self,
+        file: &Path,
+        types: Types,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), EngineError> {
+        let vocab_size = self.architecture.vocab_size;
+        let vocabulary = self.tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(vocab_size)).transpose()?;
+        let name = file.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+        let model = (&self.architecture, &*self.tensors);
+        Ok(gguf::write(file, &name, model, vocabulary.as_ref(), types, progress)?)
     }
 
     /// Whether both checkpoints cut text into the same tokens, as far as a probe can tell.

@@ -1,5 +1,8 @@
 //! `tokenizer.json` through the `tokenizers` crate.
 
+mod gguf;
+mod vocabulary;
+
 use std::path::Path;
 
 use model::TokenId;

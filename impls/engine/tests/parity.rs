@@ -6,6 +6,8 @@ mod beam;
 mod encoder_decoder;
 #[path = "parity/equalise.rs"]
 mod equalise;
+#[path = "parity/gguf.rs"]
+mod gguf;
 #[path = "parity/rotated.rs"]
 mod rotated;
 #[path = "parity/stored.rs"]

@@ -1,6 +1,7 @@
 //! Where tensors come from: a Hugging Face folder, bytes inside the binary, or seeded random numbers of a named shape.
 
 mod folder;
+pub mod gguf;
 pub mod quantized;
 mod random;
 mod stored;

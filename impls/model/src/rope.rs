@@ -30,10 +30,18 @@ impl RopeTable {
     /// The length from which on frequencies depend on the length of the whole sequence, if there is one.
     pub fn length_matters_beyond(&self) -> Option<usize> {
         match &self.rope.scaling {
+            // the same divisors at every length
+            RopeScaling::LongRope { short, long, .. } if short == long => None,
             RopeScaling::Dynamic { original_max_positions, .. }
             | RopeScaling::LongRope { original_max_positions, .. } => Some(*original_max_positions as usize),
             _ => None,
         }
+    }
+
+    /// By what the scaling divides each frequency, in sequences no longer than the original context.
+    pub fn divisors(&self) -> Vec<f32> {
+        let plain = frequencies(&Rope { scaling: RopeScaling::None, ..self.rope.clone() }, 0);
+        plain.iter().zip(&self.inv_freq).map(|(plain, scaled)| plain / scaled).collect()
     }
 
     /// Whether keys rotated for a sequence of `before` tokens are wrong in one of `after`.

@@ -8,14 +8,16 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    LatticeLinear, RoundedInput, StackedLinear,
+    LatticeLinear, RoundedInput, SalientLinear, StackedLinear,
 };
+use crate::quantizer::awq::Awq;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::e8p::E8p;
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::RoundToNearest;
+use crate::quantizer::salient::Salient;
 use crate::{CalibrationStats, QuantizeError, Quantized, Quantizer, SpecError, WeightSource, WeightsSpec};
 
 /// Why a matrix cannot be stored as asked.
@@ -130,6 +132,8 @@ pub fn quantize(
         }
         WeightsSpec::Rtn(spec) => &RoundToNearest::new(*spec),
         WeightsSpec::Gptq(spec) => &Gptq::new(*spec, device),
+        WeightsSpec::Salient(spec) => &Salient::new(*spec),
+        WeightsSpec::Awq(spec) => &Awq::new(*spec, device),
         WeightsSpec::Nf4(spec) => &BlockAbsmax::nf4(*spec),
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
@@ -179,6 +183,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
             Box::new(GroupInt8Linear::new(cpu, PackedGroupInt8::from_codes(codes)))
         }
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
+        Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
         Quantized::Lattice(codes) => Box::new(LatticeLinear::new(cpu, *codes)),
     };

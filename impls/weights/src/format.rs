@@ -87,6 +87,7 @@ mod int8;
 mod int8_grid;
 mod lattice;
 mod rounded_input;
+mod salient;
 mod stacked;
 
 pub use bf16::Bf16Linear;
@@ -99,4 +100,5 @@ pub use int8::Int8Linear;
 pub use int8_grid::Int8GridLinear;
 pub use lattice::LatticeLinear;
 pub use rounded_input::RoundedInput;
+pub use salient::SalientLinear;
 pub use stacked::StackedLinear;

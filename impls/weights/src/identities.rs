@@ -13,6 +13,7 @@
 //!
 //! Inputs are drawn from a seed; the same seed gives the same number on every machine but for rounding.
 
+pub mod four_bit;
 mod int8;
 mod vectors;
 

@@ -1,6 +1,7 @@
 //! How codes are chosen. A quantizer sees a matrix and, if it asks for them, statistics of the inputs; what it emits
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
+pub mod awq;
 pub mod codebook;
 pub mod double_quantization;
 pub mod e8p;
@@ -12,12 +13,15 @@ mod lattice_search;
 mod levels;
 pub mod microscaling;
 pub mod round_to_nearest;
+pub mod salient;
 pub mod smooth;
 
 use cpu_kernels::{CodebookCodes, GroupCodes};
 use ndarray::ArrayView2;
 
 use crate::CalibrationStats;
+
+use salient::SalientCodes;
 
 pub use grid::Grid;
 
@@ -47,6 +51,8 @@ pub enum Quantized {
     Group(GroupCodes),
     /// w = table\[code\] · scale, a scale per row and block of columns.
     Codebook(CodebookCodes),
+    /// As [`Quantized::Group`], with some columns beside the codes in f16.
+    Salient(SalientCodes),
     /// 8 weights a code, a scale per row, of the weight or of the weight between two Hadamard transforms.
     Lattice(Box<e8p::TurnedLattice>),
 }
@@ -66,6 +72,7 @@ impl Quantized {
                 .collect(),
             Quantized::Group(codes) => dequantise_group(codes),
             Quantized::Codebook(codes) => dequantise_codebook(codes),
+            Quantized::Salient(codes) => dequantise_salient(codes),
             Quantized::Lattice(codes) => codes.dequantise(),
         }
     }
@@ -80,6 +87,14 @@ fn dequantise_group(codes: &GroupCodes) -> Vec<f32> {
             let column = codes.order.as_ref().map_or(position, |order| order[position] as usize);
             out[column] = codes.scales[group] * (code as f32 - codes.zeros[group]);
         }
+    }
+    out
+}
+
+fn dequantise_salient(codes: &SalientCodes) -> Vec<f32> {
+    let mut out = dequantise_group(&codes.group);
+    for (row, kept) in out.chunks_mut(codes.group.k).zip(codes.values.chunks(codes.columns.len())) {
+        codes.columns.iter().zip(kept).for_each(|(&column, value)| row[column as usize] = value.to_f32());
     }
     out
 }

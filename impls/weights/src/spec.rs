@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
+use crate::quantizer::awq::AwqSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::e8p::E8pSpec;
@@ -14,6 +15,7 @@ use crate::quantizer::gptq::GptqSpec;
 use crate::quantizer::int8::Int8Spec;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
 use crate::quantizer::round_to_nearest::GroupSpec;
+use crate::quantizer::salient::{SalientBy, SalientSpec};
 
 /// How a model's weight matrices are stored and how their codes are chosen.
 ///
@@ -34,6 +36,10 @@ pub enum WeightsSpec {
     Rtn(GroupSpec),
     /// Integer codes in groups, chosen by GPTQ.
     Gptq(GptqSpec),
+    /// Integer codes in groups, rounded to nearest, with some columns in 16 bits.
+    Salient(SalientSpec),
+    /// Integer codes in groups, of inputs divided by their magnitude, clipped.
+    Awq(AwqSpec),
     /// As the checkpoint stores it: its codes where it is already quantized, its floats elsewhere.
     Stored,
     /// Blocks onto the quantiles of a normal distribution.
@@ -76,6 +82,8 @@ impl WeightsSpec {
             WeightsSpec::Int8(spec) => spec.tag(),
             WeightsSpec::Rtn(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Gptq(spec) => format!("gptq-{}", spec.tag()),
+            WeightsSpec::Salient(spec) => format!("rtn-{}", spec.tag()),
+            WeightsSpec::Awq(spec) => format!("awq-{}", spec.tag()),
             WeightsSpec::Stored => "stored".into(),
             WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
@@ -90,7 +98,8 @@ impl WeightsSpec {
     /// Whether building needs [`crate::CalibrationStats`].
     pub fn needs_calibration(&self) -> bool {
         match self {
-            WeightsSpec::Gptq(_) => true,
+            WeightsSpec::Gptq(_) | WeightsSpec::Awq(_) => true,
+            WeightsSpec::Salient(spec) => spec.by == SalientBy::Activation,
             WeightsSpec::E8p(spec) => spec.feedback,
             WeightsSpec::Int8(spec) => spec.needs_calibration(),
             WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
@@ -110,7 +119,17 @@ impl WeightsSpec {
     /// What rescales a layer's inputs before its codes are chosen, for methods that do.
     pub fn equaliser(&self) -> Option<&dyn Equalise> {
         match self {
+            WeightsSpec::Awq(spec) if spec.scale => Some(spec),
             WeightsSpec::Int8(spec) if spec.smooth.is_some() => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// Calibration windows it makes do with, spread over those of the scenario; `None`: it takes all.
+    pub fn calibration_windows(&self) -> Option<usize> {
+        match self {
+            WeightsSpec::Awq(spec) => spec.windows,
+            WeightsSpec::Mixed(spec) => spec.default.calibration_windows(),
             _ => None,
         }
     }
@@ -133,6 +152,8 @@ impl WeightsSpec {
             WeightsSpec::Int8(_) => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
             WeightsSpec::Gptq(spec) => spec.grid().bits_per_weight(),
+            WeightsSpec::Salient(spec) => spec.bits_per_weight(),
+            WeightsSpec::Awq(spec) => spec.grid().bits_per_weight(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
@@ -149,6 +170,8 @@ impl WeightsSpec {
             WeightsSpec::Gptq(spec) => spec.validate(),
             WeightsSpec::E8p(spec) => spec.validate(),
             WeightsSpec::Mixed(spec) => spec.validate(),
+            WeightsSpec::Salient(spec) => spec.validate(),
+            WeightsSpec::Awq(spec) => spec.validate(),
             WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
@@ -176,6 +199,12 @@ impl WeightsSpec {
         let gptq = GptqSpec::new(4, Some(32));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, ..gptq }));
         all.push(WeightsSpec::Gptq(GptqSpec { act_order: true, static_groups: true, ..gptq }));
+        let awq = AwqSpec::new(4, Some(128));
+        let plain = AwqSpec { scale: false, clip: false, ..AwqSpec::new(3, Some(32)) };
+        all.extend([awq, AwqSpec::new(3, None), plain, AwqSpec { windows: Some(16), ..awq }].map(WeightsSpec::Awq));
+        for by in [SalientBy::Activation, SalientBy::Weight, SalientBy::Random] {
+            all.push(WeightsSpec::Salient(SalientSpec { bits: 3, group: Some(128), share: 0.01, by }));
+        }
         let int8_inputs = |grid| GroupSpec { activation_bits: Some(8), ..grid };
         for bits in [2, 4, 8] {
             let grid = int8_inputs(GroupSpec::new(bits, Some(32)));
@@ -207,6 +236,8 @@ enum Wire {
     Int8(Int8Spec),
     Rtn(GroupSpec),
     Gptq(GptqSpec),
+    Salient(SalientSpec),
+    Awq(AwqSpec),
     Stored(NoFields),
     Nf4(BlockSpec),
     Fp4(Fp4Spec),
@@ -233,6 +264,8 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Int8(spec) => WeightsSpec::Int8(spec),
             Wire::Rtn(spec) => WeightsSpec::Rtn(spec),
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
+            Wire::Salient(spec) => WeightsSpec::Salient(spec),
+            Wire::Awq(spec) => WeightsSpec::Awq(spec),
             Wire::Stored(_) => WeightsSpec::Stored,
             Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
@@ -256,6 +289,8 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Int8(spec) => Wire::Int8(spec),
             WeightsSpec::Rtn(spec) => Wire::Rtn(spec),
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
+            WeightsSpec::Salient(spec) => Wire::Salient(spec),
+            WeightsSpec::Awq(spec) => Wire::Awq(spec),
             WeightsSpec::Stored => Wire::Stored(NoFields {}),
             WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),

@@ -5,8 +5,10 @@
 
 mod attention;
 mod attention_parts;
+mod awq;
 mod collaborative;
 mod experts;
+mod four_bit;
 mod int8;
 mod invariance;
 mod latent;
@@ -127,6 +129,46 @@ const REGISTRY: &[Identity] = &[
         name: "gptq-layer-error",
         about: "layer error of GPTQ over round-to-nearest, each linear layer of the model on its calibration text",
         measure: quantization::layer_error,
+    },
+    Identity {
+        name: "awq-scaling-equivalent",
+        about: "logits with AWQ's scales folded in and nothing quantized against the model as it is",
+        measure: awq::scaling_equivalent,
+    },
+    Identity {
+        name: "awq-never-worse",
+        about: "calibration error with AWQ's scales and with its clipping over rounding to nearest, each input and matrix",
+        measure: awq::never_worse,
+    },
+    Identity {
+        name: "nf4-codebook",
+        about: "NF4's table against the published one and the normal quantiles; codes that change when coded twice",
+        measure: four_bit::nf4_codebook,
+    },
+    Identity {
+        name: "nf4-gaussian-mse",
+        about: "mean squared errors of NF4, FP4 and Int4 on normal tensors, blocks of 64",
+        measure: four_bit::nf4_gaussian_mse,
+    },
+    Identity {
+        name: "nf4-double-quant-bits",
+        about: "bits per weight of NF4 with scales in f32 and double-quantized",
+        measure: four_bit::double_quant_bits,
+    },
+    Identity {
+        name: "mxfp4-codes",
+        about: "values, ties and scales of MXFP4 and NVFP4 against vectors worked out by hand; their bits per weight",
+        measure: four_bit::microscaling_codes,
+    },
+    Identity {
+        name: "microscaling-mse",
+        about: "mean squared error of NVFP4 and of Int4 over that of MXFP4, on normal and Laplace tensors",
+        measure: four_bit::microscaling_mse,
+    },
+    Identity {
+        name: "weight-normality",
+        about: "kurtosis of the rows of each matrix of the model; 3 for normal weights",
+        measure: four_bit::weight_normality,
     },
     Identity {
         name: "int8-threshold-limits",

@@ -19,7 +19,7 @@ const CALIBRATION: (usize, usize) = (32, 256);
 /// Which model and which parts.
 #[derive(Args, Clone)]
 pub struct EngineChoice {
-    /// embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder
+    /// embedded:NAME, random:SHAPE, hf:org/name@revision, a Hugging Face folder or a GGUF file
     #[arg(long, value_name = "SOURCE")]
     model: String,
     /// Draft model for speculative decoding, same forms
@@ -159,7 +159,8 @@ impl EngineChoice {
     }
 }
 
-fn open(given: &str) -> Result<Checkpoint, Failure> {
+/// The checkpoint written as `given` on the command line.
+pub fn open(given: &str) -> Result<Checkpoint, Failure> {
     let source = library::model_source(given, None).usage()?;
     blamed(Checkpoint::open(&source, &library::models()))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// A checkpoint and what is changed in it: one place on the model axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelPart {
-    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision` or a folder (relative to the scenario file).
+    /// `embedded:NAME`, `random:SHAPE`, `hf:org/name@revision`, or a folder or GGUF file (relative to the scenario file).
     pub source: String,
     /// What is changed before an engine is built.
     #[serde(flatten)]

@@ -6,6 +6,8 @@ mod workload;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use model::checkpoint::gguf::is_gguf;
+
 use super::{ModelPart, Scenario, Workload};
 use crate::diagnostic::{At, nearest};
 use crate::library;
@@ -191,9 +193,9 @@ fn check_source(path: &str, given: &str, faults: &mut Faults<'_>) {
                 None => format!("no embedded checkpoint is called `{name}`; there is {listed}"),
             }
         }
-        Ok(engine::ModelSource::Folder(folder)) if !folder.is_dir() => {
+        Ok(engine::ModelSource::Folder(folder)) if !folder.is_dir() && !is_gguf(&folder) => {
             format!(
-                "`{}` is not a folder; expected embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder, relative to the scenario file",
+                "`{}` is neither a folder nor a GGUF file; expected embedded:NAME, random:SHAPE, hf:org/name@revision, a Hugging Face folder or a GGUF file, relative to the scenario file",
                 folder.display()
             )
         }

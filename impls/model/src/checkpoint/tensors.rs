@@ -37,7 +37,8 @@ impl Bytes {
         Ok(Bytes::Mapped(map))
     }
 
-    fn as_slice(&self) -> &[u8] {
+    /// All of them.
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
@@ -111,7 +112,7 @@ impl SafeTensorsFile {
 }
 
 /// Borrows when aligned, copies otherwise (offsets in a safetensors file need not be aligned).
-fn floats<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+pub(super) fn floats<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
     match bytemuck::try_cast_slice(bytes) {
         Ok(values) => Cow::Borrowed(values),
         Err(_) => Cow::Owned(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()),

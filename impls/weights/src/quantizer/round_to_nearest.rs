@@ -113,11 +113,9 @@ impl RoundToNearest {
     pub fn new(spec: GroupSpec) -> RoundToNearest {
         RoundToNearest { spec }
     }
-}
 
-impl Quantizer for RoundToNearest {
-    fn quantize(&self, weight: ArrayView2<f32>, _stats: Option<&CalibrationStats>) -> Result<Quantized, QuantizeError> {
-        require_finite(weight)?;
+    /// The codes of `weight [n, k]`, finite.
+    pub(super) fn codes(&self, weight: ArrayView2<f32>) -> GroupCodes {
         let (n, k) = weight.dim();
         let group = self.spec.group_in(k);
         let n_groups = k.div_ceil(group);
@@ -135,6 +133,13 @@ impl Quantizer for RoundToNearest {
                 codes.extend(values.iter().map(|&w| grid.code(w)));
             }
         }
-        Ok(Quantized::Group(GroupCodes { n, k, bits: self.spec.bits, group, codes, scales, zeros, order: None }))
+        GroupCodes { n, k, bits: self.spec.bits, group, codes, scales, zeros, order: None }
+    }
+}
+
+impl Quantizer for RoundToNearest {
+    fn quantize(&self, weight: ArrayView2<f32>, _stats: Option<&CalibrationStats>) -> Result<Quantized, QuantizeError> {
+        require_finite(weight)?;
+        Ok(Quantized::Group(self.codes(weight)))
     }
 }

@@ -1,5 +1,6 @@
 //! Integration tests of the weights axis.
 
+mod awq;
 mod build;
 mod calibration;
 mod codebook;

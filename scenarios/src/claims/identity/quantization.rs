@@ -45,7 +45,7 @@ impl Probe for Collect<'_> {
 }
 
 /// Statistics of the held model's layers on `windows`.
-fn statistics(held: &Held, windows: &[&[TokenId]]) -> Result<LayerStats> {
+pub(super) fn statistics(held: &Held, windows: &[&[TokenId]]) -> Result<LayerStats> {
     let engine = held.engine.as_ref().context("no engine is built")?;
     let mut collect = Collect { held, stats: LayerStats::new() };
     let longest = windows.iter().map(|w| w.len()).max().unwrap_or(1);

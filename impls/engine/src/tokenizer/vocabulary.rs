@@ -1,0 +1,178 @@
+//! A tokenizer as the metadata of a GGUF file say it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use model::checkpoint::gguf::{TokenKind, Vocabulary};
+use serde_json::Value;
+
+use super::{Tokenizer, gguf};
+use crate::EngineError;
+
+/// Texts of tokens that end a sequence, the likeliest first; the format wants one and a tokenizer.json names none.
+const ENDS: &[&str] = &["</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|im_end|>", "<|eot_id|>"];
+
+/// Text that shows where two tokenizers part.
+const PROBE: &str = "Hello, world! It's 12345 o'clock.\n\n  naïve café\t東京 😀  \n x=1;  ";
+
+impl Tokenizer {
+    /// What a GGUF file says of this tokenizer, for a model of `vocab_size` tokens. Where GGUF has no word for it (an unknown
+    /// pre-tokenizer, another algorithm), the whole tokenizer.json: llama.cpp then runs the model on ids alone.
+    pub fn to_gguf(&self, vocab_size: usize) -> Result<Vocabulary, EngineError> {
+        let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
+        let text = self.inner.to_string(false).map_err(|e| wrong(format!("cannot be written: {e}")))?;
+        let json: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("cannot be written: {e}")))?;
+        if let Some(vocabulary) = self.described(&json, vocab_size)? {
+            let again = Tokenizer::from_gguf(Path::new("tokenizer.json"), &vocabulary, vocab_size)?;
+            if again.encode_with_special(PROBE)? == self.encode_with_special(PROBE)? {
+                return Ok(vocabulary);
+            }
+        }
+        Ok(Vocabulary { model: "none".into(), json: Some(text), ..empty() })
+    }
+
+    /// In the format's own words, if it has them.
+    fn described(&self, json: &Value, vocab_size: usize) -> Result<Option<Vocabulary>, EngineError> {
+        let model = &json["model"];
+        let bytes = model["byte_fallback"] == Value::Bool(true);
+        let whole_words = model["ignore_merges"] == Value::Bool(true);
+        let pre = cuts(json).and_then(|(patterns, nfc)| gguf::name_of(&patterns, nfc, whole_words));
+        if model["type"] != "BPE" || (!bytes && pre.is_none()) {
+            return Ok(None);
+        }
+        let merges: Vec<String> = match model["merges"].as_array() {
+            Some(list) => list.iter().filter_map(merge).collect(),
+            None => vec![],
+        };
+        let (tokens, mut kinds) = self.entries(json, vocab_size, bytes);
+        let unknown = model["unk_token"].as_str().and_then(|token| self.id_of(token)).map(|id| id.0);
+        if let Some(id) = unknown {
+            kinds[id as usize] = TokenKind::Unknown;
+        }
+        let around = self.encode_with_special("a")?;
+        let plain = self.encode("a")?;
+        let at = around.windows(plain.len().max(1)).position(|window| window == plain).unwrap_or(0);
+        let before = around[..at].first().map(|id| id.0);
+        let after = around.get(at + plain.len()).map(|id| id.0);
+        let end = || ENDS.iter().find_map(|text| self.id_of(text)).map(|id| id.0);
+        let scores = if bytes { scores(&tokens, &merges) } else { vec![] };
+        Ok(Some(Vocabulary {
+            model: if bytes { "llama" } else { "gpt2" }.into(),
+            pre: if bytes { None } else { pre.map(String::from) },
+            merges: if bytes { vec![] } else { merges },
+            bos: before
+                .or_else(|| ["<s>", "<bos>", "<|begin_of_text|>"].iter().find_map(|t| self.id_of(t)).map(|id| id.0)),
+            eos: after.or_else(end),
+            unknown,
+            add_bos: Some(before.is_some()),
+            add_eos: Some(after.is_some()),
+            add_space_prefix: bytes.then(|| leading_space(json)),
+            tokens,
+            kinds,
+            scores,
+            json: None,
+        }))
+    }
+
+    /// Text and kind of every id of the model; ids without a token get a name of their own.
+    fn entries(&self, json: &Value, vocab_size: usize, bytes: bool) -> (Vec<String>, Vec<TokenKind>) {
+        let mut tokens: Vec<String> = (0..vocab_size).map(|id| format!("[PAD{id}]")).collect();
+        let mut kinds = vec![TokenKind::Unused; vocab_size];
+        let all = self.inner.get_vocab(true);
+        for (token, id) in all {
+            if let Some(place) = tokens.get_mut(id as usize) {
+                let byte = bytes && token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
+                kinds[id as usize] = if byte { TokenKind::Byte } else { TokenKind::Normal };
+                *place = token;
+            }
+        }
+        for added in json["added_tokens"].as_array().into_iter().flatten() {
+            let id = added["id"].as_u64().unwrap_or(u64::MAX) as usize;
+            if let Some(kind) = kinds.get_mut(id) {
+                let special = added["special"] == Value::Bool(true);
+                *kind = if special { TokenKind::Control } else { TokenKind::UserDefined };
+            }
+        }
+        (tokens, kinds)
+    }
+}
+
+fn empty() -> Vocabulary {
+    Vocabulary {
+        model: String::new(),
+        pre: None,
+        tokens: vec![],
+        kinds: vec![],
+        scores: vec![],
+        merges: vec![],
+        bos: None,
+        eos: None,
+        unknown: None,
+        add_bos: None,
+        add_eos: None,
+        add_space_prefix: None,
+        json: None,
+    }
+}
+
+/// A merge as `left right`.
+fn merge(merge: &Value) -> Option<String> {
+    match merge {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(pair) => Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?)),
+        _ => None,
+    }
+}
+
+/// Scores that make the best merge come first; what no merge makes comes last.
+fn scores(tokens: &[String], merges: &[String]) -> Vec<f32> {
+    let mut rank: HashMap<String, usize> = HashMap::new();
+    for (i, merge) in merges.iter().enumerate() {
+        rank.entry(merge.replacen(' ', "", 1)).or_insert(i);
+    }
+    let score = |(id, token): (usize, &String)| -(*rank.get(token).unwrap_or(&(merges.len() + id)) as f32);
+    tokens.iter().enumerate().map(score).collect()
+}
+
+/// The steps of a part of a tokenizer.json that may be one or a sequence.
+fn steps<'a>(part: &'a Value, list: &str) -> Vec<&'a Value> {
+    match part[list].as_array() {
+        Some(steps) => steps.iter().collect(),
+        None if part.is_null() => vec![],
+        None => vec![part],
+    }
+}
+
+/// The patterns that cut text, and whether it is brought to form C; nothing where the steps mean something else.
+fn cuts(json: &Value) -> Option<(Vec<String>, bool)> {
+    let nfc = match steps(&json["normalizer"], "normalizers").as_slice() {
+        [] => false,
+        [one] if one["type"] == "NFC" => true,
+        _ => return None,
+    };
+    let mut patterns = vec![];
+    for step in steps(&json["pre_tokenizer"], "pretokenizers") {
+        match step["type"].as_str()? {
+            "Split" if step["behavior"] == "Isolated" && step["invert"] == Value::Bool(false) => {
+                patterns.push(step["pattern"]["Regex"].as_str()?.to_string());
+            }
+            "Digits" if step["individual_digits"] == Value::Bool(true) => patterns.push(r"\p{N}".into()),
+            "ByteLevel" if step["add_prefix_space"] == Value::Bool(false) => {
+                if step["use_regex"] == Value::Bool(true) {
+                    patterns.push(gguf::GPT2.into());
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some((patterns, nfc))
+}
+
+/// Whether text gets a leading space.
+fn leading_space(json: &Value) -> bool {
+    let prepended = steps(&json["normalizer"], "normalizers").iter().any(|step| step["type"] == "Prepend");
+    let metaspace = steps(&json["pre_tokenizer"], "pretokenizers")
+        .iter()
+        .any(|step| step["type"] == "Metaspace" && step["prepend_scheme"] != "never");
+    prepended || metaspace
+}

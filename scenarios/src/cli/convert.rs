@@ -1,0 +1,58 @@
+//! `convert`: a checkpoint as a GGUF file.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use model::checkpoint::gguf::{Block, Types};
+
+use super::{Blame, Outcome, PASS, engine_choice};
+
+/// The command `convert`.
+#[derive(Args)]
+#[command(after_help = "Blocks of 32 values: a row of another length becomes F16. Vectors and routers stay F32.")]
+pub struct Convert {
+    /// embedded:NAME, random:SHAPE, hf:org/name@revision, a Hugging Face folder or a GGUF file
+    #[arg(long, value_name = "SOURCE")]
+    model: String,
+    /// f32, f16, bf16, q8_0, q4_0 or q4_1: how matrices are stored
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    r#type: String,
+    /// The same for the embedding and the head [default: as the other matrices]
+    #[arg(long, value_name = "TYPE")]
+    ends: Option<String>,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// The type called `name`; `flag` names it in errors.
+fn block(flag: &str, name: &str) -> anyhow::Result<Block> {
+    let found = Block::WRITTEN.into_iter().find(|block| block.name().eq_ignore_ascii_case(name));
+    let known = Block::WRITTEN.map(|block| block.name().to_lowercase()).join(", ");
+    found.ok_or_else(|| anyhow!("{flag}: `{name}` is not a type that can be written; expected {known}"))
+}
+
+impl Convert {
+    pub(super) fn obey(&self) -> Outcome {
+        let layers = block("--type", &self.r#type).usage()?;
+        let ends = self.ends.as_deref().map_or(Ok(layers), |name| block("--ends", name)).usage()?;
+        let checkpoint = engine_choice::open(&self.model)?;
+        let mut shown = std::io::stderr();
+        let live = shown.is_terminal();
+        checkpoint
+            .write_gguf(&self.output, Types { layers, ends }, &mut |done, all| {
+                if live {
+                    // progress that cannot be shown is not worth failing for
+                    let _ = write!(shown, "\r{done} of {all} tensors");
+                }
+            })
+            .failed()?;
+        if live {
+            eprintln!();
+        }
+        println!("{}", self.output.display());
+        Ok(PASS)
+    }
+}
