@@ -15,6 +15,7 @@ use crate::exp::{load_at, store_at};
 use crate::rows::for_rows;
 use crate::scratch;
 use crate::simd::{LANES, Simd, dispatch};
+use crate::vector::axpy;
 
 /// Largest order of the dense factor.
 const LARGEST_FACTOR: usize = 1024;
@@ -103,6 +104,21 @@ impl Hadamard {
             }
             block.iter_mut().for_each(|x| *x *= scale);
         }
+    }
+
+    /// Every row of x\[rows, n·run\], seen as n runs of `run` values, becomes (H ⊗ 1)·row: runs are mixed, places in them are not.
+    pub fn forward_runs(&self, cpu: &Cpu, x: &mut [f32], rows: usize, run: usize) {
+        let (n, scale) = (self.n(), 1.0 / (self.order() as f32).sqrt());
+        for_rows(cpu, rows, x, n * run, n, &|_, row| {
+            let mut mixed = scratch::take(n * run);
+            mixed.fill(0.0);
+            for (i, out) in mixed.chunks_exact_mut(run.max(1)).enumerate() {
+                for (j, from) in row.chunks_exact(run.max(1)).enumerate() {
+                    axpy(cpu, scale * f32::from(self.sign(i, j)), from, out);
+                }
+            }
+            row.copy_from_slice(&mixed);
+        });
     }
 
     /// Every row of x\[rows, n\] becomes H·row.
@@ -281,6 +297,24 @@ mod tests {
             }
             h.apply_transposed(&mut y);
             y.iter().zip(&x).for_each(|(a, b)| assert!((a - b).abs() < 1e-12, "{n}: {a} {b}"));
+        }
+    }
+
+    #[test]
+    fn runs_are_mixed_place_by_place() {
+        let (h, run, rows) = (Hadamard::new(12), 5, 2);
+        let x: Vec<f32> = (0..rows * 60).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * 3.0).collect();
+        for isa in Isa::available() {
+            let cpu = Cpu::new(Some(isa), 1).expect("an available level");
+            let mut y = x.clone();
+            h.forward_runs(&cpu, &mut y, rows, run);
+            for (x, y) in x.chunks(60).zip(y.chunks(60)) {
+                for (at, y) in y.iter().enumerate() {
+                    let want: f64 =
+                        (0..12).map(|j| f64::from(h.sign(at / run, j)) * f64::from(x[j * run + at % run])).sum();
+                    assert!((f64::from(*y) - want / 12f64.sqrt()).abs() < 1e-5, "{isa}, {at}");
+                }
+            }
         }
     }
 

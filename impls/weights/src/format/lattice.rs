@@ -55,7 +55,7 @@ impl Linear for LatticeLinear {
     }
 
     fn weight_bytes(&self) -> usize {
-        let signs = self.incoherence.as_ref().map_or(0, |i| (i.input.1.len() + i.output.1.len()) * size_of::<f32>());
+        let signs = self.incoherence.as_ref().map_or(0, |i| i.input.1.len() + i.output.1.len());
         self.packed.bytes() + signs
     }
 
@@ -73,9 +73,9 @@ impl Linear for LatticeLinear {
     }
 }
 
-/// Every row of `x` times `factors`, value by value.
-fn multiply_rows(x: &mut Activations, factors: &[f32]) {
+/// Every row of `x` times `signs`, value by value.
+fn multiply_rows(x: &mut Activations, signs: &[i8]) {
     for row in 0..x.rows() {
-        x.row_mut(row).iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+        x.row_mut(row).iter_mut().zip(signs).for_each(|(x, sign)| *x *= f32::from(*sign));
     }
 }

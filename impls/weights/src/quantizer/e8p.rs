@@ -89,9 +89,9 @@ impl E8pSpec {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incoherence {
     /// On the inputs, and ±1 for each.
-    pub input: (Hadamard, Vec<f32>),
+    pub input: (Hadamard, Vec<i8>),
     /// On the outputs, and ±1 for each.
-    pub output: (Hadamard, Vec<f32>),
+    pub output: (Hadamard, Vec<i8>),
 }
 
 impl Incoherence {
@@ -99,7 +99,7 @@ impl Incoherence {
     pub fn draw(n: usize, k: usize, seed: u64) -> Incoherence {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut side = |len: usize| {
-            let signs = (0..len).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect();
+            let signs = (0..len).map(|_| if rng.random::<bool>() { 1 } else { -1 }).collect();
             (Hadamard::new(len), signs)
         };
         let (input, output) = (side(k), side(n));
@@ -107,7 +107,7 @@ impl Incoherence {
     }
 
     /// x → H·S·x, as the inputs are turned; also each row of W as it becomes one of W̃.
-    fn turn(side: &(Hadamard, Vec<f32>), x: &mut [f64]) {
+    fn turn(side: &(Hadamard, Vec<i8>), x: &mut [f64]) {
         x.iter_mut().zip(&side.1).for_each(|(x, sign)| *x *= f64::from(*sign));
         side.0.apply(x);
     }
