@@ -47,6 +47,7 @@ const HARMLESS: &[&str] = &[
     "megatron_core",
     "peft_type",
     "peft_version",
+    "qalora_group_size",
     "r",
     "revision",
     "runtime_config",
