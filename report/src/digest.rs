@@ -122,7 +122,9 @@ impl<'a> Digest<'a> {
 
     /// A fact about the machine as a number.
     pub fn machine(&self, key: &str) -> Option<f64> {
-        self.run.fact("machine", key)?.trim().parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0)
+        let stated = self.run.facts.iter().filter(|fact| fact.scope == "machine" && fact.key == key);
+        let numbers = stated.filter_map(|fact| fact.value.trim().parse().ok());
+        numbers.filter(|v: &f64| v.is_finite() && *v > 0.0).reduce(f64::max)
     }
 
     /// Ok rows of `metric` (parts included) under `workload`, by cell index.

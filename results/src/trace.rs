@@ -34,6 +34,19 @@ pub struct Roof {
     pub llc_bytes: u64,
 }
 
+impl Roof {
+    /// The higher of each limit: what either measurement saw, the machine can do.
+    pub fn raised(self, other: Roof) -> Roof {
+        Roof {
+            stream_bytes_s: self.stream_bytes_s.max(other.stream_bytes_s),
+            cache_bytes_s: self.cache_bytes_s.max(other.cache_bytes_s),
+            fma_flop_s: self.fma_flop_s.max(other.fma_flop_s),
+            int8_op_s: self.int8_op_s.max(other.int8_op_s),
+            llc_bytes: self.llc_bytes.max(other.llc_bytes),
+        }
+    }
+}
+
 /// Work that a timed region had to do at least, counted, not measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Work {

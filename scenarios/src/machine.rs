@@ -1,11 +1,14 @@
 //! The machine: its roofs, measured, and its description, read.
 
+mod counters;
+mod roofs;
+
 use std::fs;
 
-use cpu_kernels::{Cpu, Isa, roofline};
-use results::trace::Roof;
+use cpu_kernels::Isa;
 
-use crate::stopwatch::Stopwatch;
+pub use counters::Misses;
+pub use roofs::{Patience, evict, measure};
 
 /// Worker threads when a scenario names none: one per physical core that this process may use.
 pub fn default_threads() -> usize {
@@ -74,40 +77,9 @@ pub fn facts(threads: usize) -> Vec<(String, String)> {
         ("kernel", read("/proc/sys/kernel/osrelease")),
         ("os", std::env::consts::OS.into()),
         ("arch", std::env::consts::ARCH.into()),
+        ("hardware_counters", counters::availability()),
+        ("roof_method", roofs::METHOD.into()),
     ]
     .map(|(k, v)| (k.to_string(), v))
     .to_vec()
-}
-
-/// Best of several passes: a roof is what the machine can do, not what it does on average.
-fn best_rate(passes: usize, mut work: impl FnMut() -> usize) -> f64 {
-    work();
-    let rate = |_| {
-        let clock = Stopwatch::start();
-        let done = work();
-        done as f64 / clock.seconds()
-    };
-    (0..passes).map(rate).fold(0.0, f64::max)
-}
-
-/// Measures the roofs with the best instruction set and `threads` threads; takes a few seconds.
-pub fn measure(threads: usize) -> Result<Roof, cpu_kernels::UnsupportedIsa> {
-    let cpu = Cpu::new(None, threads)?;
-    let llc = llc_bytes();
-    // four times the last-level cache, so that nothing survives from one pass to the next; within a sane share of memory
-    let large = (4 * llc).clamp(64 << 20, 1 << 30).min(available_memory() / 4) as usize / 4;
-    let buffer = vec![1.0f32; large];
-    let stream = best_rate(5, || roofline::stream_read(&cpu, &buffer));
-    drop(buffer);
-    let small = vec![1.0f32; (llc / 4).clamp(1 << 20, 16 << 20) as usize / 4];
-    let cache = best_rate(20, || (0..8).map(|_| roofline::stream_read(&cpu, &small)).sum());
-    let fma = best_rate(5, || roofline::fma_peak(&cpu, 2_000_000));
-    let int8 = best_rate(5, || roofline::int8_peak(&cpu, 2_000_000));
-    Ok(Roof {
-        stream_bytes_s: stream,
-        cache_bytes_s: cache.max(stream),
-        fma_flop_s: fma,
-        int8_op_s: int8,
-        llc_bytes: llc,
-    })
 }

@@ -15,16 +15,25 @@ pub const PROTOCOL: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Command {
-    /// Measure the machine.
-    Machine { threads: usize },
+    /// Measure the machine; `again` is a short look after a long one.
+    Machine {
+        threads: usize,
+        #[serde(default)]
+        again: bool,
+    },
     /// Build the first of `cells` (they differ in decoding only).
     Build(Build),
     /// Check the built engine against its oracle, and every lossless decoder of the group against plain greedy.
     Verify,
     /// Compute the sample logits again; they must equal those seen by `Verify`.
     VerifyAgain { sample: Vec<f32> },
-    /// Run one repetition of workload number `workload`.
-    Run { workload: usize, repetition: u32 },
+    /// Run one repetition of workload number `workload`; `roof` is the best seen of the machine by now.
+    Run {
+        workload: usize,
+        repetition: u32,
+        #[serde(default)]
+        roof: Option<Roof>,
+    },
 }
 
 /// What to build.

@@ -24,7 +24,7 @@ use crate::claims;
 use crate::machine;
 use crate::protocol::{Command, Reply};
 use crate::stopwatch::{Stopwatch, utc_now};
-use process::Program;
+use process::{Program, Worker};
 use rows::Rows;
 use show::Show;
 
@@ -90,8 +90,10 @@ pub(crate) struct Session {
     pub rows: Rows,
     /// Worker threads.
     pub threads: usize,
-    /// Measured roofs.
+    /// Measured roofs, the best seen so far.
     pub roof: Option<Roof>,
+    /// The process that measures them.
+    surveyor: Option<Worker>,
     /// Cells in matrix order.
     pub live: Vec<Live>,
     /// Bars and table.
@@ -155,9 +157,10 @@ impl Session {
         }
         let show =
             Show::new(quiet, &scenario.scenario.name, live.iter().map(|l| (l.cell.id.as_str(), l.cell.label.as_str())));
-        Ok(Session {
+        let session = Session {
             rows,
             roof: None,
+            surveyor: None,
             show,
             python,
             caveats: vec![],
@@ -170,7 +173,12 @@ impl Session {
             live,
             started,
             command,
-        })
+        };
+        if resume {
+            // a machine that went down with the run left them
+            session.clean();
+        }
+        Ok(session)
     }
 
     fn measure(&mut self) -> Result<RunOutcome> {
@@ -179,6 +187,9 @@ impl Session {
         self.measure_machine()?;
         quality::verify_and_score(self)?;
         let owed = timing::time(self)?;
+        if let (Some(roof), Some(_)) = (self.roof, self.surveyor.take()) {
+            self.directory.append_facts(&facts::of_machine(&self.rows.run_id, &roof, &[]))?;
+        }
         self.clean();
         let complete = !owed && self.live.iter().all(|l| matches!(l.status, Status::Ok | Status::Skipped));
         self.finish(complete)
@@ -208,10 +219,12 @@ impl Session {
         }
         self.show.phase("measuring the machine", 1);
         let mut worker = self.programs[self.programs.len() - 1].start()?;
-        match worker.call(&Command::Machine { threads: self.threads }, &mut |_, _, _| {})? {
+        let command = Command::Machine { threads: self.threads, again: false };
+        match worker.call(&command, &mut |_, _, _| {})? {
             Reply::Machine { roof, facts } => {
                 self.directory.append_facts(&facts::of_machine(&self.rows.run_id, &roof, &facts))?;
                 self.roof = Some(roof);
+                self.surveyor = Some(worker);
             }
             other => self.caveats.push(format!(
                 "the machine could not be measured ({}), so no roof fractions are given",
@@ -219,6 +232,17 @@ impl Session {
             )),
         }
         Ok(())
+    }
+
+    /// Looks at the machine once more: a roof measured while something else ran here would flatter every cell. What a
+    /// look cannot see, an earlier one has seen; a surveyor that is gone leaves the roofs as they are.
+    fn raise_roofs(&mut self) {
+        let command = Command::Machine { threads: self.threads, again: true };
+        let (Some(roof), Some(surveyor)) = (self.roof, &mut self.surveyor) else { return };
+        match surveyor.call(&command, &mut |_, _, _| {}) {
+            Ok(Reply::Machine { roof: seen, .. }) => self.roof = Some(roof.raised(seen)),
+            _ => self.surveyor = None,
+        }
     }
 
     /// Marks a cell and leaves a row that says why.

@@ -86,6 +86,8 @@ pub struct Calibration {
     /// Tokens per window.
     #[serde(default = "calibration_window_tokens")]
     pub window_tokens: usize,
+    /// Draws the windows at random; absent: evenly spaced over the text.
+    pub seed: Option<u64>,
 }
 
 /// One part per axis, each optional.

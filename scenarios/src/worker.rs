@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use engine::EngineError;
 
 use crate::external::HeldExternal;
-use crate::machine;
+use crate::machine::{self, Patience};
 use crate::protocol::{Command, PROTOCOL, Reply};
 
 /// Writes one reply; a runner that is gone ends the worker.
@@ -45,11 +45,20 @@ enum Holding {
 pub fn main() -> Result<()> {
     say(&Reply::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() })?;
     let mut held: Option<Holding> = None;
+    let outcome = serve(&mut held);
+    // a runner that ends a worker kills it: whoever comes here was left alone, by a runner that was killed itself
+    if let Some(Holding::External(held)) = held {
+        held.abandon();
+    }
+    outcome
+}
+
+fn serve(held: &mut Option<Holding>) -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line.context("cannot read a command")?;
         let command: Command =
             serde_json::from_str(&line).with_context(|| format!("not a command of protocol {PROTOCOL}: {line}"))?;
-        let reply = obey(command, &mut held).unwrap_or_else(|e| Reply::Failed { reason: format!("{e:#}") });
+        let reply = obey(command, held).unwrap_or_else(|e| Reply::Failed { reason: format!("{e:#}") });
         say(&reply)?;
     }
     Ok(())
@@ -65,8 +74,9 @@ fn refusal(error: anyhow::Error) -> Result<Reply> {
 
 fn obey(command: Command, held: &mut Option<Holding>) -> Result<Reply> {
     match (command, held.as_mut()) {
-        (Command::Machine { threads }, _) => {
-            Ok(Reply::Machine { roof: machine::measure(threads)?, facts: machine::facts(threads) })
+        (Command::Machine { threads, again }, _) => {
+            let patience = if again { Patience::Short } else { Patience::Long };
+            Ok(Reply::Machine { roof: machine::measure(threads, patience)?, facts: machine::facts(threads) })
         }
         (Command::Build(build), _) => {
             let (cell, reply) = match HeldExternal::wanted(&build)? {
@@ -84,8 +94,14 @@ fn obey(command: Command, held: &mut Option<Holding>) -> Result<Reply> {
         (Command::Verify, Some(Holding::External(held))) => held.verify(),
         (Command::VerifyAgain { sample }, Some(Holding::Ours(held))) => verify::verify_again(held, &sample),
         (Command::VerifyAgain { sample }, Some(Holding::External(held))) => held.verify_again(&sample),
-        (Command::Run { workload, repetition }, Some(Holding::Ours(held))) => held.run(workload, repetition),
-        (Command::Run { workload, repetition }, Some(Holding::External(held))) => held.run(workload, repetition),
+        (Command::Run { workload, repetition, roof }, Some(Holding::Ours(held))) => {
+            held.roof = roof.or(held.roof);
+            held.run(workload, repetition)
+        }
+        (Command::Run { workload, repetition, roof }, Some(Holding::External(held))) => {
+            held.roof = roof.or(held.roof);
+            held.run(workload, repetition)
+        }
         (_, None) => bail!("nothing is built yet"),
     }
 }

@@ -199,8 +199,14 @@ fn candidates(
             source,
         })?;
         let most = f64::from(row[most.0 as usize]);
+        if let Some(token) = sequence.prescribed(beam.generated.len()) {
+            let logit = row.get(token.0 as usize).copied().unwrap_or(f32::NEG_INFINITY);
+            all.push(Candidate { sum_log_p: beam.sum_log_p, parent, logit, token });
+            continue;
+        }
         let log_total = row.iter().map(|&v| (f64::from(v) - most).exp()).sum::<f64>().ln() + most;
-        let possible = row.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+        let allowed = |token: usize| sequence.constraints().allows(TokenId(token as u32));
+        let possible = row.iter().enumerate().filter(|(i, logit)| **logit > f32::NEG_INFINITY && allowed(*i));
         all.extend(possible.map(|(token, &logit)| {
             let sum_log_p = beam.sum_log_p + (f64::from(logit) - log_total);
             Candidate { sum_log_p, parent, logit, token: TokenId(token as u32) }
@@ -291,6 +297,10 @@ impl Decoder for Beam {
 
     fn ledger(&self) -> Option<&Ledger> {
         None
+    }
+
+    fn obeys_constraints(&self) -> bool {
+        true
     }
 
     fn hypotheses(&self, seq: SeqId) -> &[Hypothesis] {

@@ -19,6 +19,10 @@ pub trait Decoder: Send {
         let _ = seq;
         &[]
     }
+    /// Whether the [`Constraints`](crate::Constraints) of sequences are obeyed; decoders that do not ignore them.
+    fn obeys_constraints(&self) -> bool {
+        false
+    }
     /// Frees the cache of a sequence that will not be advanced again.
     fn release(&mut self, seq: SeqId);
     /// The model whose distribution is decoded.

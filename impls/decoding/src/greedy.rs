@@ -25,7 +25,25 @@ impl Greedy {
 
 impl Decoder for Greedy {
     fn advance(&mut self, sequences: &mut [Sequence]) -> Result<Vec<Emitted>, DecodeError> {
-        advance_by_one(self.target.as_mut(), sequences, |logits, _| sampling::argmax(logits))
+        advance_by_one(self.target.as_mut(), sequences, |logits, sequence| {
+            if let Some(token) = sequence.prescribed(sequence.generated().len()) {
+                return Ok(token);
+            }
+            if sequence.constraints().never.is_empty() {
+                return sampling::argmax(logits);
+            }
+            let mut possible = logits.to_vec();
+            for token in &sequence.constraints().never {
+                if let Some(logit) = possible.get_mut(token.0 as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+            sampling::argmax(&possible)
+        })
+    }
+
+    fn obeys_constraints(&self) -> bool {
+        true
     }
 
     fn ledger(&self) -> Option<&Ledger> {

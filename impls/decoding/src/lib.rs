@@ -6,6 +6,7 @@
 mod acceptance;
 mod beam;
 pub mod chi_square;
+mod constraints;
 mod decoder;
 mod greedy;
 pub mod identities;
@@ -18,6 +19,7 @@ pub mod table;
 
 pub use acceptance::{accepts, residual};
 pub use beam::{Beam, BeamSpec};
+pub use constraints::Constraints;
 pub use decoder::{DecodeError, Decoder};
 pub use greedy::Greedy;
 pub use ledger::Ledger;

@@ -3,6 +3,8 @@
 use model::{SeqId, TokenId};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
+use crate::Constraints;
+
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
@@ -55,6 +57,7 @@ pub struct Sequence {
     max_new_tokens: usize,
     stop: Vec<TokenId>,
     finished: Option<Finish>,
+    constraints: Constraints,
     rng: ChaCha8Rng,
 }
 
@@ -73,7 +76,23 @@ impl Sequence {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::from(id.0));
         let finished = (max_new_tokens == 0).then_some(Finish::Length);
-        Ok(Sequence { id, n_prompt: prompt.len(), tokens: prompt, cached: 0, max_new_tokens, stop, finished, rng })
+        let (n_prompt, constraints) = (prompt.len(), Constraints::default());
+        Ok(Sequence { id, n_prompt, tokens: prompt, cached: 0, max_new_tokens, stop, finished, constraints, rng })
+    }
+
+    /// The same sequence under `constraints`.
+    pub fn constrained(self, constraints: Constraints) -> Sequence {
+        Sequence { constraints, ..self }
+    }
+
+    /// Rules for its tokens.
+    pub fn constraints(&self) -> &Constraints {
+        &self.constraints
+    }
+
+    /// The token prescribed as the next after `n_generated`.
+    pub fn prescribed(&self, n_generated: usize) -> Option<TokenId> {
+        self.constraints.prescribed(n_generated, self.max_new_tokens)
     }
 
     /// The sequence's number.

@@ -10,7 +10,7 @@ use model::{Device, EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape, 
 
 use crate::engine::plain_format;
 use crate::layer::linear;
-use crate::{EngineError, EngineSpec, Library, ModelSource, Tokenizer};
+use crate::{EngineError, EngineSpec, GenerationConfig, Library, ModelSource, Tokenizer};
 
 /// An encoder–decoder checkpoint opened, nothing computed yet.
 pub struct EncoderDecoderCheckpoint {
@@ -22,6 +22,8 @@ pub struct EncoderDecoderCheckpoint {
     pub tensors: Box<dyn Tensors>,
     /// Tokenizer, where there is one.
     pub tokenizer: Option<Tokenizer>,
+    /// What says how to generate: generation_config.json, else config.json; its path and its text.
+    generation: (PathBuf, String),
 }
 
 impl EncoderDecoderCheckpoint {
@@ -50,6 +52,7 @@ impl EncoderDecoderCheckpoint {
                     shape,
                     tensors: Box::new(tensors),
                     tokenizer,
+                    generation: (file("config.json"), found.config.to_string()),
                 }))
             }
         }
@@ -70,7 +73,19 @@ impl EncoderDecoderCheckpoint {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(EngineError::Io { file, source }),
         };
-        Ok(Some(EncoderDecoderCheckpoint { source: source.clone(), shape, tensors, tokenizer }))
+        let file = folder.join("generation_config.json");
+        let generation = match std::fs::read_to_string(&file) {
+            Ok(found) => (file, found),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (config, text),
+            Err(source) => return Err(EngineError::Io { file, source }),
+        };
+        Ok(Some(EncoderDecoderCheckpoint { source: source.clone(), shape, tensors, tokenizer, generation }))
+    }
+
+    /// How its makers generate with it.
+    pub fn generation(&self) -> Result<GenerationConfig, EngineError> {
+        let (file, text) = &self.generation;
+        GenerationConfig::parse(file, text, self.shape.vocab_size)
     }
 
     /// Source tokens of `text`, with what the tokenizer's template adds (the end token, mostly).

@@ -54,6 +54,12 @@ pub trait Linear: Send + Sync {
     fn int8_inputs(&self) -> Option<Int8Inputs> {
         None
     }
+    /// How far each of a row's results may lie from the product with the dequantised weights because the format rounds
+    /// combinations of the row's inputs; empty where it does not.
+    fn rounding_bound(&self, x: &[f32]) -> Vec<f32> {
+        let _ = x;
+        vec![]
+    }
     /// Whether the product itself runs on int8 (activations quantised too); decides which roof applies.
     fn is_int8(&self) -> bool {
         self.int8_inputs().is_some()

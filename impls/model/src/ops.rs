@@ -115,11 +115,8 @@ pub fn split_columns<const N: usize>(x: &Activations, parts: [(&mut Activations,
 pub fn rope(device: &Device, rope: &Rope, x: &mut Activations, head_dim: usize, cos: &[f32], sin: &[f32]) {
     let (rows, cols) = (x.rows(), x.cols());
     let (heads, x) = (cols / head_dim, x.as_mut_slice());
-    if rope.interleaved {
-        kernels::rope_interleaved(x, rows, cols, heads, head_dim, rope.dim, cos, sin);
-    } else {
-        kernels::rope_half_split(device.cpu(), x, rows, cols, heads, head_dim, rope.dim, cos, sin);
-    }
+    let rotate = if rope.interleaved { kernels::rope_interleaved } else { kernels::rope_half_split };
+    rotate(device.cpu(), x, rows, cols, heads, head_dim, rope.dim, cos, sin);
 }
 
 /// `y = activation(gate) ∘ up` for `x = [gate | up]`.

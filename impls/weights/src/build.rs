@@ -1,6 +1,8 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
-use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
+use cpu_kernels::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut,
+};
 use half::f16;
 use model::checkpoint::StoredCodes;
 use model::{Device, Int8Inputs, Linear};
@@ -8,11 +10,13 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    LatticeLinear, RoundedInput, SalientLinear, StackedLinear,
+    LatticeLinear, LutLinear, RoundedInput, SalientLinear, StackedLinear,
 };
 use crate::quantizer::awq::Awq;
+use crate::quantizer::bit_planes::BitPlanes;
 use crate::quantizer::codebook::BlockAbsmax;
 use crate::quantizer::e8p::E8p;
+use crate::quantizer::ggml::{Q4_0, Q8_0};
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
@@ -102,7 +106,12 @@ pub fn build_linear(
         {
             return int8_on_grids(spec, device, codes, weight, stats);
         }
-        return Ok(format_codes(device, codes, spec.activation_bits()));
+        return Ok(match (spec, codes) {
+            (WeightsSpec::Lut(_), Quantized::Group(codes)) => {
+                Box::new(LutLinear::new(cpu, PackedLut::from_codes(&codes)))
+            }
+            (_, codes) => format_codes(device, codes, spec.activation_bits()),
+        });
     }
     Ok(match spec {
         WeightsSpec::Stored => stored(device, weight, n, k),
@@ -138,8 +147,11 @@ pub fn quantize(
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
         WeightsSpec::Mxfp4 => &Mxfp4,
+        WeightsSpec::Q4_0 => &Q4_0,
+        WeightsSpec::Q8_0 => &Q8_0,
         WeightsSpec::Nvfp4 => &Nvfp4,
         WeightsSpec::E8p(spec) => &E8p::new(*spec, device),
+        WeightsSpec::Lut(spec) => &BitPlanes::new(*spec),
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
     let values = weight.to_f32();

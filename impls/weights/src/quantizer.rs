@@ -2,9 +2,11 @@
 //! says nothing about how it was chosen, so every quantizer shares the formats.
 
 pub mod awq;
+pub mod bit_planes;
 pub mod codebook;
 pub mod double_quantization;
 pub mod e8p;
+pub mod ggml;
 pub mod gptq;
 mod grid;
 pub mod int8;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::equalise::Equalise;
 use crate::mixed::MixedSpec;
 use crate::quantizer::awq::AwqSpec;
+use crate::quantizer::bit_planes::LutSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
 use crate::quantizer::e8p::E8pSpec;
@@ -54,6 +55,12 @@ pub enum WeightsSpec {
     Nvfp4,
     /// Vectors of 8 weights in 2 bits each, the E8P lattice codebook.
     E8p(E8pSpec),
+    /// ggml's 4-bit codes, an f16 scale per 32 columns; activations int8 as there.
+    Q4_0,
+    /// ggml's 8-bit codes, an f16 scale per 32 columns; activations int8 as there.
+    Q8_0,
+    /// 1 to 4-bit codes multiplied by table lookup.
+    Lut(LutSpec),
     /// Different kinds for different layers and projections.
     Mixed(MixedSpec),
 }
@@ -89,8 +96,11 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
             WeightsSpec::Mxfp4 => "mxfp4".into(),
+            WeightsSpec::Q4_0 => "q4_0".into(),
+            WeightsSpec::Q8_0 => "q8_0".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
             WeightsSpec::E8p(spec) => spec.tag(),
+            WeightsSpec::Lut(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
     }
@@ -112,6 +122,17 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Rtn(spec) => spec.activation_bits,
             WeightsSpec::Gptq(spec) => spec.activation_bits,
+            WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Some(8),
+            _ => None,
+        }
+    }
+
+    /// The grids of group codes, for kinds that emit them for every matrix.
+    pub fn group_grid(&self) -> Option<GroupSpec> {
+        match self {
+            WeightsSpec::Rtn(spec) => Some(*spec),
+            WeightsSpec::Gptq(spec) => Some(spec.grid()),
+            WeightsSpec::Awq(spec) => Some(spec.grid()),
             _ => None,
         }
     }
@@ -157,8 +178,11 @@ impl WeightsSpec {
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
+            WeightsSpec::Q4_0 => 4.5,
+            WeightsSpec::Q8_0 => 8.5,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
             WeightsSpec::E8p(_) => E8pSpec::BITS,
+            WeightsSpec::Lut(spec) => spec.bits_per_weight(),
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
     }
@@ -175,8 +199,10 @@ impl WeightsSpec {
             WeightsSpec::Int8(spec) => spec.validate(),
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.validate(),
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
+            WeightsSpec::Lut(spec) => spec.validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
             WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
+            WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Ok(()),
         }
     }
 
@@ -222,6 +248,10 @@ impl WeightsSpec {
         for (feedback, hadamard) in [(true, true), (true, false), (false, true), (false, false)] {
             all.push(WeightsSpec::E8p(E8pSpec { feedback, hadamard, ..E8pSpec::default() }));
         }
+        all.extend([WeightsSpec::Q4_0, WeightsSpec::Q8_0]);
+        for (bits, group) in [(1, Some(64)), (2, Some(128)), (3, None), (4, Some(128))] {
+            all.push(WeightsSpec::Lut(LutSpec { bits, group }));
+        }
         all
     }
 }
@@ -243,8 +273,11 @@ enum Wire {
     Fp4(Fp4Spec),
     Int4(BlockSpec),
     Mxfp4(NoFields),
+    Q4_0(NoFields),
+    Q8_0(NoFields),
     Nvfp4(NoFields),
     E8p(E8pSpec),
+    Lut(LutSpec),
     Mixed(MixedSpec),
 }
 
@@ -271,8 +304,11 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
             Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
+            Wire::Q4_0(_) => WeightsSpec::Q4_0,
+            Wire::Q8_0(_) => WeightsSpec::Q8_0,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
             Wire::E8p(spec) => WeightsSpec::E8p(spec),
+            Wire::Lut(spec) => WeightsSpec::Lut(spec),
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
         spec.validate()?;
@@ -296,8 +332,11 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),
             WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
+            WeightsSpec::Q4_0 => Wire::Q4_0(NoFields {}),
+            WeightsSpec::Q8_0 => Wire::Q8_0(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
             WeightsSpec::E8p(spec) => Wire::E8p(spec),
+            WeightsSpec::Lut(spec) => Wire::Lut(spec),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }
     }

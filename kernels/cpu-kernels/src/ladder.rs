@@ -5,12 +5,30 @@
 
 use crate::cpu::{Cpu, UnsupportedIsa};
 use crate::isa::Isa;
-use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, rungs};
+use crate::linear::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut, rungs,
+};
 use std::sync::OnceLock;
 
 /// Operations that have a ladder.
-pub const OPS: &[&str] =
-    &["gemv", "gemm", "f16", "bf16", "int8", "group4", "group4_int8", "group8_int8", "softmax", "rms_norm"];
+pub const OPS: &[&str] = &[
+    "gemv",
+    "gemm",
+    "f16",
+    "bf16",
+    "int8",
+    "group4",
+    "group4_int8",
+    "group8_int8",
+    "codebook4",
+    "codebook4_nested",
+    "lut1",
+    "lut2",
+    "lut3",
+    "lut4",
+    "softmax",
+    "rms_norm",
+];
 
 /// The rungs of `op`, slowest first; empty for a name that is not in [`OPS`].
 pub fn ladder(op: &str) -> &'static [Rung] {
@@ -21,8 +39,14 @@ pub fn ladder(op: &str) -> &'static [Rung] {
         "bf16" => rungs::BF16,
         "int8" => rungs::INT8,
         "group4" => rungs::GROUP4,
+        "codebook4" => rungs::CODEBOOK4,
+        "codebook4_nested" => rungs::CODEBOOK4_NESTED,
         "group4_int8" => rungs::GROUP4_INT8,
         "group8_int8" => rungs::GROUP8_INT8,
+        "lut1" => rungs::LUT1,
+        "lut2" => rungs::LUT2,
+        "lut3" => rungs::LUT3,
+        "lut4" => rungs::LUT4,
         "softmax" => crate::exp::LADDER,
         "rms_norm" => crate::norm::LADDER,
         _ => &[],
@@ -48,8 +72,14 @@ pub struct Problem {
     pub(crate) bf16: OnceLock<PackedBf16>,
     pub(crate) int8: OnceLock<PackedInt8>,
     pub(crate) group4: OnceLock<PackedGroup>,
+    pub(crate) codebook4: OnceLock<PackedCodebook>,
+    pub(crate) codebook4_nested: OnceLock<PackedCodebook>,
     pub(crate) group4_int8: OnceLock<PackedGroupInt8>,
     pub(crate) group8_int8: OnceLock<PackedGroupInt8>,
+    /// By bits, from 1 on.
+    pub(crate) lut: [OnceLock<PackedLut>; 4],
+    /// Two halves of the input features.
+    pub(crate) f32_halves: OnceLock<[PackedF32; 2]>,
 }
 
 impl Problem {
@@ -60,9 +90,35 @@ impl Problem {
     pub fn new(rows: usize, n: usize, k: usize, x: Vec<f32>, w: Vec<f32>) -> Self {
         assert!(n > 0 && x.len() == rows * k && w.len() == n * k, "x must be [rows, k] and w [n, k]");
         let (f32, f16, bf16) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let (int8, group4) = (OnceLock::new(), OnceLock::new());
-        let (group4_int8, group8_int8) = (OnceLock::new(), OnceLock::new());
-        Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, group4_int8, group8_int8 }
+        let (int8, group4, group4_int8, group8_int8, lut, f32_halves) = Default::default();
+        let (codebook4, codebook4_nested) = Default::default();
+        Self {
+            rows,
+            n,
+            k,
+            x,
+            w,
+            f32,
+            f16,
+            bf16,
+            int8,
+            group4,
+            codebook4,
+            codebook4_nested,
+            group4_int8,
+            group8_int8,
+            lut,
+            f32_halves,
+        }
+    }
+
+    /// The same weights, packed as far as they are, with other activations `x` of `[rows, k]`.
+    ///
+    /// # Panics
+    /// If `x` is not `rows` times `k` long.
+    pub fn with_rows(self, rows: usize, x: Vec<f32>) -> Self {
+        assert!(x.len() == rows * self.k, "x must be [rows, k]");
+        Self { rows, x, ..self }
     }
 }
 

@@ -20,36 +20,56 @@ dispatch! {
         rotary_dim: usize,
         cos: &[f32],
         sin: &[f32],
-    ) = rope_generic
+    ) = rope_generic::<HalfSplit, _>
 }
 
-/// [`rope_half_split`] for pairs (2i, 2i + 1), as the paper writes them.
-pub fn rope_interleaved(
-    x: &mut [f32],
-    rows: usize,
-    row_stride: usize,
-    n_heads: usize,
-    head_dim: usize,
-    rotary_dim: usize,
-    cos: &[f32],
-    sin: &[f32],
-) {
-    let half = rotary_dim / 2;
-    assert!(rotary_dim <= head_dim && rotary_dim.is_multiple_of(2), "rotary_dim must be even and at most head_dim");
-    assert!(cos.len() == rows * half && sin.len() == rows * half, "cos and sin must be [rows, rotary_dim/2]");
-    for row in 0..rows {
-        let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
-        for head in 0..n_heads {
-            let x = &mut x[row * row_stride + head * head_dim..][..rotary_dim];
-            for ((pair, c), s) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
-                (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
-            }
+dispatch! {
+    /// [`rope_half_split`] for pairs (2i, 2i + 1), as the paper writes them.
+    pub fn rope_interleaved(
+        x: &mut [f32],
+        rows: usize,
+        row_stride: usize,
+        n_heads: usize,
+        head_dim: usize,
+        rotary_dim: usize,
+        cos: &[f32],
+        sin: &[f32],
+    ) = rope_generic::<Interleaved, _>
+}
+
+/// Which features of a head are a pair.
+trait Pairs {
+    /// Rotates the pairs of `x`, each by its angle.
+    fn rotate<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32]);
+}
+
+struct HalfSplit;
+struct Interleaved;
+
+impl Pairs for HalfSplit {
+    #[inline(always)]
+    fn rotate<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let (low, high) = x.split_at_mut(cos.len());
+        for start in (0..cos.len()).step_by(LANES) {
+            let (a, b) = (load_at(s, low, start, 0.0), load_at(s, high, start, 0.0));
+            let (c, d) = (load_at(s, cos, start, 0.0), load_at(s, sin, start, 0.0));
+            store_at(s, low, start, s.sub(s.mul(a, c), s.mul(b, d)));
+            store_at(s, high, start, s.add(s.mul(b, c), s.mul(a, d)));
+        }
+    }
+}
+
+impl Pairs for Interleaved {
+    #[inline(always)]
+    fn rotate<S: Simd>(_: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        for ((pair, c), s) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
+            (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
         }
     }
 }
 
 #[inline(always)]
-fn rope_generic<S: Simd>(
+fn rope_generic<P: Pairs, S: Simd>(
     s: S,
     x: &mut [f32],
     rows: usize,
@@ -66,14 +86,7 @@ fn rope_generic<S: Simd>(
     for row in 0..rows {
         let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
         for head in 0..n_heads {
-            let x = &mut x[row * row_stride + head * head_dim..][..rotary_dim];
-            let (low, high) = x.split_at_mut(half);
-            for start in (0..half).step_by(LANES) {
-                let (a, b) = (load_at(s, low, start, 0.0), load_at(s, high, start, 0.0));
-                let (c, d) = (load_at(s, cos, start, 0.0), load_at(s, sin, start, 0.0));
-                store_at(s, low, start, s.sub(s.mul(a, c), s.mul(b, d)));
-                store_at(s, high, start, s.add(s.mul(b, c), s.mul(a, d)));
-            }
+            P::rotate(s, &mut x[row * row_stride + head * head_dim..][..rotary_dim], cos, sin);
         }
     }
 }

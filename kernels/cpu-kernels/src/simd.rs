@@ -118,6 +118,49 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// 16 signed bytes as f32.
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::V {
+        // SAFETY: the caller vouches for 16 readable elements.
+        let lanes: [f32; LANES] = unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from);
+        // SAFETY: 16 values.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+    /// Lane i of vector j becomes lane j of vector i.
+    #[inline(always)]
+    fn transpose_block(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        let (mut from, mut to) = ([[0.0f32; LANES]; LANES], [[0.0f32; LANES]; LANES]);
+        for (row, v) in from.iter_mut().zip(rows) {
+            // SAFETY: a row has 16 values.
+            unsafe { self.store(row.as_mut_ptr(), v) };
+        }
+        for i in 0..LANES {
+            for j in 0..LANES {
+                to[i][j] = from[j][i];
+            }
+        }
+        // SAFETY: a row has 16 values.
+        to.map(|row| unsafe { self.load(row.as_ptr()) })
+    }
+
+    /// Sums of table entries for 64 outputs (see `linear::lut`): per plane and pair of 16-byte tables, an output adds the entry
+    /// that the low half of its byte names in the first and the one that the high half names in the second; plane t counts
+    /// 2^t; `bias` is taken off.
+    ///
+    /// # Safety
+    /// `planes` holds `bits` planes of 8 × 64 bytes, `tables` 16 tables; sums stay below 2¹⁶.
+    #[inline(always)]
+    unsafe fn lookup(self, planes: *const u8, tables: *const u8, bits: usize, bias: u32) -> [Self::V; 4] {
+        // SAFETY: the caller's promises are passed on.
+        let sums = unsafe { crate::linear::lut::lookup_scalar(planes, tables, bits, bias) };
+        let mut out = [self.splat(0.0); 4];
+        for (out, sums) in out.iter_mut().zip(sums.chunks_exact(LANES)) {
+            // SAFETY: 16 values.
+            *out = unsafe { self.load(sums.as_ptr()) };
+        }
+        out
+    }
+
     /// The first `n` lanes from `p`, the others `fill`.
     #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize, fill: f32) -> Self::V {

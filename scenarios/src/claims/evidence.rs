@@ -1,6 +1,7 @@
 //! Rows that may be believed, found by the tags of their cell.
 
-use results::observation::{Axes, Observation, Status};
+use results::aggregate::{Aggregate, aggregate};
+use results::observation::{Axes, Direction, Observation, Status};
 use results::run::Run;
 use results::summary::Role;
 
@@ -75,6 +76,22 @@ impl<'a> Evidence<'a> {
             }
             None => Err(self.why_missing(cell, workload, metric)),
         }
+    }
+
+    /// `pattern` itself, or, where it holds a `*`, the metric of `cell` with the best median among those that begin and end
+    /// like it: the best rung of a ladder, `us_per_call:gemv/*_panel/1x64x64`.
+    pub fn best_named(&self, cell: &Cell, pattern: &str) -> Result<String, String> {
+        let Some((begin, end)) = pattern.split_once('*') else { return Ok(pattern.into()) };
+        let mut rows = self.rows(cell);
+        rows.retain(|row| row.metric.len() >= begin.len() + end.len());
+        rows.retain(|row| row.metric.starts_with(begin) && row.metric.ends_with(end));
+        let worth = |row: &Aggregate| match row.direction {
+            Direction::Lower => row.median.map(|median| -median),
+            _ => row.median,
+        };
+        let medians = aggregate(&rows).into_iter().filter_map(|row| Some((worth(&row)?, row.metric)));
+        let best = medians.max_by(|a, b| a.0.total_cmp(&b.0));
+        best.map(|(_, metric)| metric).ok_or_else(|| self.why_missing(cell, None, pattern))
     }
 
     /// Why `cell` has no row of `metric`.

@@ -14,6 +14,7 @@ mod invariance;
 mod latent;
 mod lora;
 mod outliers;
+mod packed;
 mod quantization;
 mod rotation;
 mod sampling;
@@ -132,6 +133,16 @@ const REGISTRY: &[Identity] = &[
         name: "gptq-layer-error",
         about: "layer error of GPTQ over round-to-nearest, each linear layer of the model on its calibration text",
         measure: quantization::layer_error,
+    },
+    Identity {
+        name: "lut-exact",
+        about: "sums of looked-up table entries against integer sums by the definition, by bits",
+        measure: packed::lookup_exact,
+    },
+    Identity {
+        name: "dequantise-then-multiply",
+        about: "the fused product of 4-bit codes against f32 products with the decoded weights, by rows",
+        measure: packed::dequantise_then_multiply,
     },
     Identity {
         name: "awq-scaling-equivalent",

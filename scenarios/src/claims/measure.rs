@@ -177,6 +177,9 @@ struct Side<'a> {
 /// Both sides become two cells of one workload and metric, which `results` pairs.
 fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64>) -> Result<Measured, String> {
     let (over_cell, under_cell) = (evidence.cell(over.select)?, evidence.cell(under.select)?);
+    let (over_metric, under_metric) =
+        (evidence.best_named(over_cell, over.metric)?, evidence.best_named(under_cell, under.metric)?);
+    let (over, under) = (Side { metric: &over_metric, ..over }, Side { metric: &under_metric, ..under });
     let mut over_rows = evidence.metric(over_cell, over.workload, over.metric)?;
     let mut under_rows = evidence.metric(under_cell, under.workload, under.metric)?;
     let wanted = x;
@@ -190,6 +193,10 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     pair.iter_mut().for_each(|row| row.cell = "over".into());
     for mut row in evidence.rows(under_cell).into_iter().filter(|row| row.workload == under_workload) {
         if row.metric == under.metric {
+            // parts of one metric are numbered through; a pair of single rows is one all the same
+            if is_single(&under_rows) && is_single(&over_rows) {
+                row.item = over_rows[0].item;
+            }
             if under.metric != over.metric {
                 row.metric = over.metric.into();
                 row.formula_id.clone_from(&formula);
@@ -211,7 +218,14 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     let ratio =
         comparison.ratio.ok_or_else(|| format!("a value of `{}` is not positive, so it has no ratio", over.metric))?;
     let interval = (ratio.n > 1).then_some((ratio.low, ratio.high));
-    Ok(Measured { interval, ..Measured::exact(ratio.ratio, "×", ratio.n) })
+    let note =
+        if over.metric == under.metric { String::new() } else { format!("{} over {}", over.metric, under.metric) };
+    Ok(Measured { interval, note, ..Measured::exact(ratio.ratio, "×", ratio.n) })
+}
+
+/// Whether all rows have the same item: one per repetition.
+fn is_single(rows: &[Observation]) -> bool {
+    rows.iter().all(|row| row.item == rows[0].item)
 }
 
 fn best_ratio(evidence: &Evidence<'_>, over: &[Select], under: Side<'_>) -> Result<Measured, String> {

@@ -114,7 +114,7 @@ fn advice(facts: &[(String, String)], threads: usize) -> Vec<String> {
 }
 
 fn measured(threads: usize) -> String {
-    match machine::measure(threads) {
+    match machine::measure(threads, machine::Patience::Long) {
         Err(error) => format!("\nMeasured\n  {error}\n"),
         Ok(roof) => {
             let giga = |rate: f64, unit: &str| format!("{:.1} G{unit}", rate / 1e9);

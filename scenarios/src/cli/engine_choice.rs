@@ -43,8 +43,9 @@ pub struct EngineChoice {
     #[arg(long, value_name = "PART", default_value = "contiguous")]
     kv: String,
     /// Decoding: greedy, sampled, speculative, or '{ kind = "sampled", temperature = 0.8, top_p = 0.95 }'
-    #[arg(long, value_name = "PART", default_value = "greedy")]
-    decoding: String,
+    /// [default: greedy; of an encoder-decoder what its generation_config.json says]
+    #[arg(long, value_name = "PART")]
+    decoding: Option<String>,
     /// Device: cpu, or '{ kind = "cpu", isa = "scalar" }'
     #[arg(long, value_name = "PART", default_value = "cpu")]
     device: String,
@@ -56,6 +57,9 @@ pub struct EngineChoice {
     threads: Option<usize>,
     #[arg(skip)]
     beams: Option<usize>,
+    /// What the checkpoint asks for where no flag does.
+    #[arg(skip)]
+    default_beams: Option<BeamSpec>,
 }
 
 /// An engine, and the checkpoint it was built from.
@@ -105,6 +109,11 @@ impl EngineChoice {
         EngineChoice { beams, ..self.clone() }
     }
 
+    /// The same choice, with `beams` where no flag says how to decode.
+    pub fn or_beams(&self, beams: Option<BeamSpec>) -> EngineChoice {
+        EngineChoice { default_beams: beams, ..self.clone() }
+    }
+
     /// Opens the model where it is an encoder-decoder.
     pub fn open_encoder_decoder(&self) -> Result<Option<EncoderDecoderCheckpoint>, Failure> {
         let source = library::model_source(&self.model, None).usage()?;
@@ -131,11 +140,12 @@ impl EngineChoice {
     }
 
     fn spec(&self) -> Result<EngineSpec, Failure> {
+        let decoding = self.decoding.clone().unwrap_or_else(|| "greedy".into());
         let axes = [
             ("attention", &self.attention),
             ("weights", &self.weights),
             ("kv", &self.kv),
-            ("decoding", &self.decoding),
+            ("decoding", &decoding),
             ("device", &self.device),
         ];
         let table: Table = axes.iter().map(|(axis, given)| (axis.to_string(), overrides::parse_value(given))).collect();
@@ -153,7 +163,10 @@ impl EngineChoice {
     }
 
     fn decoding(&self, given: DecodingSpec) -> Result<DecodingSpec, Failure> {
+        let unsaid = self.decoding.is_none().then(|| self.default_beams.clone()).flatten();
+        let given = unsaid.map_or(given, DecodingSpec::Beam);
         let spec = match (self.beams, given) {
+            (Some(1), _) if self.decoding.is_none() => DecodingSpec::Greedy,
             (None, given) => given,
             (Some(n_beams), DecodingSpec::Greedy) => DecodingSpec::Beam(BeamSpec { n_beams, ..BeamSpec::default() }),
             (Some(n_beams), DecodingSpec::Beam(spec)) => DecodingSpec::Beam(BeamSpec { n_beams, ..spec }),

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use clap::Args;
 use decoding::{Decoder, Hypothesis, Sequence};
-use engine::{EncoderDecoderCheckpoint, Tokenizer};
+use engine::{EncoderDecoderCheckpoint, GenerationConfig, Tokenizer};
 use model::{SeqId, TokenId};
 use serde::Serialize;
 
@@ -12,6 +12,9 @@ use super::{Blame, Failure, Outcome, PASS, json, print};
 
 /// Tokens that end a text in the vocabularies this engine meets.
 const END_TOKENS: [&str; 4] = ["<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>"];
+
+/// Tokens generated where nothing says how many.
+const NEW_TOKENS: usize = 64;
 
 /// The command `generate`.
 #[derive(Args)]
@@ -39,9 +42,9 @@ pub struct Generate {
     /// Beam search with so many beams; --decoding '{ kind = "beam", ... }' has its other fields
     #[arg(long, value_name = "N")]
     beams: Option<usize>,
-    /// Tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    max_new_tokens: usize,
+    /// Tokens to generate [default: 64; with an encoder-decoder what its generation_config.json says]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
     /// Seed of sampling
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -75,8 +78,8 @@ struct Job<'a> {
     sequence: Sequence,
     tokenizer: Option<&'a Tokenizer>,
     source: Option<Vec<TokenId>>,
-    /// Left out of the text.
-    end: Option<TokenId>,
+    /// Left out of the text where they end it.
+    end: Vec<TokenId>,
 }
 
 impl Generate {
@@ -97,18 +100,25 @@ impl Generate {
         if prompt.is_empty() {
             return Err(anyhow!("the prompt has no tokens; give at least one word")).usage();
         }
+        let new_tokens = self.max_new_tokens.unwrap_or(NEW_TOKENS);
         // a speculative round may reach past the last token that is kept
-        let room = target.architecture.max_positions.min(prompt.len() + self.max_new_tokens + 32);
+        let room = target.architecture.max_positions.min(prompt.len() + new_tokens + 32);
         let built = choice.build(target, room)?;
         let tokenizer = built.target.tokenizer.as_ref();
-        let stop = tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end))).collect();
+        let named = tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end)));
+        let stop = named.chain(built.target.end_tokens().failed()?).collect();
         let decoder = built.engine.decoder().failed()?;
-        let sequence = Sequence::new(SeqId(0), prompt, self.max_new_tokens, stop, self.seed).usage()?;
-        self.run(Job { decoder, sequence, tokenizer, source: None, end: None })
+        let sequence = Sequence::new(SeqId(0), prompt, new_tokens, stop, self.seed).usage()?;
+        self.run(Job { decoder, sequence, tokenizer, source: None, end: vec![] })
     }
 
     fn translate(&self, choice: &EngineChoice, mut pair: EncoderDecoderCheckpoint) -> Outcome {
-        let (vocab, start, end) = (pair.shape.vocab_size, pair.shape.decoder_start, pair.shape.end);
+        let vocab = pair.shape.vocab_size;
+        let GenerationConfig { start, end, beams, mut constraints, max_new_tokens } = pair.generation().usage()?;
+        let start = start.unwrap_or(pair.shape.decoder_start);
+        let end = if end.is_empty() { vec![pair.shape.end] } else { end };
+        let new_tokens = self.max_new_tokens.or(max_new_tokens).unwrap_or(NEW_TOKENS);
+        let choice = choice.or_beams(beams);
         let source = match (&self.encoder_tokens, &self.prompt) {
             (Some(ids), _) => token_ids("--encoder-tokens", ids, vocab)?,
             (None, Some(text)) => pair.encode(text).usage()?,
@@ -118,21 +128,32 @@ impl Generate {
             }
         };
         let prompt = self.tokens.as_ref().map_or(Ok(vec![start]), |ids| token_ids("--tokens", ids, vocab))?;
+        // it is about the start of the target, not of its continuation
+        constraints.first = constraints.first.filter(|_| prompt.len() == 1);
         let tokenizer = pair.tokenizer.take();
         // the last token is never run
-        let room = pair.shape.max_positions.min((prompt.len() + self.max_new_tokens).saturating_sub(1).max(1));
+        let room = pair.shape.max_positions.min((prompt.len() + new_tokens).saturating_sub(1).max(1));
         let engine = choice.build_encoder_decoder(pair, source.len(), room)?;
         let mut session = engine.session().failed()?;
         session.encode(SeqId(0), &source, None).usage()?;
-        let sequence = Sequence::new(SeqId(0), prompt, self.max_new_tokens, vec![end], self.seed).usage()?;
+        let sequence = Sequence::new(SeqId(0), prompt, new_tokens, end.clone(), self.seed).usage()?;
         let decoder = engine.decoder(session).usage()?;
-        self.run(Job { decoder, sequence, tokenizer: tokenizer.as_ref(), source: Some(source), end: Some(end) })
+        if !constraints.is_empty() && !decoder.obeys_constraints() {
+            let tag = engine.spec.decoding.tag();
+            let problem = "generation_config.json forbids or prescribes tokens (bad_words_ids, forced_bos_token_id, …)";
+            return Err(anyhow!(
+                "--decoding {tag}: {problem}, which greedy and beam decoding obey; choose one of them"
+            ))
+            .usage();
+        }
+        let sequence = sequence.constrained(constraints);
+        self.run(Job { decoder, sequence, tokenizer: tokenizer.as_ref(), source: Some(source), end })
     }
 
     fn run(&self, job: Job<'_>) -> Outcome {
         let Job { mut decoder, mut sequence, tokenizer, source, end } = job;
         let decode = |tokens: &[TokenId]| {
-            let cut = tokens.split_last().filter(|(last, _)| Some(**last) == end).map_or(tokens, |(_, rest)| rest);
+            let cut = tokens.split_last().filter(|(last, _)| end.contains(last)).map_or(tokens, |(_, rest)| rest);
             tokenizer.map(|t| t.decode(cut))
         };
         let mut shown = 0;

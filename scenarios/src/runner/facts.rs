@@ -41,6 +41,11 @@ pub fn of_run(run_id: &str, scenario: &ResolvedScenario, command: &str, threads:
         facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
         facts.push((format!("text_bytes {name}"), text.len().to_string()));
     }
+    if let Some(c) = &s.calibration {
+        let choice = c.seed.map_or("evenly spaced".to_string(), |seed| format!("drawn with seed {seed}"));
+        let windows = format!("{} of {} tokens, {choice}", c.windows, c.window_tokens);
+        facts.extend([("calibration_text".to_string(), c.text.clone()), ("calibration_windows".into(), windows)]);
+    }
     facts.extend(of_models(scenario)?);
     Ok(scoped(run_id, "run", facts))
 }
@@ -101,7 +106,7 @@ pub fn check_same(before: &Run, now: &[Fact]) -> Result<()> {
     changed("cpu_model", before.fact("machine", "cpu_model"), &cpu)
 }
 
-/// Facts about the machine: its description and its roofs.
+/// Facts about the machine: its description and its roofs, which may be stated again when they have risen.
 pub fn of_machine(run_id: &str, roof: &Roof, facts: &[(String, String)]) -> Vec<Fact> {
     let roofs = [
         ("stream_bytes_s", roof.stream_bytes_s),

@@ -127,7 +127,7 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
         return Ok(());
     }
     let id = session.live[group[0]].cell.id.clone();
-    let reply = spoken(session, worker, &id, &Command::Run { workload, repetition: 0 })?;
+    let reply = spoken(session, worker, &id, &Command::Run { workload, repetition: 0, roof: session.roof })?;
     let name = session.scenario.scenario.workloads[workload].name();
     for &index in group {
         let live = &session.live[index];

@@ -126,7 +126,7 @@ fn one(
     repetition: u32,
 ) -> Result<Option<Trace>> {
     let id = session.live[timed.index].cell.id.clone();
-    match spoken(session, &mut timed.worker, &id, &Command::Run { workload, repetition }) {
+    match spoken(session, &mut timed.worker, &id, &Command::Run { workload, repetition, roof: session.roof }) {
         Ok(Reply::Trace { trace, .. }) => match failed_checks(&trace) {
             None => Ok(Some(trace)),
             Some(wrong) => {
@@ -185,6 +185,7 @@ fn rounds(session: &mut Session, timed: &mut [Timed], workloads: &[usize], base:
             });
             return Ok(owed);
         }
+        session.raise_roofs();
         for (slot, &workload) in workloads.iter().enumerate() {
             let settled = |t: &Timed| {
                 t.refused[slot]

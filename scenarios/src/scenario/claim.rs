@@ -75,7 +75,7 @@ pub enum Measure {
     },
     /// Metric of one cell over another's, paired by repetition.
     Ratio {
-        /// Metric id.
+        /// Metric id; a `*` in it stands for whatever makes the best median, e.g. the best rung of `us_per_call:gemv/*/1x64x64`.
         metric: String,
         /// Workload name.
         workload: Option<String>,

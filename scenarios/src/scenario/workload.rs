@@ -69,6 +69,9 @@ pub enum Workload {
         /// scenario's.
         #[serde(default)]
         threads: Vec<usize>,
+        /// Time the four products with weights around attention at each length too, as `projections_ms`.
+        #[serde(default)]
+        projections: bool,
     },
     /// Which projection of which layer minds being quantized, and the mixture that this recommends under each byte
     /// budget, measured beside the uniform choices. The cell's own weights are the full precision.

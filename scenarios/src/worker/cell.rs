@@ -1,8 +1,10 @@
 //! A cell held by a worker: its engine, and the workloads it can run.
 
 use anyhow::{Context, Result, bail};
+use cpu_kernels::Problem;
 use engine::{BuildOptions, Checkpoint, Engine, ModelSource};
 use model::{Device, TokenId};
+use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::trace::{Event, Roof, Trace};
 
 use super::{kernels, progress, score, sensitivity, sweep, timed};
@@ -36,9 +38,12 @@ pub struct Held {
     pub engine: Option<Engine>,
     /// The reference cell's engine, when this worker scores against it.
     pub reference: Option<Engine>,
+    /// What the last kernel workload ran on.
+    pub problem: Option<Problem>,
     /// Worker threads.
     pub threads: usize,
-    roof: Option<Roof>,
+    /// The machine's roofs, as far as the run has measured them.
+    pub roof: Option<Roof>,
 }
 
 impl Held {
@@ -73,8 +78,17 @@ impl Held {
         }
         let kernel_path = engine.as_ref().map_or_else(|| device.cpu().isa().name().to_string(), Engine::kernel_path);
         let isa = device.cpu().isa().name().to_string();
-        let held =
-            Held { resolved, cells, device, models, engine, reference, threads: build.threads, roof: build.roof };
+        let held = Held {
+            resolved,
+            cells,
+            device,
+            models,
+            engine,
+            reference,
+            problem: None,
+            threads: build.threads,
+            roof: build.roof,
+        };
         let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }, held.memory(0, 0)]);
         let facts = held.facts();
         Ok((held, Reply::Built { kernel_path, isa, trace, facts }))
@@ -119,10 +133,21 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
-            Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
+            Workload::AttentionSweep {
+                lengths,
+                heads,
+                kv_heads,
+                head_dim,
+                full,
+                decode,
+                batch,
+                threads,
+                projections,
+            } => {
                 let shape = model::HeadShape::new(*heads, *kv_heads, *head_dim);
                 let modes = sweep::Mode::asked(*decode, *full);
-                let sweep = sweep::Sweep { lengths, shape: &shape, modes, batch: *batch, threads };
+                let sweep =
+                    sweep::Sweep { lengths, shape: &shape, modes, batch: *batch, threads, projections: *projections };
                 sweep::attention(self, &sweep, repetition)?
             }
             Workload::Sensitivity { text, measured_on, windows, window_tokens, candidates, budgets } => {
@@ -246,11 +271,17 @@ pub fn build_engine(
     Ok(Engine::build(spec, &models.target, models.draft.as_ref(), device, options)?)
 }
 
-/// Evenly spaced windows of the calibration text; all disjoint ones when there are fewer than asked for.
+/// Windows of the calibration text, drawn with its seed or evenly spaced; all disjoint ones when there are fewer than asked for.
 pub fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
     let Some(calibration) = &resolved.scenario.calibration else { return Ok(vec![]) };
     let tokens = models.target.encode(&text::resolve(&calibration.text, resolved.file.as_deref())?)?;
-    Ok(spread(&tokens, calibration.windows, calibration.window_tokens))
+    let Some(seed) = calibration.seed else {
+        return Ok(spread(&tokens, calibration.windows, calibration.window_tokens));
+    };
+    let mut all = spread(&tokens, usize::MAX, calibration.window_tokens);
+    all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    all.truncate(calibration.windows);
+    Ok(all)
 }
 
 /// Evenly spaced windows of `tokens`; all disjoint ones when there are fewer than `windows`.

@@ -15,11 +15,16 @@ const SAMPLE_NS: u64 = 2_000_000;
 const MOST_CHECKED: usize = 1 << 26;
 
 /// Runs every rung of the named ladders that this processor has and the cell's instruction set allows.
-pub fn ladders(held: &Held, kernels: &[Kernel], repetition: u32) -> Result<Outcome> {
+pub fn ladders(held: &mut Held, kernels: &[Kernel], repetition: u32) -> Result<Outcome> {
     let mut events = vec![];
-    let cpu = held.device.cpu();
+    // weights that an earlier kernel or repetition has drawn and packed are those of the next at the same size
+    let mut kept = held.problem.take();
     for kernel in kernels {
-        let problem = random(kernel.rows, kernel.n, kernel.k, held.scenario().seed);
+        let cpu = held.device.cpu();
+        let problem = match kept.take().filter(|p| (p.n, p.k) == (kernel.n, kernel.k)) {
+            Some(problem) => problem.with_rows(kernel.rows, uniform(kernel.rows * kernel.k, held.scenario().seed)),
+            None => random(kernel.rows, kernel.n, kernel.k, held.scenario().seed),
+        };
         let wanted = |rung: &&Rung| kernel.rungs.is_empty() || kernel.rungs.iter().any(|name| name == rung.name);
         for rung in ladder(&kernel.op).iter().filter(wanted).filter(|r| r.needs <= cpu.isa() && r.is_available()) {
             if repetition == 0 {
@@ -48,7 +53,9 @@ pub fn ladders(held: &Held, kernels: &[Kernel], repetition: u32) -> Result<Outco
                 work: Work { bytes, flops, int8_ops },
             });
         }
+        kept = Some(problem);
     }
+    held.problem = kept;
     Ok(events.into())
 }
 
@@ -66,9 +73,12 @@ fn check(held: &Held, kernel: &Kernel, rung: &Rung) -> Result<Event> {
     Ok(Event::Check { name, value, limit: rung.tolerance, passed: value <= rung.tolerance })
 }
 
+/// Activations from `seed`, weights from the next.
 fn random(rows: usize, n: usize, k: usize, seed: u64) -> Problem {
+    Problem::new(rows, n, k, uniform(rows * k, seed), uniform(n * k, seed ^ 1 << 32))
+}
+
+fn uniform(count: usize, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut values = |count: usize| (0..count).map(|_| rng.random_range(-1.0f32..1.0)).collect();
-    let (x, w) = (values(rows * k), values(n * k));
-    Problem::new(rows, n, k, x, w)
+    (0..count).map(|_| rng.random_range(-1.0f32..1.0)).collect()
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use attention::{AttentionSpec, Counts};
+use cpu_kernels::PackedF32;
 use kv_cache::KvSpec;
 use model::{Activations, Attention, Device, HeadShape, KvCache, KvShape, SeqId, Step, TokenId, Visibility};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -9,6 +10,7 @@ use rand_distr::{Distribution, StandardNormal};
 use results::trace::{Event, Work};
 
 use super::cell::{Held, Outcome};
+use crate::machine::{self, Misses};
 use crate::stopwatch::Stopwatch;
 
 /// Length at which the variant is compared with a naive f64 computation.
@@ -71,6 +73,8 @@ pub struct Sweep<'a> {
     pub batch: usize,
     /// Numbers of threads; none means the scenario's.
     pub threads: &'a [usize],
+    /// Time the layer's four projections too.
+    pub projections: bool,
 }
 
 /// Time, scratch bytes and operation counts of the cell's attention at each length.
@@ -83,7 +87,16 @@ pub fn attention(held: &Held, sweep: &Sweep<'_>, repetition: u32) -> Result<Outc
     for &threads in sweep.threads {
         others.push((threads, spec.build(&held.cells[0].spec.device.open(threads)?)?));
     }
+    // the counter sees the calling thread alone
+    let mut counter = match Misses::open() {
+        Ok(misses) => Some((misses, spec.build(&held.cells[0].spec.device.open(1)?)?)),
+        Err(_) => None,
+    };
     for &n in sweep.lengths {
+        if sweep.projections {
+            let ms = projections(held, shape, n);
+            events.push(Event::Value { name: "projections_ms".into(), x: n as f64, value: ms });
+        }
         for &mode in sweep.modes {
             let problem = Problem::random(&held.device, source, shape, n, mode, sweep.batch)?;
             let (name, x) = (mode.name(), n as f64);
@@ -104,6 +117,9 @@ pub fn attention(held: &Held, sweep: &Sweep<'_>, repetition: u32) -> Result<Outc
                 let rows = problem.step.rows() / sweep.batch;
                 value("scratch_bytes".into(), attention.scratch_bytes(shape, rows, n) as f64);
             }
+            if let Some((misses, attention)) = &mut counter {
+                value("llc_misses".into(), counted_misses(misses, &**attention, shape, &problem)? as f64);
+            }
             let least = least_work(&problem, shape, counts.needed_flops);
             events.push(Event::Kernel {
                 op: name.into(),
@@ -116,6 +132,34 @@ pub fn attention(held: &Held, sweep: &Sweep<'_>, repetition: u32) -> Result<Outc
         }
     }
     Ok(events.into())
+}
+
+/// Milliseconds of the four products with weights that stand around attention over `n` rows: q, k and v from the residual
+/// stream, stacked, and the output; the stream is as wide as all query heads together.
+fn projections(held: &Held, shape: &HeadShape, n: usize) -> f64 {
+    let width = shape.n_heads * shape.key_dim;
+    let stacked = width + shape.n_key_heads * shape.key_dim + shape.n_value_heads * shape.value_dim;
+    let mut rng = ChaCha8Rng::seed_from_u64(held.scenario().seed ^ n as u64);
+    let mut random = |len: usize| -> Vec<f32> { (0..len).map(|_| StandardNormal.sample(&mut rng)).collect() };
+    let (x, cpu) = (random(n * width), held.device.cpu());
+    let weights = [stacked, width].map(|out| PackedF32::pack(&random(out * width), out, width));
+    let mut out = weights.each_ref().map(|w| vec![0.0; n * w.n()]);
+    let (ns, calls) = sampled(|| {
+        for (weight, out) in weights.iter().zip(&mut out) {
+            weight.forward(cpu, &x, n, out);
+        }
+    });
+    ns as f64 / calls as f64 / 1e6
+}
+
+/// Misses of one pass on one thread that starts with cold caches.
+fn counted_misses(misses: &mut Misses, attention: &dyn Attention, shape: &HeadShape, problem: &Problem) -> Result<u64> {
+    let mut out = Activations::default();
+    let mut pass = || attention.forward(&problem.step, 0, shape, &problem.q, &*problem.kv, &mut out);
+    // scratch and output exist afterwards, so that the counted pass maps no page
+    pass();
+    machine::evict();
+    misses.during(pass).map_err(anyhow::Error::msg)
 }
 
 /// What a pass moves and computes, by its loops; keys and values in the bytes of their encoding.
@@ -155,10 +199,15 @@ fn least_work(problem: &Problem, shape: &HeadShape, needed_flops: u64) -> Work {
 
 fn timed(attention: &dyn Attention, shape: &HeadShape, problem: &Problem) -> (u64, u64) {
     let mut out = Activations::default();
+    sampled(|| attention.forward(&problem.step, 0, shape, &problem.q, &*problem.kv, &mut out))
+}
+
+/// Nanoseconds of as many calls as a sample needs, and their number; one call goes first.
+fn sampled(mut call: impl FnMut()) -> (u64, u64) {
     let mut run = |calls: u64| {
         let clock = Stopwatch::start();
         for _ in 0..calls {
-            attention.forward(&problem.step, 0, shape, &problem.q, &*problem.kv, &mut out);
+            call();
         }
         clock.ns()
     };

@@ -10,7 +10,7 @@ use decoding::{DecodingSpec, Sequence};
 use engine::Engine;
 use engine::adapter::Overlay;
 use kv_cache::KvSpec;
-use model::block::{Block, Trunk};
+use model::block::{Block, LatentForm, Trunk};
 use model::checkpoint::Tensors;
 use model::{Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
 use results::trace::Event;
@@ -26,13 +26,7 @@ const SAMPLE: usize = 256;
 const REFERENCE_PARAMETERS: u64 = 40_000_000;
 /// Tokens it is run on.
 const REFERENCE_TOKENS: usize = 24;
-/// Activations that are rounded: a last-bit difference before rounding can move one code. Such steps are independent from layer
-/// to layer and add in quadrature, so the whole model may differ by this times √layers for codes of 8 bits, and by more as the
-/// steps are larger; each product alone must be exact (int8) or as close as f32 sums are (f32 sums of rounded inputs).
-const INT8_LOOSENESS: f64 = 25.0;
-/// Codes of 8 bits on each side of 0.
-const INT8_LEVELS: f64 = 127.0;
-/// Products of rounded inputs, relative to the largest.
+/// Products of inputs rounded to f32 values, relative to the largest: as close as f32 sums are.
 const PRODUCT_TOLERANCE: f64 = 1e-4;
 
 const SEQ: SeqId = SeqId(0);
@@ -116,29 +110,28 @@ fn magnitude(values: &[f32]) -> f64 {
 }
 
 /// All logits of the prompt against the oracle's.
+///
+/// Where inputs are rounded, a last bit before rounding can move a code by a whole step, and the next layers' codes with it:
+/// logits then say nothing about kernels. There every product alone must be that of the scalar kernel on the same codes and
+/// inputs, and everything around the products is compared with the weights dequantised and no input rounded.
 fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenId]) -> Result<(Vec<Event>, Vec<f32>)> {
     let step = Step::extend(SEQ, 0, prompt).with_all_logits();
-    let mut session = engine.session()?;
-    let logits = session.forward(&step)?.clone();
-    let mut oracle = oracle(engine, models, prompt.len())?;
-    let expected = oracle.forward(&step)?;
-    let worst = max_difference(logits.as_slice(), expected.as_slice());
-    let is_int8 = engine.target.linears().any(|l| l.is_int8());
-    let coarsest =
-        engine.target.linears().filter_map(|l| l.input_levels()).fold(f64::INFINITY, |m, l| m.min(f64::from(l)));
-    let loose = INT8_LOOSENESS * INT8_LEVELS / coarsest * (engine.target.blocks.len() as f64).sqrt();
-    let loose = if coarsest.is_finite() { loose } else { 1.0 };
-    let limit = held.scenario().expect.logit_tolerance * loose * magnitude(expected.as_slice());
-    let mut events = vec![check("logits_vs_scalar_oracle", worst, limit)];
-    if is_int8 {
-        let worst = product_difference(engine, &oracle.transformer, |l| l.is_int8());
-        events.push(check("int8_products_vs_scalar", worst, 0.0));
-    }
-    let rounds = |l: &dyn Linear| l.input_levels().is_some() && !l.is_int8();
-    if engine.target.linears().any(rounds) {
-        let worst = product_difference(engine, &oracle.transformer, rounds);
-        events.push(check("rounded_products_vs_scalar", worst, PRODUCT_TOLERANCE));
-    }
+    let logits = engine.session()?.forward(&step)?.clone();
+    let scalar = Device::Cpu(std::sync::Arc::new(Cpu::new(Some(Isa::Scalar), 1)?));
+    let mut events = vec![];
+    let compared = if engine.target.linears().any(|linear| linear.on(&scalar).is_some()) {
+        events.extend(check_products(engine, &scalar));
+        let form = engine.target.trunk.latent_form;
+        let plain = dequantised(engine, models, engine.device.clone(), &engine.spec.attention, form)?;
+        let kv = engine.spec.kv.build(plain.kv_shape(), prompt.len(), &engine.device)?;
+        Session::new(plain, kv).forward(&step)?.clone()
+    } else {
+        logits.clone()
+    };
+    let expected = oracle(engine, models, scalar, prompt.len())?.forward(&step)?.clone();
+    let worst = max_difference(compared.as_slice(), expected.as_slice());
+    let limit = held.scenario().expect.logit_tolerance * magnitude(expected.as_slice());
+    events.push(check("logits_vs_scalar_oracle", worst, limit));
     let architecture = engine.target.architecture();
     if engine.spec.weights == WeightsSpec::F32 && architecture.parameters() <= REFERENCE_PARAMETERS {
         let n = prompt.len().min(REFERENCE_TOKENS);
@@ -153,20 +146,28 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     Ok((events, sample_of(logits.row(prompt.len() - 1))))
 }
 
-/// Largest difference between some products of the engine and of the oracle on equal inputs, relative to the largest product.
-fn product_difference(engine: &Engine, oracle: &Transformer, which: impl Fn(&dyn Linear) -> bool) -> f64 {
-    let mut worst = 0.0;
-    for (fast, scalar) in engine.target.linears().zip(oracle.linears()).filter(|(fast, _)| which(*fast)) {
+/// Products that round their inputs against the scalar kernels on equal ones: int8 sums are exact, others of f32.
+fn check_products(engine: &Engine, scalar: &Device) -> Vec<Event> {
+    let (mut int8, mut other) = (None, None);
+    for fast in engine.target.linears() {
+        let Some(same) = fast.on(scalar) else { continue };
+        // below what is multiplied in 16 bits, whose f32 sums depend on the instruction set
+        let largest = fast.int8_inputs().map_or(f32::INFINITY, |inputs| inputs.exact_above).min(8.0) / 8.0;
         let (rows, cols) = (3, fast.in_features());
-        let values =
-            (0..rows * cols).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * (1.0 + (i % 7) as f32)).collect();
-        let x = Activations::from_vec(rows, cols, values);
+        let value = |i: usize| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * (1.0 + (i % 7) as f32) * largest;
+        let x = Activations::from_vec(rows, cols, (0..rows * cols).map(value).collect());
         let (mut a, mut b) = (Activations::default(), Activations::default());
         fast.forward(&x, &mut a);
-        scalar.forward(&x, &mut b);
-        worst = max_or_nan(worst, max_difference(a.as_slice(), b.as_slice()) / magnitude(b.as_slice()));
+        same.forward(&x, &mut b);
+        let difference = max_difference(a.as_slice(), b.as_slice());
+        if fast.is_int8() {
+            int8 = Some(max_or_nan(int8.unwrap_or(0.0), difference));
+        } else {
+            other = Some(max_or_nan(other.unwrap_or(0.0), difference / magnitude(b.as_slice())));
+        }
     }
-    worst
+    let int8 = int8.map(|worst| check("int8_products_vs_scalar", worst, 0.0));
+    int8.into_iter().chain(other.map(|worst| check("rounded_products_vs_scalar", worst, PRODUCT_TOLERANCE))).collect()
 }
 
 /// The prompt token by token against the prompt at once.
@@ -202,21 +203,28 @@ fn continuation(engine: &Engine, decoding: &DecodingSpec, prompt: &[TokenId], n:
     Ok(sequence.generated().to_vec())
 }
 
-/// A session with the engine's weights, dequantised, on scalar kernels.
-fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
-    let device = Device::Cpu(std::sync::Arc::new(Cpu::new(Some(Isa::Scalar), 1)?));
+/// A session with the engine's weights, dequantised, on scalar kernels with naive attention.
+fn oracle(engine: &Engine, models: &Models, scalar: Device, context: usize) -> Result<Session> {
+    let form = LatentForm::default();
+    let transformer = dequantised(engine, models, scalar.clone(), &AttentionSpec::Naive, form)?;
+    let kv = KvSpec::default().build(transformer.kv_shape(), context, &scalar).context("oracle cache")?;
+    Ok(Session::new(transformer, kv))
+}
+
+/// The engine's model with its weights dequantised, on `device`.
+fn dequantised(
+    engine: &Engine,
+    models: &Models,
+    device: Device,
+    attention: &AttentionSpec,
+    form: LatentForm,
+) -> Result<std::sync::Arc<Transformer>> {
     let (a, tensors) = (engine.target.architecture(), &*models.target.tensors);
-    let trunk = Trunk::new(a.clone(), device.clone(), AttentionSpec::Naive.build(&device)?);
+    let trunk = Trunk::new(a.clone(), device.clone(), attention.build(&device)?).with_latent_form(form);
     let plain = |linear: &dyn Linear| -> Result<Box<dyn Linear>> {
         let (rows, cols) = (linear.out_features(), linear.in_features());
-        // what rounds its activations too has the scalar kernel on the same codes for an oracle
-        match linear.on(&device) {
-            Some(same) => Ok(same),
-            None => {
-                let values = linear.dequantised();
-                Ok(build_linear(&WeightsSpec::F32, &device, WeightSource::F32(&values), rows, cols, None)?)
-            }
-        }
+        let values = linear.dequantised();
+        Ok(build_linear(&WeightsSpec::F32, &device, WeightSource::F32(&values), rows, cols, None)?)
     };
     let mut blocks = vec![];
     for (layer, block) in engine.target.blocks.iter().enumerate() {
@@ -226,7 +234,5 @@ fn oracle(engine: &Engine, models: &Models, context: usize) -> Result<Session> {
     }
     let (entry, exit) = read_ends(a, tensors)?;
     let head = plain(&*engine.target.exit.head)?;
-    let transformer = Transformer { trunk, entry, blocks, exit: exit.with_head(head) };
-    let kv = KvSpec::default().build(transformer.kv_shape(), context, &device).context("oracle cache")?;
-    Ok(Session::new(std::sync::Arc::new(transformer), kv))
+    Ok(std::sync::Arc::new(Transformer { trunk, entry, blocks, exit: exit.with_head(head) }))
 }

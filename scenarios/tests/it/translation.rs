@@ -67,6 +67,58 @@ fn logits_and_translations_come_from_either_config() {
     assert_eq!(ids(&text["source_ids"]), [101, 27, 373, 8, 69, 227, 0]);
 }
 
+/// Hypotheses and scores of Hugging Face's `generate` (transformers 5.23, f32, one thread) on the fixture under other
+/// generation configs; the start token is left out.
+#[test]
+fn generation_config_is_obeyed() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let marian = fixture("marian");
+    for file in ["model.safetensors", "config.json"] {
+        std::fs::copy(marian.join(file), place.path().join(file)).expect("copied");
+    }
+    let generate = |config: &str, more: &[&str]| {
+        std::fs::write(place.path().join("generation_config.json"), config).expect("writable");
+        let words = ["generate", "--model", ".", "--encoder-tokens", SOURCE, "--json"];
+        serde_json::from_str::<Value>(&printed(place.path(), &[&words[..], more].concat())).expect("JSON")
+    };
+    let found = generate(
+        r#"{"eos_token_id": 0, "num_beams": 4, "bad_words_ids": [[2], [72]], "forced_bos_token_id": 5, "forced_eos_token_id": 0,
+            "max_length": 12, "length_penalty": 0.6, "early_stopping": true, "decoder_start_token_id": 2}"#,
+        &[],
+    );
+    let hypotheses = found["hypotheses"].as_array().expect("a list");
+    assert_eq!(ids(&hypotheses[0]["ids"]), [5, 27, 341, 89, 275, 341, 161, 164, 341, 161, 0]);
+    assert_eq!(ids(&hypotheses[1]["ids"]), [5, 27, 341, 89, 275, 341, 161, 164, 231, 150, 0]);
+    for (found, want) in hypotheses.iter().zip([-4.978_703, -5.006_557, -5.085_043, -5.098_010]) {
+        assert!((found["score"].as_f64().expect("a number") - want).abs() < 1e-4, "{found} for {want}");
+    }
+    let banned = r#"{"eos_token_id": 0, "bad_words_ids": [[2], [72], [0]], "forced_bos_token_id": 5,
+        "forced_eos_token_id": 0, "max_length": 12}"#;
+    assert_eq!(ids(&generate(banned, &[])["ids"]), [5, 341, 275, 341, 169, 164, 231, 150, 341, 169, 0]);
+    let two_ends = r#"{"eos_token_id": [0, 169], "num_beams": 3, "suppress_tokens": [341, 275], "max_new_tokens": 10}"#;
+    let found = generate(two_ends, &[]);
+    let hypotheses = found["hypotheses"].as_array().expect("a list");
+    let want = [
+        ([27, 276, 199, 246, 17, 72, 72, 72, 60, 72], -2.776_064),
+        ([27, 276, 199, 246, 17, 72, 72, 60, 72, 60], -2.786_180),
+        ([27, 276, 199, 246, 17, 72, 72, 60, 72, 169], -2.794_212),
+    ];
+    for (found, (tokens, score)) in hypotheses.iter().zip(want) {
+        assert_eq!(ids(&found["ids"]), tokens);
+        assert!((found["score"].as_f64().expect("a number") - score).abs() < 1e-4, "{found}");
+    }
+    // flags come first
+    assert!(generate(two_ends, &["--beams", "1"])["hypotheses"].is_null());
+    assert_eq!(ids(&generate(two_ends, &["--decoding", "greedy", "--max-new-tokens", "2"])["ids"]).len(), 2);
+    std::fs::write(place.path().join("generation_config.json"), r#"{"no_repeat_ngram_size": 3}"#).expect("writable");
+    let words = ["generate", "--model", ".", "--encoder-tokens", SOURCE];
+    let said = refused(place.path(), &words, 2);
+    assert!(said.contains("no_repeat_ngram_size") && said.contains("generation_config.json"), "{said}");
+    std::fs::write(place.path().join("generation_config.json"), banned).expect("writable");
+    let said = refused(place.path(), &[&words[..], &["--decoding", "sampled"]].concat(), 2);
+    assert!(said.contains("bad_words_ids"), "{said}");
+}
+
 fn safetensors_bytes(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("expected.safetensors")).expect("a file")
 }

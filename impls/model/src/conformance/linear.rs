@@ -51,10 +51,12 @@ fn check_product(linear: &dyn Linear, about: &str, weights: &[f32], x: &Activati
         }
     };
     for (row, x_row) in rounded.chunks(k).enumerate() {
+        let combined = linear.rounding_bound(x.row(row));
         for (col, w) in weights.chunks(k).enumerate() {
             let terms = w.iter().zip(x_row).map(|(&w, &(x, slack))| (f64::from(w) * x, f64::from(w).abs() * slack));
             let (sum, size, slack) =
                 terms.fold((0.0, 0.0, 0.0), |(sum, size, slack), (p, s)| (sum + p, size + p.abs(), slack + s));
+            let slack = slack + combined.get(col).map_or(0.0, |&bound| f64::from(bound) * (1.0 + 1e-5));
             let found = y.row(row)[col] as f64;
             let bound = (k as f64 + 8.0) * size * f64::from(f32::EPSILON) / 2.0 + f64::from(f32::MIN_POSITIVE) + slack;
             assert!(

@@ -24,7 +24,7 @@ fn every_spec_multiplies_what_it_stores() {
                     assert_eq!((linear.out_features(), linear.in_features()), (n, k));
                     assert_eq!(
                         linear.is_int8(),
-                        matches!(spec, WeightsSpec::Int8(_)) || spec.activation_bits() == Some(8)
+                        matches!(spec, WeightsSpec::Int8(_) | WeightsSpec::Lut(_)) || spec.activation_bits() == Some(8)
                     );
                     assert_eq!(linear.rows_are_independent(), spec.rows_are_independent());
                     conformance::linear::check(&*linear, spec.bits_per_weight().floor());

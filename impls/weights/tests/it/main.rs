@@ -6,6 +6,7 @@ mod calibration;
 mod codebook;
 mod conformance;
 mod gptq;
+mod int8;
 mod lattice;
 mod microscaling;
 mod spec;

@@ -4,13 +4,14 @@
 //! Source: Milakov and Gimelshein 2018 (arXiv:1805.02867, alg. 3); Dao et al. 2022 (arXiv:2205.14135, alg. 1).
 //! Shapes: q \[n_q, d\], k and v \[n_k, d\] as f32, f16 or int8 with a scale per row; scores and p \[n_q, n_k\].
 //! Method: keys are decoded and transposed 16 at a time into L1, values decoded 64 at a time, then both products run
-//! the register tile of the linears. For few queries, whose keys and values come from memory, the lines some KiB on are
-//! asked for meanwhile.
+//! the register tile of the linears. One to four queries, whose keys and values come from memory, have kernels of their
+//! own, which keep all of that in registers (`few`).
 //! Exactness: a score is one FMA chain over d times scale; an output adds one FMA per key in order. Neither depends on
 //! n_q, so 1-row and k-row calls agree bit for bit. Same bits on AVX2 and AVX-512.
 //! Cost: 2·n_q·n_k·d FLOPs each; scores also move n_k·d values once through L1.
 //! Not handled: masks (write −∞ into scores), threads (callers run heads and query tiles in parallel).
 
+mod few;
 mod online;
 mod rows;
 
@@ -75,6 +76,12 @@ fn scores_generic<S: Simd>(
     assert!(fits(out.len(), n_q, out_stride, n_k), "out must hold n_q rows of n_k");
     if n_q == 0 || n_k == 0 {
         return;
+    }
+    if few::takes(n_q, d) {
+        // SAFETY: extents asserted above.
+        return unsafe {
+            few::scores(s, (q.as_ptr(), q_stride, n_q), k, (n_k, d, scale), (out.as_mut_ptr(), out_stride))
+        };
     }
     let most = max_panels(S::WIDE, tile_rows(S::WIDE, n_q));
     let mut keys = scratch::take(most * d * LANES);
@@ -152,6 +159,10 @@ fn weighted_sum_generic<S: Simd>(
     assert!(fits(p.len(), n_q, p_stride, n_k), "p must hold n_q rows of n_k");
     assert!(v.hold(n_k, d), "v must hold n_k rows of d");
     assert!(fits(out.len(), n_q, out_stride, d), "out must hold n_q rows of d");
+    if few::takes(n_q, d) {
+        // SAFETY: extents asserted above.
+        return unsafe { few::sums(s, (p.as_ptr(), p_stride, n_q), v, (n_k, d), (out.as_mut_ptr(), out_stride)) };
+    }
     if let Codes::F32(values) = v.codes {
         let ahead = if n_q <= FEW { v.ahead(d) } else { 0 };
         return weighted_f32(s, p, p_stride, n_q, values, v.stride, n_k, d, ahead, out, out_stride);
@@ -165,7 +176,7 @@ fn weighted_sum_generic<S: Simd>(
     }
 }
 
-/// Queries up to which keys and values come from memory faster than they are used.
+/// Queries of the register tile up to which keys and values come from memory faster than they are used.
 const FEW: usize = 8;
 /// Keys after which few queries go on to their next columns: both halves of a row are then near one another.
 const BLOCK: usize = 32;

@@ -9,6 +9,7 @@
 //! | [`PackedGroupInt8`] | 2, 4, 8 + scales | int8, per row and 32 columns | i32, then f32 | exact integer dots per block |
 //! | [`PackedCodebook`] | 4 + scales | f32 | f32 | 16 values looked up in registers, one FMA chain over k |
 //! | [`PackedLattice`] | 2 + a scale a row | f32 | f32 | 16-bit codes of 8 weights gathered from tables, then as above |
+//! | [`PackedLut`] | 1 to 4 + scales | tables, per row | i16, f32 per 64 columns | partial sums looked up by byte shuffles |
 //!
 //! For one instruction set every output element has the same bits whatever the number of rows and threads; AVX2 and
 //! AVX-512 give the same bits as each other, and int8 activations give the same bits everywhere.
@@ -27,6 +28,7 @@ mod int8;
 pub(crate) mod int8_dot;
 mod int8_grid;
 mod lattice;
+pub(crate) mod lut;
 mod panels;
 pub(crate) mod rungs;
 pub(crate) mod tile;
@@ -40,3 +42,4 @@ pub use half_floats::{PackedBf16, PackedF16, PackedHalf};
 pub use int8::PackedInt8;
 pub use int8_grid::{Int8Grid, finite_range};
 pub use lattice::{LatticeCodes, PackedLattice, e8p_magnitudes, e8p_point};
+pub use lut::{LutTables, PackedLut};

@@ -2,6 +2,8 @@
 
 use super::{Kernel, LANES, Simd};
 use crate::isa::Avx2;
+use crate::linear::lut::{ENTRIES, OUTPUTS, TABLES};
+use crate::linear::tile::AHEAD;
 use std::arch::x86_64::*;
 
 /// Lanes 0–7 and 8–15.
@@ -219,6 +221,78 @@ impl Simd for Avx2 {
                 // SAFETY: as above.
                 unsafe { *out.add(j * LANES + i) = *row.add(j) };
             }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> V {
+        // SAFETY: the caller vouches for 16 readable elements; the token proves AVX2.
+        unsafe {
+            let codes = _mm_loadu_si128(p.cast());
+            let (low, high) = (_mm256_cvtepi8_epi32(codes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes)));
+            V(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    /// Four blocks of 8 × 8.
+    #[inline(always)]
+    fn transpose_block(self, r: [V; LANES]) -> [V; LANES] {
+        let mut out = r;
+        for half in 0..2 {
+            let mut block = [r[0].0; 8];
+            for i in 0..8 {
+                block[i] = r[half * 8 + i].0;
+            }
+            // SAFETY: the token proves AVX2.
+            let low = unsafe { transpose_8x8(block) };
+            for i in 0..8 {
+                block[i] = r[half * 8 + i].1;
+            }
+            // SAFETY: the token proves AVX2.
+            let high = unsafe { transpose_8x8(block) };
+            for i in 0..8 {
+                if half == 0 {
+                    (out[i].0, out[i + 8].0) = (low[i], high[i]);
+                } else {
+                    (out[i].1, out[i + 8].1) = (low[i], high[i]);
+                }
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn lookup(self, planes: *const u8, tables: *const u8, bits: usize, bias: u32) -> [V; 4] {
+        // SAFETY: the token proves AVX2; the caller vouches for planes and tables.
+        unsafe {
+            let nibble = _mm256_set1_epi8(15);
+            let (mut even_all, mut odd_all) = ([_mm256_setzero_si256(); 2], [_mm256_setzero_si256(); 2]);
+            // the last plane first: what is there doubles with each further one
+            for t in (0..bits).rev() {
+                let (mut both, mut odd) = ([_mm256_setzero_si256(); 2], [_mm256_setzero_si256(); 2]);
+                for pair in 0..TABLES / 2 {
+                    let at = planes.add((t * (TABLES / 2) + pair) * OUTPUTS);
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                    let table = |i: usize| {
+                        _mm256_broadcastsi128_si256(_mm_loadu_si128(tables.add((2 * pair + i) * ENTRIES).cast()))
+                    };
+                    let (first, second) = (table(0), table(1));
+                    for half in 0..2 {
+                        let bytes = _mm256_loadu_si256(at.add(half * 32).cast());
+                        let low = _mm256_shuffle_epi8(first, _mm256_and_si256(bytes, nibble));
+                        let high = _mm256_shuffle_epi8(second, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble));
+                        both[half] = _mm256_add_epi16(both[half], _mm256_add_epi16(low, high));
+                        let odds = _mm256_add_epi16(_mm256_srli_epi16::<8>(low), _mm256_srli_epi16::<8>(high));
+                        odd[half] = _mm256_add_epi16(odd[half], odds);
+                    }
+                }
+                for half in 0..2 {
+                    let even = _mm256_sub_epi16(both[half], _mm256_slli_epi16::<8>(odd[half]));
+                    even_all[half] = _mm256_add_epi16(_mm256_slli_epi16::<1>(even_all[half]), even);
+                    odd_all[half] = _mm256_add_epi16(_mm256_slli_epi16::<1>(odd_all[half]), odd[half]);
+                }
+            }
+            let bias = _mm256_set1_epi32(bias as i32);
+            let float = |eight: __m128i| _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_cvtepu16_epi32(eight), bias));
+            let wide = |v: __m256i| V(float(_mm256_castsi256_si128(v)), float(_mm256_extracti128_si256::<1>(v)));
+            [wide(even_all[0]), wide(even_all[1]), wide(odd_all[0]), wide(odd_all[1])]
         }
     }
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 use super::{Kernel, LANES, Simd};
 use crate::isa::Avx512;
+use crate::linear::lut::{ENTRIES, OUTPUTS, TABLES};
+use crate::linear::tile::AHEAD;
 use std::arch::x86_64::*;
 
 /// One intrinsic call. SAFETY of every use: the token `self` proves AVX-512 F, BW, DQ and VL.
@@ -159,6 +161,71 @@ impl Simd for Avx512 {
     unsafe fn transpose(self, rows: [*const f32; LANES], d: usize, out: *mut f32) {
         // SAFETY: the caller's promises are passed on.
         unsafe { self.avx2().transpose(rows, d, out) };
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512 {
+        one!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))))
+    }
+    /// Pairs, quadruples, then two exchanges of 128-bit quarters.
+    #[inline(always)]
+    fn transpose_block(self, r: [__m512; LANES]) -> [__m512; LANES] {
+        let mut out = r;
+        let mut quads = r;
+        for g in 0..4 {
+            let (a, b, c, d) = (r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]);
+            let (ab, cd) = (one!(_mm512_unpacklo_ps(a, b)), one!(_mm512_unpacklo_ps(c, d)));
+            let (ab_high, cd_high) = (one!(_mm512_unpackhi_ps(a, b)), one!(_mm512_unpackhi_ps(c, d)));
+            quads[4 * g] = one!(_mm512_shuffle_ps::<0x44>(ab, cd));
+            quads[4 * g + 1] = one!(_mm512_shuffle_ps::<0xee>(ab, cd));
+            quads[4 * g + 2] = one!(_mm512_shuffle_ps::<0x44>(ab_high, cd_high));
+            quads[4 * g + 3] = one!(_mm512_shuffle_ps::<0xee>(ab_high, cd_high));
+        }
+        for c in 0..4 {
+            let (a, b, e, f) = (quads[c], quads[c + 4], quads[c + 8], quads[c + 12]);
+            let (even_ab, odd_ab) =
+                (one!(_mm512_shuffle_f32x4::<0x88>(a, b)), one!(_mm512_shuffle_f32x4::<0xdd>(a, b)));
+            let (even_ef, odd_ef) =
+                (one!(_mm512_shuffle_f32x4::<0x88>(e, f)), one!(_mm512_shuffle_f32x4::<0xdd>(e, f)));
+            out[c] = one!(_mm512_shuffle_f32x4::<0x88>(even_ab, even_ef));
+            out[c + 4] = one!(_mm512_shuffle_f32x4::<0x88>(odd_ab, odd_ef));
+            out[c + 8] = one!(_mm512_shuffle_f32x4::<0xdd>(even_ab, even_ef));
+            out[c + 12] = one!(_mm512_shuffle_f32x4::<0xdd>(odd_ab, odd_ef));
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn lookup(self, planes: *const u8, tables: *const u8, bits: usize, bias: u32) -> [__m512; 4] {
+        // SAFETY: the token proves AVX-512 BW; the caller vouches for planes and tables.
+        unsafe {
+            let nibble = _mm512_set1_epi8(15);
+            let (mut even_all, mut odd_all) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            // the last plane first: what is there doubles with each further one
+            for t in (0..bits).rev() {
+                let (mut both, mut odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                for pair in 0..TABLES / 2 {
+                    let at = planes.add((t * (TABLES / 2) + pair) * OUTPUTS);
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                    let bytes = _mm512_loadu_si512(at.cast());
+                    let table =
+                        |i: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(tables.add((2 * pair + i) * ENTRIES).cast()));
+                    let low = _mm512_shuffle_epi8(table(0), _mm512_and_si512(bytes, nibble));
+                    let high = _mm512_shuffle_epi8(table(1), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble));
+                    both = _mm512_add_epi16(both, _mm512_add_epi16(low, high));
+                    odd = _mm512_add_epi16(
+                        odd,
+                        _mm512_add_epi16(_mm512_srli_epi16::<8>(low), _mm512_srli_epi16::<8>(high)),
+                    );
+                }
+                let even = _mm512_sub_epi16(both, _mm512_slli_epi16::<8>(odd));
+                even_all = _mm512_add_epi16(_mm512_slli_epi16::<1>(even_all), even);
+                odd_all = _mm512_add_epi16(_mm512_slli_epi16::<1>(odd_all), odd);
+            }
+            let bias = _mm512_set1_epi32(bias as i32);
+            let float = |half: __m256i| _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu16_epi32(half), bias));
+            let low = |v: __m512i| float(_mm512_castsi512_si256(v));
+            let high = |v: __m512i| float(_mm512_extracti64x4_epi64::<1>(v));
+            [low(even_all), high(even_all), low(odd_all), high(odd_all)]
+        }
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {

@@ -1,7 +1,7 @@
 //! Score tiles, weighted sums and the online softmax: against f64, and independent of the number of queries.
 
 use crate::oracle::{assert_close, assert_same_bits, cpus, values};
-use cpu_kernels::attention::Rows;
+use cpu_kernels::attention::{Codes, Rows, decode_rows};
 use cpu_kernels::{online_softmax_update, scale_row, scores_tile, weighted_sum};
 use proptest::prelude::*;
 
@@ -80,6 +80,34 @@ fn a_row_does_not_depend_on_the_number_of_queries() {
                 let mut some = vec![0.0; rows * d];
                 weighted_sum(&cpu, &p[..rows * n_k], n_k, rows, Rows::f32(&k, d), n_k, d, &mut some, d);
                 assert_same_bits(&some, &sums[..rows * d], "sums");
+            }
+        }
+    }
+}
+
+#[test]
+fn stored_codes_give_the_bits_of_their_decoded_values() {
+    for d in [16, 48, 64, 128, 192] {
+        let (n_q, n_k) = (6, 53);
+        let (q, p, wide) = (values(1, n_q * d), values(3, n_q * n_k), values(2, n_k * d));
+        let half: Vec<u16> = wide.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect();
+        let bytes: Vec<i8> = wide.iter().map(|x| (x * 90.0) as i8).collect();
+        let scales: Vec<f32> = (0..n_k).map(|i| 0.01 + i as f32 * 0.001).collect();
+        for codes in [Codes::F32(&wide), Codes::F16(&half), Codes::Int8 { codes: &bytes, scales: &scales }] {
+            let rows = Rows { codes, stride: d };
+            for cpu in cpus(&[1]) {
+                let mut decoded = vec![0.0; n_k * d];
+                decode_rows(&cpu, rows, 0, n_k, d, &mut decoded);
+                for n_q in 1..=n_q {
+                    let (mut found, mut want) = (vec![0.0; n_q * n_k], vec![0.0; n_q * n_k]);
+                    scores_tile(&cpu, &q, d, n_q, rows, n_k, d, 0.125, &mut found, n_k);
+                    scores_tile(&cpu, &q, d, n_q, Rows::f32(&decoded, d), n_k, d, 0.125, &mut want, n_k);
+                    assert_same_bits(&found, &want, "scores");
+                    let (mut found, mut want) = (vec![0.5; n_q * d], vec![0.5; n_q * d]);
+                    weighted_sum(&cpu, &p, n_k, n_q, rows, n_k, d, &mut found, d);
+                    weighted_sum(&cpu, &p, n_k, n_q, Rows::f32(&decoded, d), n_k, d, &mut want, d);
+                    assert_same_bits(&found, &want, "sums");
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ mod group_int8;
 mod int8_grid;
 mod ladder;
 mod linear;
+mod lut;
 mod oracle;
 mod pool;
 mod rowwise;

@@ -97,8 +97,6 @@ fn interleaved_pairs_are_the_half_split_of_reordered_features() {
     let (rows, heads, dim, rotary) = (3, 2, 12, 8);
     let (x, angles) = (values(7, rows * heads * dim), values(8, rows * rotary / 2));
     let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
-    let mut interleaved = x.clone();
-    rope_interleaved(&mut interleaved, rows, heads * dim, heads, dim, rotary, &cos, &sin);
     let place = |i: usize| if i >= rotary { i } else { i / 2 + i % 2 * rotary / 2 };
     let mut split = x.clone();
     for (to, from) in split.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
@@ -107,6 +105,8 @@ fn interleaved_pairs_are_the_half_split_of_reordered_features() {
     for cpu in cpus(&[1]) {
         let mut split = split.clone();
         rope_half_split(&cpu, &mut split, rows, heads * dim, heads, dim, rotary, &cos, &sin);
+        let mut interleaved = x.clone();
+        rope_interleaved(&cpu, &mut interleaved, rows, heads * dim, heads, dim, rotary, &cos, &sin);
         for (got, want) in interleaved.chunks_exact(dim).zip(split.chunks_exact(dim)) {
             let reordered: Vec<f32> = (0..dim).map(|i| want[place(i)]).collect();
             assert_same_bits(got, &reordered, "interleaved");

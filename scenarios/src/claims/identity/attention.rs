@@ -5,8 +5,10 @@ use attention::{AttentionSpec, BlockedSpec, FlashOrder, FlashSpec};
 use model::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Span, Step, TokenId, Visibility};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
+use results::trace::Event;
 
 use super::{at, largest_difference, value};
+use crate::machine::{self, Misses};
 use crate::worker::{Held, Outcome};
 
 /// A sequence: entries already cached and rows of the Step.
@@ -210,7 +212,7 @@ pub fn unnormalised(held: &Held) -> Result<Outcome> {
 /// Full attention of N = 8192 rows of d = 64 with a fast memory of M words, in tiles of M/4d: `words` moved by the
 /// FlashAttention-1 loop, `fa2_words` by the FlashAttention-2 loop and `blocked_words` by rows of a materialised score
 /// matrix, each `_over_closed_form`. x = M.
-pub fn io_model(_: &Held) -> Result<Outcome> {
+pub fn io_model(held: &Held) -> Result<Outcome> {
     const N: usize = 8192;
     const DIM: usize = 64;
     let shape = HeadShape::new(1, 1, DIM);
@@ -240,7 +242,31 @@ pub fn io_model(_: &Held) -> Result<Outcome> {
         }
         events.push(value("naive_words_over_flash", memory, naive / first));
     }
+    events.extend(measured_misses(held)?);
     Ok(events.into())
+}
+
+/// Where the processor shows its counters: `NAME_miss_bytes`, the lines that one causal pass over x rows of 64 features took
+/// from memory on one thread with cold caches, in bytes, for the materialised scores and both orders of tiles; nothing
+/// elsewhere.
+fn measured_misses(held: &Held) -> Result<Vec<Event>> {
+    const LINE: f64 = 64.0;
+    let Ok(mut misses) = Misses::open() else { return Ok(vec![]) };
+    let device = held.cells[0].spec.device.open(1)?;
+    let order = |order| AttentionSpec::Flash(FlashSpec { order, ..FlashSpec::default() });
+    let specs = [("naive", AttentionSpec::Naive), ("fa1", order(FlashOrder::Fa1)), ("fa2", order(FlashOrder::Fa2))];
+    let mut events = vec![];
+    for n in [1024, 2048, 4096, 8192] {
+        let problem = Problem::random(held, HeadShape::new(1, 1, 64), &[(0, n)], false)?;
+        for (name, spec) in &specs {
+            let attention = spec.build(&device)?;
+            problem.run(&*attention);
+            machine::evict();
+            let count = misses.during(|| _ = problem.run(&*attention)).map_err(anyhow::Error::msg)?;
+            events.push(value(&format!("{name}_miss_bytes"), at(n), LINE * count as f64));
+        }
+    }
+    Ok(events)
 }
 
 fn blocked(query_block: usize) -> AttentionSpec {

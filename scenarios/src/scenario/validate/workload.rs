@@ -74,7 +74,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
             }
         }
-        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads } => {
+        Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads, .. } => {
             check_sweep(path, lengths, [*heads, *kv_heads, *head_dim], faults);
             faults.need((1..=256).contains(batch), &field("batch"), "must be 1 to 256", "1 is the default");
             let sensible = threads.iter().all(|n| (1..=1024).contains(n));
