@@ -142,7 +142,7 @@ fn static_ranges_are_those_of_calibration() {
     assert_eq!(range(RangeRule::MinMax, false), (-40.0, 40.0));
     assert_eq!(range(RangeRule::MinMax, true), (-40.0, 1.0));
     let (low, high) = range(RangeRule::Percentile, false);
-    assert!(high >= 1.0 && high < 1.1 && low == -high, "{low} {high}");
+    assert!((1.0..1.1).contains(&high) && low == -high, "{low} {high}");
     assert_eq!(range(RangeRule::Percentile, true), (low, 1.0));
     // what lies beyond is clipped, and nothing else changes
     let spec = |clip| Int8Spec { clip, percentile: 99.0, ..static_spec() };
