@@ -7,7 +7,7 @@ where Hugging Face pairs halves, so the rows of q and k are reordered, as its ow
 try:
     import ctypes
 
-    import gguf
+    import gguf.quants
     import llama_cpp as wheel
     import llama_cpp.llama_cpp as llama
     import numpy
@@ -49,7 +49,10 @@ def _pair_neighbours(weight, heads):
 
 
 def convert(ask):
-    m, half = ask["model"], ask["weights"] == "f16"
+    m, types = ask["model"], gguf.GGMLQuantizationType
+    matrices = types[ask["weights"].upper()]
+    ends = types.F32 if matrices == types.F32 else types.F16
+    files = {types.F32: 0, types.F16: 1, types.Q4_0: 2, types.Q8_0: 7}
     writer = gguf.GGUFWriter(ask["gguf"], "llama")
     writer.add_context_length(m["max_positions"])
     writer.add_embedding_length(m["hidden"])
@@ -63,7 +66,7 @@ def convert(ask):
     writer.add_rope_freq_base(m["rope_theta"])
     writer.add_layer_norm_rms_eps(m["norm_eps"])
     writer.add_vocab_size(m["vocab"])
-    writer.add_file_type(1 if half else 0)
+    writer.add_file_type(files[matrices])
     writer.add_tokenizer_model("none")
     for tensor in ask["tensors"]:
         shape = tensor["shape"]
@@ -72,9 +75,9 @@ def convert(ask):
             values = _pair_neighbours(values, m["heads"])
         if "k_proj" in tensor["name"]:
             values = _pair_neighbours(values, m["kv_heads"])
-        if half and len(shape) == 2:
-            values = values.astype("<f2")
-        writer.add_tensor(_renamed(tensor["name"]), numpy.ascontiguousarray(values))
+        kind = types.F32 if len(shape) == 1 else matrices if "layers" in tensor["name"] else ends
+        coded = gguf.quants.quantize(numpy.ascontiguousarray(values), kind)
+        writer.add_tensor(_renamed(tensor["name"]), coded, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

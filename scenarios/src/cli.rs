@@ -13,6 +13,7 @@ mod logits;
 mod overrides;
 mod perplexity;
 mod plan;
+mod quantize;
 mod run;
 mod table;
 
@@ -112,6 +113,8 @@ enum Command {
     Generate(generate::Generate),
     /// Perplexity of a text
     Perplexity(perplexity::Perplexity),
+    /// Quantize a checkpoint into a Hugging Face folder, layer by layer, with a report of its quality
+    Quantize(quantize::Quantize),
     /// Build another commit and measure it against this build, interleaved
     BenchAgainst(bench_against::BenchAgainst),
     /// Hold a cell and obey the runner on standard input
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Logits(command) => command.obey(),
         Command::Generate(command) => command.obey(),
         Command::Perplexity(command) => command.obey(),
+        Command::Quantize(command) => command.obey(),
         Command::BenchAgainst(command) => command.obey(),
         Command::Worker => crate::worker::main().map(|()| PASS).failed(),
     };

@@ -10,6 +10,7 @@ mod held;
 
 use cpu_kernels::Isa;
 use serde::Deserialize;
+use weights::WeightsSpec;
 
 pub use held::HeldExternal;
 
@@ -57,13 +58,16 @@ impl ExternalEngine {
     pub fn weights(self) -> &'static [&'static str] {
         match self {
             ExternalEngine::PyTorch => &["f32"],
-            ExternalEngine::LlamaCpp => &["f32", "f16"],
+            ExternalEngine::LlamaCpp => &["f32", "f16", "q4_0", "q8_0"],
         }
     }
 
     /// Encodings of its KV cache.
     pub fn kv(self) -> &'static [&'static str] {
-        self.weights()
+        match self {
+            ExternalEngine::PyTorch => &["f32"],
+            ExternalEngine::LlamaCpp => &["f32", "f16"],
+        }
     }
 }
 
@@ -91,10 +95,22 @@ pub struct ExternalPart {
     pub engine: ExternalEngine,
     /// Its attention.
     pub attention: String,
-    /// Its weights.
+    /// Its weights; of quantised ones the head (and the embedding it may be tied to) stays f16, as ours does.
     pub weights: String,
     /// Its KV cache.
     pub kv: String,
+}
+
+impl ExternalPart {
+    /// Our kind that stores the same weights.
+    pub fn same_weights(&self) -> WeightsSpec {
+        match self.weights.as_str() {
+            "f16" => WeightsSpec::F16,
+            "q4_0" => WeightsSpec::Q4_0,
+            "q8_0" => WeightsSpec::Q8_0,
+            _ => WeightsSpec::F32,
+        }
+    }
 }
 
 impl External {

@@ -164,10 +164,9 @@ fn externals(scenario: &Scenario, ours: &[Cell], model_varies: bool) -> Vec<Cell
 
 /// A cell of another engine; where it has no word of its own it stands at the reference's place.
 fn external(reference: &Cell, model_varies: bool, part: ExternalPart) -> Cell {
-    let weights = if part.weights == "f16" { WeightsSpec::F16 } else { WeightsSpec::F32 };
     let spec = EngineSpec {
         attention: AttentionSpec::Naive,
-        weights,
+        weights: part.same_weights(),
         kv: KvSpec::default(),
         decoding: DecodingSpec::Greedy,
         device: reference.spec.device.clone(),

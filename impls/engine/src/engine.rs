@@ -151,6 +151,15 @@ pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
     }
 }
 
+/// The calibration windows that `spec` makes do with, spread over `all`.
+pub(crate) fn windows_used<'w>(
+    spec: &WeightsSpec,
+    all: &'w [Vec<TokenId>],
+) -> impl Iterator<Item = &'w Vec<TokenId>> + use<'w> {
+    let used = spec.calibration_windows().unwrap_or(all.len()).min(all.len());
+    (0..used).map(move |i| &all[i * all.len() / used])
+}
+
 /// Builds the transformer of one checkpoint, calibrating and quantizing layer by layer where the weights ask for it.
 pub fn build_transformer(
     spec: &EngineSpec,
@@ -177,9 +186,7 @@ pub fn build_transformer(
                 spec.weights.tag()
             )));
         }
-        let all = options.calibration.len();
-        let used = spec.weights.calibration_windows().unwrap_or(all).min(all);
-        for window in (0..used).map(|i| &options.calibration[i * all / used]) {
+        for window in windows_used(&spec.weights, options.calibration) {
             let mut x = Activations::default();
             entry.embed(&trunk, &Step::extend(SeqId(0), 0, window), &mut x);
             samples.push(x);

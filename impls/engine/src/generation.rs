@@ -54,10 +54,20 @@ fn inert() -> [(&'static str, Value); 22] {
 }
 
 impl GenerationConfig {
+    /// End tokens by generation_config.json in `folder`; none where there is no such file. Its other fields are not looked at.
+    pub fn end_tokens(folder: &Path, vocab: usize) -> Result<Vec<TokenId>, EngineError> {
+        let file = folder.join("generation_config.json");
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(source) => return Err(EngineError::Io { file, source }),
+        };
+        Fields { file: &file, map: &object(&file, &text)?, vocab }.ids("eos_token_id")
+    }
+
     /// Reads `text`, called `file` in errors; ids must lie below `vocab`.
     pub fn parse(file: &Path, text: &str, vocab: usize) -> Result<GenerationConfig, EngineError> {
-        let map: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|e| EngineError::Mismatch(format!("{}: {e}; expected a JSON object", file.display())))?;
+        let map = object(file, text)?;
         let fields = Fields { file, map: &map, vocab };
         let is_inert = |(field, value): &(&str, Value)| fields.get(field).is_none_or(|found| same(found, value));
         if let Some((field, value)) = inert().into_iter().find(|field| !is_inert(field)) {
@@ -80,6 +90,11 @@ impl GenerationConfig {
             max_new_tokens: new.or(whole),
         })
     }
+}
+
+fn object(file: &Path, text: &str) -> Result<Map<String, Value>, EngineError> {
+    serde_json::from_str(text)
+        .map_err(|e| EngineError::Mismatch(format!("{}: {e}; expected a JSON object", file.display())))
 }
 
 fn same(found: &Value, value: &Value) -> bool {

@@ -134,7 +134,7 @@ pub fn projection(site: Site) -> Projection {
     }
 }
 
-fn source(matrix: &Matrix) -> WeightSource<'_> {
+pub(crate) fn source(matrix: &Matrix) -> WeightSource<'_> {
     match &matrix.values {
         MatrixValues::F32(values) => WeightSource::F32(values),
         MatrixValues::F16(values) => WeightSource::F16(values),

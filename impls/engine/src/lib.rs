@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod generation;
 mod layer;
+pub mod quantize;
 pub mod source;
 mod spec;
 mod tokenizer;

@@ -15,7 +15,8 @@ use model::{Architecture, EncoderDecoderShape, TokenId};
 pub use hub::HubClient;
 pub use random::SHAPES;
 
-use crate::{EngineError, Tokenizer};
+use crate::quantize::{HalfTables, SideFiles};
+use crate::{EngineError, GenerationConfig, Tokenizer};
 
 /// A model a scenario can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -134,11 +135,22 @@ pub struct Checkpoint {
     pub tokenizer: Option<Tokenizer>,
     /// What was changed since it was read.
     pub transforms: Transforms,
+    /// Why there is no tokenizer, where it is not simply absent.
+    without_text: Option<String>,
     files: Vec<PathBuf>,
     embedded: Option<&'static [u8]>,
 }
 
 impl Checkpoint {
+    /// Tokens that end a text, by generation_config.json beside the weights; none where it does not say.
+    pub fn end_tokens(&self) -> Result<Vec<TokenId>, EngineError> {
+        let beside = self.files.first().filter(|file| !is_gguf(file));
+        match beside.and_then(|file| file.parent()) {
+            Some(folder) => GenerationConfig::end_tokens(folder, self.architecture.vocab_size),
+            None => Ok(vec![]),
+        }
+    }
+
     /// Opens `source`: reads its config, maps its weights, parses its tokenizer.
     pub fn open(source: &ModelSource, library: &Library<'_>) -> Result<Checkpoint, EngineError> {
         match source {
@@ -156,6 +168,7 @@ impl Checkpoint {
                     architecture,
                     tensors,
                     tokenizer: None,
+                    without_text: None,
                     transforms: Transforms::default(),
                     files: vec![],
                     embedded: None,
@@ -184,6 +197,7 @@ impl Checkpoint {
             architecture,
             tensors,
             tokenizer,
+            without_text: None,
             transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),
@@ -210,24 +224,26 @@ impl Checkpoint {
             Err(e) => return Err(EngineError::Io { file, source: e }),
         };
         let (source, transforms) = (source.clone(), Transforms::default());
-        Ok(Checkpoint { source, architecture, tensors, tokenizer, transforms, files, embedded: None })
-    }
-
-    fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
-        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
-        let vocab_size = architecture.vocab_size;
-        let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
-        let tokenizer = vocabulary.map(parse).transpose()?;
-        let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
             source,
             architecture,
             tensors,
             tokenizer,
+            without_text: None,
             transforms,
-            files: vec![file.into()],
+            files,
             embedded: None,
         })
+    }
+
+    fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
+        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
+        let vocab_size = architecture.vocab_size;
+        let without_text = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
+        let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
+        let tokenizer = vocabulary.filter(|_| without_text.is_none()).map(parse).transpose()?;
+        let (source, transforms, files) = (source.clone(), Transforms::default(), vec![file.into()]);
+        Ok(Checkpoint { source, architecture, tensors, tokenizer, without_text, transforms, files, embedded: None })
     }
 
     /// The checkpoint with `transforms` applied to its tensors and architecture.
@@ -236,6 +252,35 @@ impl Checkpoint {
             .apply(self.architecture, self.tensors)
             .map_err(|error| EngineError::Mismatch(format!("{}: {error}", self.source)))?;
         Ok(Checkpoint { architecture, tensors, transforms: transforms.clone(), ..self })
+    }
+
+    /// The checkpoint with embedding and head in 16 bits, as a quantized folder holds them.
+    pub fn with_half_tables(self) -> Checkpoint {
+        let tensors = Box::new(HalfTables::new(&self.architecture, self.tensors));
+        Checkpoint { tensors, ..self }
+    }
+
+    /// What a folder written from this checkpoint needs beside its weights, as far as `library` knows it.
+    pub fn side_files(&self, library: &Library<'_>) -> Result<SideFiles, EngineError> {
+        let given = self.source.to_string();
+        let none = || EngineError::Source { given, problem: "it has no config.json that a folder could carry".into() };
+        match &self.source {
+            ModelSource::Embedded(name) => {
+                let found = library.embedded.iter().find(|m| m.name == name).ok_or_else(none)?;
+                let tokenizer = found.tokenizer.map(<[u8]>::to_vec);
+                Ok(SideFiles { config: found.config.into(), folder: None, tokenizer })
+            }
+            ModelSource::Random { shape, .. } => {
+                Ok(SideFiles { config: random::config(shape).ok_or_else(none)?, folder: None, tokenizer: None })
+            }
+            ModelSource::Folder(_) | ModelSource::Hub { .. } => {
+                let weights = self.files.first().filter(|file| file.extension().is_some_and(|e| e == "safetensors"));
+                let folder = weights.and_then(|file| file.parent()).ok_or_else(none)?;
+                let file = folder.join("config.json");
+                let config = std::fs::read_to_string(&file).map_err(|source| EngineError::Io { file, source })?;
+                Ok(SideFiles { config, folder: Some(folder.into()), tokenizer: None })
+            }
+        }
     }
 
     /// Writes the checkpoint and its tokenizer as the GGUF file `file`; `progress` gets tensors written and tensors in all.
@@ -275,8 +320,9 @@ impl Checkpoint {
         match &self.tokenizer {
             Some(tokenizer) => tokenizer.encode(text),
             None => Err(EngineError::Mismatch(format!(
-                "{}: no tokenizer.json beside the weights, so it cannot read text",
-                self.source
+                "{}: {}, so it cannot read text",
+                self.source,
+                self.without_text.as_deref().unwrap_or("no tokenizer.json beside the weights")
             ))),
         }
     }

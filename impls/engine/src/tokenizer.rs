@@ -5,6 +5,7 @@ mod vocabulary;
 
 use std::path::Path;
 
+pub(crate) use gguf::unsupported;
 use model::TokenId;
 
 use crate::EngineError;

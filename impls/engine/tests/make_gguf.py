@@ -3,6 +3,7 @@ of the reader and the writer that they test, and the logits of the dequantised w
 
   python make_gguf.py convert FOLDER OUT.gguf TYPE        every matrix as TYPE (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1)
   python make_gguf.py fixtures OUT_FOLDER                 what tests/fixtures/gguf holds, from tests/fixtures
+  python make_gguf.py cuts OUT_FILE                       token ids by llama.cpp for every way to cut text (tokenizer.ggml.pre)
   python make_gguf.py blocks OUT_FILE                     random blocks of every type and their values, for the unit tests
 """
 import ctypes, json, os, re, sys, tempfile
@@ -111,7 +112,9 @@ def tokenizer(w, folder, config):
     w.add_add_bos_token("SpecialToken" in template)
 
 def write(out, folder, config, kind, tensors, type_of):
-    w = gguf.GGUFWriter(out, kind); w.add_name(os.path.basename(folder)); metadata(w, config, kind); tokenizer(w, folder, config)
+    w = gguf.GGUFWriter(out, kind); w.add_name(os.path.basename(folder))
+    if kind == "olmo2": w.add_custom_alignment(128)   # one file with another alignment than 32
+    metadata(w, config, kind); tokenizer(w, folder, config)
     for name, x in tensors.items():
         q = type_of(name, x) if x.ndim > 1 and "_norm" not in name and "ffn_gate_inp" not in name and "position_embd" not in name else T.F32
         x = x.astype(np.float32); w.add_tensor(name, x if q == T.F32 else gguf.quants.quantize(x, q), raw_dtype=q)
@@ -194,7 +197,29 @@ def blocks(out):
     saved["F16.encoded"] = x.astype(np.float16).view(np.uint8).astype(np.float32)
     save_file(saved, out)
 
+PRES = ("gpt-2", "llama-bpe", "dbrx", "qwen2", "stablelm2", "smollm", "falcon", "default", "tekken", "gpt-4o", "deepseek-coder", "deepseek-v3", "chatglm-bpe", "starcoder")
+
+def cuts(out):
+    """A vocabulary in which any two neighbours of a small alphabet merge, so that every cut shows in the ids."""
+    import random, llama_cpp
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]; rest = [b for b in range(256) if b not in printable]
+    letter = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(rest)}; spell = lambda text: "".join(letter[b] for b in text.encode())
+    small = ["a", "s", "T", "B", "1", "2", " ", "\n", "\r", "\t", "'", "!", "/", "$", "é", "漢"]; tokens, merges = list(letter.values()), []
+    for c in small:
+        parts = list(spell(c))
+        while len(parts) > 1: merges.append(f"{parts[0]} {parts[1]}"); tokens.append(parts[0] + parts[1]); parts[:2] = [tokens[-1]]
+    pairs = [(spell(a), spell(b)) for a in small for b in small]; random.Random(2).shuffle(pairs); merges += [f"{a} {b}" for a, b in pairs]; tokens += [a + b for a, b in pairs]
+    g = random.Random(7); texts = ["".join(g.choices(small + [" ", "a", "1", "\n"], k=g.randint(4, 28))) for _ in range(40)] + ["It's 12345 o'clock, THEY'LL go", "fooBar HTTPServer x=1;\n\n\n  y", "a  b   c    \n   "]
+    texts = [t for t in texts]; ids = {}
+    for pre in PRES:
+        with tempfile.TemporaryDirectory() as scratch:
+            f = f"{scratch}/v.gguf"; w = gguf.GGUFWriter(f, "llama"); metadata(w, dict(hidden_size=32, num_attention_heads=1, num_hidden_layers=1, intermediate_size=32, max_position_embeddings=8, vocab_size=len(tokens), rms_norm_eps=1e-5), "llama")
+            w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre(pre); w.add_token_list(tokens); w.add_token_types([1] * len(tokens)); w.add_token_merges(merges); w.add_bos_token_id(0); w.add_eos_token_id(0)
+            w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+            model = llama_cpp.Llama(f, vocab_only=True, verbose=False); ids[pre] = [model.tokenize(t.encode(), add_bos=False, special=False) for t in texts]
+    text = json.dumps(dict(tokens=tokens, merges=merges, texts=texts, ids=ids), ensure_ascii=False); open(out, "w").write(text.replace("]], ", "]],\n") + "\n")
+
 if __name__ == "__main__":
     command, *given = sys.argv[1:]
     if command == "convert": convert(given[0], given[1], lambda _, x: T[given[2]] if x.shape[-1] % gguf.GGML_QUANT_SIZES[T[given[2]]][0] == 0 else T.F16)
-    else: dict(fixtures=fixtures, blocks=blocks)[command](*given)
+    else: dict(fixtures=fixtures, blocks=blocks, cuts=cuts)[command](*given)

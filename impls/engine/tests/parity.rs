@@ -8,6 +8,8 @@ mod encoder_decoder;
 mod equalise;
 #[path = "parity/gguf.rs"]
 mod gguf;
+#[path = "parity/quantize.rs"]
+mod quantize;
 #[path = "parity/rotated.rs"]
 mod rotated;
 #[path = "parity/stored.rs"]

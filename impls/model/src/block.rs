@@ -7,6 +7,7 @@ mod latent;
 mod matrix;
 mod parts;
 mod read;
+mod sources;
 mod workspace;
 
 pub use equalise::{Divisible, Place, divide, divisible};
@@ -16,6 +17,7 @@ pub(crate) use latent::kv_shape as latent_kv_shape;
 pub use matrix::{Matrix, MatrixValues, NormWeights, Reader};
 pub use parts::{AttentionOf, BlockOf, FeedForwardOf, MlpOf, Slot};
 pub use read::{BlockVectors, read_layer};
+pub use sources::sources;
 pub use workspace::Workspace;
 
 use crate::architecture::{Architecture, NormPlace, QkNormScope, Residual};

@@ -6,16 +6,18 @@ pub mod quantized;
 mod random;
 mod stored;
 mod tensors;
+mod writer;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use half::{bf16, f16};
 
-pub use folder::{Folder, open_folder, open_weights};
+pub use folder::{Folder, open_folder, open_raw, open_weights};
 pub use random::RandomTensors;
 pub use stored::{RowCodes, StoredCodes};
 pub use tensors::{Bytes, Dtype, RawTensor, RawTensors, SafeTensorsFile, SafeTensorsSet};
+pub use writer::{NewTensor, ShardWriter, Written};
 
 use crate::architecture::ConfigError;
 

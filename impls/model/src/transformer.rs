@@ -145,6 +145,13 @@ impl Transformer {
         &ws.logits
     }
 
+    /// Logits `[rows, vocab]` of a residual stream behind the last layer.
+    pub fn logits_of<'w>(&self, residual: &Activations, ws: &'w mut Workspace) -> &'w Activations {
+        ws.gathered.copy_from(residual);
+        self.leave(ws, None);
+        &ws.logits
+    }
+
     /// `ws.gathered` → `ws.logits`: final norm, head, scale and cap.
     fn leave(&self, ws: &mut Workspace, probe: Option<&mut dyn Probe>) {
         let (a, device, exit) = (self.architecture(), &self.trunk.device, &self.exit);

@@ -154,6 +154,13 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
+fn version_two_is_laid_out_alike() {
+    let mut bytes = written(&tiny("llama"), Types::all(Block::F16));
+    bytes[4] = 2;
+    assert_eq!(parse(bytes).unwrap().architecture, tiny("llama"));
+}
+
+#[test]
 fn corrupted_files_never_panic() {
     let good = written(&tiny("mixtral"), Types::all(Block::Q4_0));
     let header = good.len().min(4000);

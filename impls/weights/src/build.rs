@@ -15,6 +15,7 @@ use crate::format::{
 use crate::quantizer::awq::Awq;
 use crate::quantizer::bit_planes::BitPlanes;
 use crate::quantizer::codebook::BlockAbsmax;
+use crate::quantizer::ggml::{Q4_0, Q8_0};
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
@@ -145,6 +146,8 @@ pub fn quantize(
         WeightsSpec::Fp4(spec) => &BlockAbsmax::fp4(*spec),
         WeightsSpec::Int4(spec) => &BlockAbsmax::int4(*spec),
         WeightsSpec::Mxfp4 => &Mxfp4,
+        WeightsSpec::Q4_0 => &Q4_0,
+        WeightsSpec::Q8_0 => &Q8_0,
         WeightsSpec::Nvfp4 => &Nvfp4,
         WeightsSpec::Lut(spec) => &BitPlanes::new(*spec),
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),

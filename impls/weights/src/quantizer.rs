@@ -5,6 +5,7 @@ pub mod awq;
 pub mod bit_planes;
 pub mod codebook;
 pub mod double_quantization;
+pub mod ggml;
 pub mod gptq;
 mod grid;
 pub mod int8;

@@ -52,6 +52,10 @@ pub enum WeightsSpec {
     Mxfp4,
     /// 4-bit floats, an 8-bit float per 16 columns.
     Nvfp4,
+    /// ggml's 4-bit codes, an f16 scale per 32 columns; activations int8 as there.
+    Q4_0,
+    /// ggml's 8-bit codes, an f16 scale per 32 columns; activations int8 as there.
+    Q8_0,
     /// 1 to 4-bit codes multiplied by table lookup.
     Lut(LutSpec),
     /// Different kinds for different layers and projections.
@@ -89,6 +93,8 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
             WeightsSpec::Mxfp4 => "mxfp4".into(),
+            WeightsSpec::Q4_0 => "q4_0".into(),
+            WeightsSpec::Q8_0 => "q8_0".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
             WeightsSpec::Lut(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
@@ -111,6 +117,17 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Rtn(spec) => spec.activation_bits,
             WeightsSpec::Gptq(spec) => spec.activation_bits,
+            WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Some(8),
+            _ => None,
+        }
+    }
+
+    /// The grids of group codes, for kinds that emit them for every matrix.
+    pub fn group_grid(&self) -> Option<GroupSpec> {
+        match self {
+            WeightsSpec::Rtn(spec) => Some(*spec),
+            WeightsSpec::Gptq(spec) => Some(spec.grid()),
+            WeightsSpec::Awq(spec) => Some(spec.grid()),
             _ => None,
         }
     }
@@ -156,6 +173,8 @@ impl WeightsSpec {
             WeightsSpec::Nf4(spec) | WeightsSpec::Int4(spec) => spec.bits_per_weight(),
             WeightsSpec::Fp4(spec) => spec.blocks().bits_per_weight(),
             WeightsSpec::Mxfp4 => Mxfp4::BITS,
+            WeightsSpec::Q4_0 => 4.5,
+            WeightsSpec::Q8_0 => 8.5,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
             WeightsSpec::Lut(spec) => spec.bits_per_weight(),
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
@@ -176,6 +195,7 @@ impl WeightsSpec {
             WeightsSpec::Lut(spec) => spec.validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
             WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
+            WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Ok(()),
         }
     }
 
@@ -218,6 +238,7 @@ impl WeightsSpec {
         }
         all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
         all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
+        all.extend([WeightsSpec::Q4_0, WeightsSpec::Q8_0]);
         for (bits, group) in [(1, Some(64)), (2, Some(128)), (3, None), (4, Some(128))] {
             all.push(WeightsSpec::Lut(LutSpec { bits, group }));
         }
@@ -242,6 +263,8 @@ enum Wire {
     Fp4(Fp4Spec),
     Int4(BlockSpec),
     Mxfp4(NoFields),
+    Q4_0(NoFields),
+    Q8_0(NoFields),
     Nvfp4(NoFields),
     Lut(LutSpec),
     Mixed(MixedSpec),
@@ -270,6 +293,8 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
             Wire::Mxfp4(_) => WeightsSpec::Mxfp4,
+            Wire::Q4_0(_) => WeightsSpec::Q4_0,
+            Wire::Q8_0(_) => WeightsSpec::Q8_0,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
             Wire::Lut(spec) => WeightsSpec::Lut(spec),
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
@@ -295,6 +320,8 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),
             WeightsSpec::Mxfp4 => Wire::Mxfp4(NoFields {}),
+            WeightsSpec::Q4_0 => Wire::Q4_0(NoFields {}),
+            WeightsSpec::Q8_0 => Wire::Q8_0(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
             WeightsSpec::Lut(spec) => Wire::Lut(spec),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),

@@ -5,7 +5,9 @@
 
 use crate::cpu::{Cpu, UnsupportedIsa};
 use crate::isa::Isa;
-use crate::linear::{PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut, rungs};
+use crate::linear::{
+    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut, rungs,
+};
 use std::sync::OnceLock;
 
 /// Operations that have a ladder.
@@ -18,6 +20,8 @@ pub const OPS: &[&str] = &[
     "group4",
     "group4_int8",
     "group8_int8",
+    "codebook4",
+    "codebook4_nested",
     "lut1",
     "lut2",
     "lut3",
@@ -35,6 +39,8 @@ pub fn ladder(op: &str) -> &'static [Rung] {
         "bf16" => rungs::BF16,
         "int8" => rungs::INT8,
         "group4" => rungs::GROUP4,
+        "codebook4" => rungs::CODEBOOK4,
+        "codebook4_nested" => rungs::CODEBOOK4_NESTED,
         "group4_int8" => rungs::GROUP4_INT8,
         "group8_int8" => rungs::GROUP8_INT8,
         "lut1" => rungs::LUT1,
@@ -66,6 +72,8 @@ pub struct Problem {
     pub(crate) bf16: OnceLock<PackedBf16>,
     pub(crate) int8: OnceLock<PackedInt8>,
     pub(crate) group4: OnceLock<PackedGroup>,
+    pub(crate) codebook4: OnceLock<PackedCodebook>,
+    pub(crate) codebook4_nested: OnceLock<PackedCodebook>,
     pub(crate) group4_int8: OnceLock<PackedGroupInt8>,
     pub(crate) group8_int8: OnceLock<PackedGroupInt8>,
     /// By bits, from 1 on.
@@ -83,7 +91,25 @@ impl Problem {
         assert!(n > 0 && x.len() == rows * k && w.len() == n * k, "x must be [rows, k] and w [n, k]");
         let (f32, f16, bf16) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (int8, group4, group4_int8, group8_int8, lut, f32_halves) = Default::default();
-        Self { rows, n, k, x, w, f32, f16, bf16, int8, group4, group4_int8, group8_int8, lut, f32_halves }
+        let (codebook4, codebook4_nested) = Default::default();
+        Self {
+            rows,
+            n,
+            k,
+            x,
+            w,
+            f32,
+            f16,
+            bf16,
+            int8,
+            group4,
+            codebook4,
+            codebook4_nested,
+            group4_int8,
+            group8_int8,
+            lut,
+            f32_halves,
+        }
     }
 
     /// The same weights, packed as far as they are, with other activations `x` of `[rows, k]`.

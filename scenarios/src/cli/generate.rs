@@ -105,7 +105,8 @@ impl Generate {
         let room = target.architecture.max_positions.min(prompt.len() + new_tokens + 32);
         let built = choice.build(target, room)?;
         let tokenizer = built.target.tokenizer.as_ref();
-        let stop = tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end))).collect();
+        let named = tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end)));
+        let stop = named.chain(built.target.end_tokens().failed()?).collect();
         let decoder = built.engine.decoder().failed()?;
         let sequence = Sequence::new(SeqId(0), prompt, new_tokens, stop, self.seed).usage()?;
         self.run(Job { decoder, sequence, tokenizer, source: None, end: vec![] })

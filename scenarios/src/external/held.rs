@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use model::{Activations, Device, HeadShape, SeqId, Step, StepModel};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use results::trace::{Event, Roof, Trace, Work};
+use weights::WeightsSpec;
 
 use super::adapter::{Adapter, AdapterError, Ask, Patience};
 use super::export::{ModelShape, raw_tensors};
@@ -26,6 +27,9 @@ const CHECK_TOKENS: usize = 24;
 /// Its 16-bit products round their activations to 16 bits as well (ours keep them in 32), and its flash attention is
 /// seen to differ from its plain one by as much: such logits may differ by this many times the tolerance of f32.
 const HALF_LOOSENESS: f64 = 25.0;
+/// Quantised weights meet activations coded to int8 on both sides; a last-bit difference before the rounding moves a code,
+/// and its scales of activations are f16, ours f32.
+const CODED_LOOSENESS: f64 = 250.0;
 
 /// What a worker holds instead of an engine of ours.
 pub struct HeldExternal {
@@ -144,7 +148,14 @@ impl HeldExternal {
             let vocab = shape.head_values() / models.target.architecture.hidden;
             let largest = ours.as_slice().iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max);
             let exact = self.part.attention == "plain" && self.part.weights == "f32" && self.part.kv == "f32";
-            let loose = if exact { 1.0 } else { HALF_LOOSENESS };
+            let coded = self.part.same_weights().activation_bits().is_some();
+            let loose = if exact {
+                1.0
+            } else if coded {
+                CODED_LOOSENESS
+            } else {
+                HALF_LOOSENESS
+            };
             let limit = self.resolved.scenario.expect.logit_tolerance * loose * largest;
             let n = ours.as_slice().len();
             if theirs.len() != n + vocab {
@@ -234,6 +245,7 @@ impl HeldExternal {
         for i in 0..new_tokens {
             let one = self.work(1, context + i, 1)?;
             (work.bytes, work.flops) = (work.bytes + one.bytes, work.flops + one.flops);
+            work.int8_ops += one.int8_ops;
         }
         let (n_tokens, context) = (new_tokens as u32, context as u32);
         Ok(vec![Event::Decode { n_tokens, context, duration_ns, work }, self.memory()?].into())
@@ -243,17 +255,27 @@ impl HeldExternal {
     fn work(&self, rows: usize, context: usize, logit_rows: usize) -> Result<Work> {
         let shape = self.shape()?;
         let pairs = rows * context + rows * (rows + 1) / 2;
-        let flops = 2 * (shape.layer_values() * rows + shape.head_values() * logit_rows) + pairs * shape.pair_flops();
-        let bytes = bytes_of(&self.part.weights) * (shape.layer_values() + shape.head_values())
-            + bytes_of(&self.part.kv) * shape.kv_values() * (context + rows);
-        Ok(Work { bytes: bytes as u64, flops: flops as u64, int8_ops: 0 })
+        let layers = 2 * shape.layer_values() * rows;
+        let rest = 2 * shape.head_values() * logit_rows + pairs * shape.pair_flops();
+        let coded = self.part.same_weights().activation_bits().is_some();
+        let (flops, int8_ops) = if coded { (rest, layers as u64) } else { (rest + layers, 0) };
+        let kv_bytes = if self.part.kv == "f16" { 2 } else { 4 };
+        let bytes = self.weight_bytes(shape) + (kv_bytes * shape.kv_values() * (context + rows)) as u64;
+        Ok(Work { bytes, flops: flops as u64, int8_ops })
+    }
+
+    /// Bytes of all matrices that a pass reads.
+    fn weight_bytes(&self, shape: &ModelShape) -> u64 {
+        let weights = self.part.same_weights();
+        let head = if weights == WeightsSpec::F32 { 32.0 } else { 16.0 };
+        let bits = weights.bits_per_weight() * shape.layer_values() as f64 + head * shape.head_values() as f64;
+        (bits / 8.0) as u64
     }
 
     fn memory(&self) -> Result<Event> {
         let shape = self.shape()?;
-        let weights = bytes_of(&self.part.weights) * (shape.layer_values() + shape.head_values());
         Ok(Event::Memory {
-            weights_bytes: weights as u64,
+            weights_bytes: self.weight_bytes(shape),
             kv_logical_bytes: 0,
             kv_resident_bytes: 0,
             peak_rss_bytes: self.peak_rss,
@@ -382,10 +404,6 @@ fn convert(
     // gigabytes that nobody reads again
     let _ = std::fs::remove_file(&raw);
     Ok(gguf)
-}
-
-fn bytes_of(format: &str) -> usize {
-    if format == "f16" { 2 } else { 4 }
 }
 
 fn read_floats(file: &Path) -> Result<Vec<f32>> {

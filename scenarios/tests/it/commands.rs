@@ -127,3 +127,42 @@ fn a_model_speaks() {
     let first = f32::from_le_bytes(tensor.data()[..4].try_into().expect("four bytes"));
     assert_eq!(Some(f64::from(first)), rows[0]["logits"][0].as_f64().map(|v| f64::from(v as f32)));
 }
+
+#[test]
+fn a_quantized_folder_is_whole_and_runs_on_its_codes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let quantize = ["quantize", "--model", "random:llama-tiny", "--windows", "4", "--window-tokens", "32"];
+    let with = |more: &[&'static str]| [&quantize[..], more].concat();
+    for (format, method, extra) in [("gptq", "gptq", "--act-order"), ("awq", "rtn", "--shard-mib=1")] {
+        let said = printed(
+            folder.path(),
+            &with(&["--method", method, "--bits", "4", "--group", "32", extra, "--format", format, "--output", format]),
+        );
+        assert!(said.contains("output error") && said.contains("bits per quantized weight"), "{said}");
+        let logits = printed(folder.path(), &["logits", "--model", format, "--weights", "stored", "--tokens", "1,2,3"]);
+        assert!(logits.contains("highest logits"), "{logits}");
+        let quality: serde_json::Value = serde_json::from_str(
+            &std::fs::read_to_string(folder.path().join(format).join("quality.json")).expect("written"),
+        )
+        .expect("JSON");
+        assert_eq!(quality["errors"].as_array().map(Vec::len), Some(8), "four products in each of two layers");
+        assert!(quality["bits_per_weight"].as_f64().is_some_and(|bits| (4.0..6.0).contains(&bits)), "{quality}");
+    }
+    assert!(folder.path().join("gptq/quantize_config.json").exists());
+    let mut left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("readable").flatten().map(|e| e.file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["awq", "gptq"], "nothing unfinished stays");
+    let again = refused(folder.path(), &with(&["--output", "gptq"]), 2);
+    assert!(again.contains("exists already"), "{again}");
+    let said = refused(folder.path(), &with(&["--bits", "3", "--format", "awq", "--output", "new"]), 2);
+    assert!(said.contains("--bits 4"), "{said}");
+    let said = refused(folder.path(), &with(&["--method", "gptk", "--output", "new"]), 2);
+    assert!(said.contains("gptk") && said.contains("--method"), "{said}");
+    let said = refused(
+        folder.path(),
+        &["quantize", "--model", "random:llama-tiny", "--window-tokens", "1", "--output", "new"],
+        2,
+    );
+    assert!(said.contains("--window-tokens"), "{said}");
+}

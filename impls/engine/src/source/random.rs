@@ -138,12 +138,31 @@ pub fn shape(name: &str) -> Option<Architecture> {
     })
 }
 
+/// The config.json of the shape called `name`.
+pub fn config(name: &str) -> Option<String> {
+    if let Some(found) = CONFIGURED.iter().find(|c| c.name == name) {
+        return Some(found.config.into());
+    }
+    let s = &SHAPES.iter().find(|s| s.name == name)?.sizes;
+    let config = serde_json::json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": s.vocab, "hidden_size": s.hidden,
+        "intermediate_size": s.ffn, "num_hidden_layers": s.layers, "num_attention_heads": s.heads,
+        "num_key_value_heads": s.kv_heads, "head_dim": s.head_dim, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192, "rope_theta": 10000.0, "tie_word_embeddings": s.tied,
+    });
+    Some(config.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn every_shape_is_an_architecture() {
         for name in super::shape_names() {
-            assert!(super::shape(name).is_some(), "{name}");
+            let shape = super::shape(name);
+            assert!(shape.is_some(), "{name}");
+            let written =
+                model::Architecture::from_json(std::path::Path::new(name), &super::config(name).unwrap()).ok();
+            assert_eq!(shape, written, "{name}");
         }
     }
 }

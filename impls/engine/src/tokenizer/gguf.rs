@@ -23,6 +23,18 @@ fn newer(digits: &str) -> String {
     )
 }
 
+/// o200k and its kin: words are cut where small letters turn to capitals.
+fn cased(contractions: &str, digits: &str) -> String {
+    let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
+    let before = r"[^\r\n\p{L}\p{N}]?";
+    format!(
+        r"{before}{upper}*{lower}+{contractions}|{before}{upper}+{lower}*{contractions}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+}
+
+/// DeepSeek-V3's last pattern.
+const DEEPSEEK: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+
 /// How text is cut before merging.
 struct Cut {
     /// Names in `tokenizer.ggml.pre`.
@@ -52,8 +64,30 @@ const CUTS: &[Cut] = &[
         whole_words: true,
         add_bos: true,
     },
+    Cut { names: &["tekken"], patterns: || vec![cased("", r"\p{N}")], nfc: false, whole_words: true, add_bos: true },
     Cut {
-        names: &["dbrx", "smaug-bpe"],
+        names: &["gpt-4o", "llama4"],
+        patterns: || vec![cased("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}{1,3}")],
+        nfc: false,
+        whole_words: false,
+        add_bos: false,
+    },
+    Cut {
+        names: &["deepseek-coder"],
+        patterns: || [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"].map(String::from).into(),
+        nfc: false,
+        whole_words: false,
+        add_bos: false,
+    },
+    Cut {
+        names: &["deepseek-v3"],
+        patterns: || [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK].map(String::from).into(),
+        nfc: false,
+        whole_words: false,
+        add_bos: false,
+    },
+    Cut {
+        names: &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
         patterns: || vec![newer(r"\p{N}{1,3}")],
         nfc: false,
         whole_words: false,
@@ -102,6 +136,19 @@ pub(super) fn name_of(patterns: &[String], nfc: bool, whole_words: bool) -> Opti
     CUTS.iter().find(same).map(|cut| cut.names[0])
 }
 
+/// Why text cannot be cut as `vocabulary` asks, where it can not: the model still runs on token ids.
+pub fn unsupported(vocabulary: &Vocabulary) -> Option<String> {
+    let (model, pre) = (vocabulary.model.as_str(), vocabulary.pre.as_deref().unwrap_or("default"));
+    let known = || CUTS.iter().flat_map(|cut| cut.names).copied().collect::<Vec<_>>().join(", ");
+    match model {
+        _ if vocabulary.json.is_some() => None,
+        "llama" => None,
+        "gpt2" if CUTS.iter().any(|cut| cut.names.contains(&pre)) => None,
+        "gpt2" => Some(format!("key `tokenizer.ggml.pre`: `{pre}` is not supported (supported: {})", known())),
+        _ => Some(format!("key `tokenizer.ggml.model`: `{model}` is not supported (supported: gpt2, llama)")),
+    }
+}
+
 impl Tokenizer {
     /// The tokenizer of the GGUF file `file`; `vocab_size` is the model's.
     pub fn from_gguf(file: &Path, vocabulary: &Vocabulary, vocab_size: usize) -> Result<Tokenizer, EngineError> {
@@ -109,15 +156,8 @@ impl Tokenizer {
         if let Some(json) = &vocabulary.json {
             return Tokenizer::from_bytes(file, json.as_bytes(), vocab_size);
         }
-        let json = match vocabulary.model.as_str() {
-            "gpt2" => byte_level(vocabulary).map_err(wrong)?,
-            "llama" => pieces(vocabulary).map_err(wrong)?,
-            other => {
-                let problem =
-                    format!("key `tokenizer.ggml.model`: `{other}` is not supported (supported: gpt2, llama)");
-                return Err(wrong(problem));
-            }
-        };
+        let json =
+            if vocabulary.model == "gpt2" { byte_level(vocabulary) } else { pieces(vocabulary) }.map_err(wrong)?;
         Tokenizer::from_bytes(file, json.to_string().as_bytes(), vocab_size)
     }
 }
@@ -174,10 +214,8 @@ fn template(v: &Vocabulary, add_bos: bool, add_eos: bool) -> Value {
 /// A tokenizer.json of bytes and merges.
 fn byte_level(v: &Vocabulary) -> Result<Value, String> {
     let name = v.pre.as_deref().unwrap_or("default");
-    let cut = CUTS.iter().find(|cut| cut.names.contains(&name)).ok_or_else(|| {
-        let known: Vec<&str> = CUTS.iter().flat_map(|cut| cut.names).copied().collect();
-        format!("key `tokenizer.ggml.pre`: `{name}` is not supported (supported: {})", known.join(", "))
-    })?;
+    let cut = CUTS.iter().find(|cut| cut.names.contains(&name));
+    let cut = cut.ok_or_else(|| unsupported(v).unwrap_or_default())?;
     let vocab = vocab(v)?;
     let merges = v.merges.iter().enumerate().map(|(i, merge)| {
         let parts =

@@ -16,19 +16,20 @@ const ENDS: &[&str] = &["</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|
 const PROBE: &str = "Hello, world! It's 12345 o'clock.\n\n  naïve café\t東京 😀  \n x=1;  ";
 
 impl Tokenizer {
-    /// What a GGUF file says of this tokenizer, for a model of `vocab_size` tokens. Where GGUF has no word for it (an unknown
-    /// pre-tokenizer, another algorithm), the whole tokenizer.json: llama.cpp then runs the model on ids alone.
+    /// What a GGUF file says of this tokenizer, for a model of `vocab_size` tokens. Where the format's words give other ids, the
+    /// whole tokenizer.json beside them; where it has no words (an unknown pre-tokenizer, another algorithm), only that, and
+    /// llama.cpp runs the model on ids alone.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<Vocabulary, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
         let text = self.inner.to_string(false).map_err(|e| wrong(format!("cannot be written: {e}")))?;
         let json: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("cannot be written: {e}")))?;
-        if let Some(vocabulary) = self.described(&json, vocab_size)? {
-            let again = Tokenizer::from_gguf(Path::new("tokenizer.json"), &vocabulary, vocab_size)?;
-            if again.encode_with_special(PROBE)? == self.encode_with_special(PROBE)? {
-                return Ok(vocabulary);
-            }
-        }
-        Ok(Vocabulary { model: "none".into(), json: Some(text), ..empty() })
+        let Some(vocabulary) = self.described(&json, vocab_size)? else {
+            return Ok(Vocabulary { model: "none".into(), json: Some(text), ..empty() });
+        };
+        let again = Tokenizer::from_gguf(Path::new("tokenizer.json"), &vocabulary, vocab_size)?;
+        let probe = probe(&json);
+        let same = again.encode_with_special(&probe)? == self.encode_with_special(&probe)?;
+        Ok(Vocabulary { json: (!same).then_some(text), ..vocabulary })
     }
 
     /// In the format's own words, if it has them.
@@ -95,6 +96,14 @@ impl Tokenizer {
         }
         (tokens, kinds)
     }
+}
+
+/// Text that shows where two tokenizers part: [`PROBE`], and every kind of place that a special token may stand in.
+fn probe(json: &Value) -> String {
+    let added = json["added_tokens"].as_array().into_iter().flatten().take(8);
+    let texts =
+        added.filter_map(|token| token["content"].as_str()).map(|t| format!("before{t}after {t} then{t}{t} \n"));
+    PROBE.chars().chain(texts.collect::<String>().chars()).collect()
 }
 
 fn empty() -> Vocabulary {

@@ -1,7 +1,8 @@
 //! Reading a layer: its vectors, and its matrices still unquantized.
 
 use super::matrix::{Matrix, NormWeights, Reader};
-use super::parts::{AttentionOf, BlockOf, FeedForwardOf, MlpOf};
+use super::parts::{AttentionOf, BlockOf, MlpOf};
+use super::sources::sources;
 use crate::architecture::{Architecture, NormKind, QkNormScope};
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::names::{self, Source, in_layer};
@@ -73,43 +74,42 @@ pub fn read_layer(
         attention_out: norm(attention_out)?,
         mlp_out: norm(mlp_out)?,
     };
-    let out = [names::out(a, layer)];
-    let sparse = a.is_sparse(layer);
-    let (up, down) = (names::up(a, layer), [names::down(a, layer)]);
+    let places = sources(a, layer);
     let mut vectors = BlockVectors {
         norms,
         q_norm: None,
         k_norm: None,
         qkv_bias: None,
         mixing: a.shared_keys.map(|rank| reader.table(&names::mixing(a, layer), [a.n_heads, rank])).transpose()?,
-        out_bias: reader.bias(a.biases.out, &out)?,
-        gate_up_bias: reader.bias(a.biases.mlp && !sparse, &up)?,
-        down_bias: reader.bias(a.biases.mlp && !sparse, &down)?,
+        out_bias: reader.bias(a.biases.out, &[names::out(a, layer)])?,
+        gate_up_bias: None,
+        down_bias: None,
         shared_gate: None,
         latent: None,
     };
-    let attention = match names::latent(a, layer) {
-        None => {
-            let sources = names::qkv(a, layer);
-            vectors.qkv_bias = reader.bias(a.biases.qkv, &sources)?;
+    match &places.attention {
+        AttentionOf::Grouped { qkv, .. } => {
+            vectors.qkv_bias = reader.bias(a.biases.qkv, qkv)?;
             vectors.q_norm = qk_norm(&reader, layer, 0, a.n_heads)?;
             vectors.k_norm = qk_norm(&reader, layer, 1, a.n_kv_heads)?;
-            AttentionOf::Grouped { qkv: reader.matrix(&sources)?, out: reader.matrix(&out)? }
         }
-        Some(sources) => {
-            let (matrices, found) = latent(&reader, layer, sources, &out)?;
-            vectors.latent = Some(found);
-            matrices
+        AttentionOf::Latent { q, q_up, kv, .. } => {
+            vectors.latent = Some(latent(&reader, layer, [q, kv], q_up.is_some())?);
         }
-    };
-    let mlp = if sparse {
-        let (experts, gate) = experts(&reader, layer)?;
-        vectors.shared_gate = gate;
-        experts
-    } else {
-        MlpOf::Dense(FeedForwardOf { gate_up: reader.matrix(&up)?, down: reader.matrix(&down)? })
-    };
-    Ok((vectors, BlockOf { attention, mlp }))
+    }
+    match &places.mlp {
+        MlpOf::Dense(dense) => {
+            vectors.gate_up_bias = reader.bias(a.biases.mlp, &dense.gate_up)?;
+            vectors.down_bias = reader.bias(a.biases.mlp, &dense.down)?;
+        }
+        MlpOf::Experts { shared, .. } => {
+            let gate = a.names.experts.as_ref().map_or("", |experts| experts.shared_gate);
+            let gate = format!("{}.weight", in_layer(a, layer, gate));
+            vectors.shared_gate = shared.as_ref().map(|_| reader.table(&gate, [1, a.hidden])).transpose()?;
+        }
+    }
+    let matrices = places.try_map(layer, &mut |_, sources| reader.matrix(&sources))?;
+    Ok((vectors, matrices))
 }
 
 fn qk_norm(
@@ -141,48 +141,16 @@ fn qk_norm(
 fn latent(
     reader: &Reader<'_>,
     layer: usize,
-    sources: names::LatentSources,
-    out: &[Source],
-) -> Result<(AttentionOf<Matrix>, LatentVectors), CheckpointError> {
+    [q, kv]: [&[Source]; 2],
+    compressed: bool,
+) -> Result<LatentVectors, CheckpointError> {
     let a = reader.architecture;
+    let Some(l) = a.latent else { unreachable!("latent sources belong to a family with latent attention") };
     let norm = |name: &str, width| reader.norm(&in_layer(a, layer, name), NormKind::Rms, width);
-    let compressed = sources.q_up.is_some();
-    let (q, kv) = ([sources.q], [sources.kv]);
-    let l = sources.sizes;
-    let vectors = LatentVectors {
-        q_bias: reader.bias(a.biases.qkv && compressed, &q)?,
+    Ok(LatentVectors {
+        q_bias: reader.bias(a.biases.qkv && compressed, q)?,
         q_norm: l.q_rank.map(|rank| norm("self_attn.q_a_layernorm", rank)).transpose()?,
-        kv_bias: reader.bias(a.biases.qkv, &kv)?,
+        kv_bias: reader.bias(a.biases.qkv, kv)?,
         kv_norm: norm("self_attn.kv_a_layernorm", l.kv_rank)?,
-    };
-    let matrices = AttentionOf::Latent {
-        q: reader.matrix(&q)?,
-        q_up: sources.q_up.map(|source| reader.matrix(&[source])).transpose()?,
-        kv: reader.matrix(&kv)?,
-        kv_up: reader.matrix(&[sources.kv_up])?,
-        out: reader.matrix(out)?,
-    };
-    Ok((matrices, vectors))
-}
-
-type SharedGate = Option<Vec<f32>>;
-
-fn experts(reader: &Reader<'_>, layer: usize) -> Result<(MlpOf<Matrix>, SharedGate), CheckpointError> {
-    let a = reader.architecture;
-    let (Some(sizes), Some(names)) = (&a.experts, &a.names.experts) else {
-        unreachable!("a sparse layer belongs to a family with experts");
-    };
-    let feed_forward = |module: &str, ffn: usize| -> Result<FeedForwardOf<Matrix>, CheckpointError> {
-        let (up, down) = names::expert(a, layer, names, module, ffn);
-        Ok(FeedForwardOf { gate_up: reader.matrix(&up)?, down: reader.matrix(&[down])? })
-    };
-    let router = Source::whole(in_layer(a, layer, names.router), [sizes.n, a.hidden], false);
-    let gate = format!("{}.weight", in_layer(a, layer, names.shared_gate));
-    let experts = (0..sizes.n).map(|e| feed_forward(&format!("{}{e}", names.expert), sizes.ffn));
-    let mlp = MlpOf::Experts {
-        router: reader.matrix(&[router])?,
-        experts: experts.collect::<Result<_, _>>()?,
-        shared: sizes.shared_ffn.map(|ffn| feed_forward(names.shared, ffn)).transpose()?,
-    };
-    Ok((mlp, sizes.shared_ffn.map(|_| reader.table(&gate, [1, a.hidden])).transpose()?))
+    })
 }

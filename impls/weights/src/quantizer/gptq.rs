@@ -324,8 +324,23 @@ impl Plan {
             scales.extend(tile.grids.iter().map(Grid::scale));
             zeros.extend(tile.grids.iter().map(Grid::zero));
         }
-        let permuted = self.spec.act_order && !self.grids_are_fixed();
-        let order = permuted.then(|| self.visit.iter().map(|&j| j as u32).collect());
+        if !self.spec.act_order || self.grids_are_fixed() {
+            return GroupCodes {
+                n,
+                k: self.k,
+                bits: self.spec.bits,
+                group: self.group,
+                codes,
+                scales,
+                zeros,
+                order: None,
+            };
+        }
+        // inside a group columns lie in input order, which is how checkpoints that store groups alone read back
+        let mut place: Vec<usize> = (0..self.k).collect();
+        place.chunks_mut(self.group).for_each(|group| group.sort_by_key(|&at| self.visit[at]));
+        let codes = codes.chunks(self.k).flat_map(|row| place.iter().map(|&at| row[at])).collect();
+        let order = Some(place.iter().map(|&at| self.visit[at] as u32).collect());
         GroupCodes { n, k: self.k, bits: self.spec.bits, group: self.group, codes, scales, zeros, order }
     }
 }

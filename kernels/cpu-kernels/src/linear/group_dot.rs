@@ -43,7 +43,7 @@ pub(super) fn largest_tile(dots: Dots, left: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
         Dots::Sign(_) => left.min(4),
         #[cfg(target_arch = "x86_64")]
-        Dots::Vnni(_) => left.min(6),
+        Dots::Vnni(_) => left.min(3),
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) fn largest_tile(dots: Dots, left: usize) -> usize {
 pub(super) fn panels_for(dots: Dots, rows: usize) -> usize {
     match dots {
         #[cfg(target_arch = "x86_64")]
-        Dots::Vnni(_) if rows > 1 => 2,
+        Dots::Vnni(_) if rows > 1 => 4,
         _ => 1,
     }
 }
@@ -140,9 +140,7 @@ mod x86 {
     /// SAFETY: as [`super::tile`]; AVX-512 and VNNI must be present.
     pub(super) unsafe fn vnni_tile(rows: usize, panels: usize, d: Dot) {
         // SAFETY: passed on from the caller.
-        unsafe {
-            pick!(vnni, d, rows, panels, (1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(1, 2)(2, 2)(3, 2)(4, 2)(5, 2)(6, 2))
-        }
+        unsafe { pick!(vnni, d, rows, panels, (1, 1)(2, 1)(3, 1)(1, 2)(2, 2)(3, 2)(1, 4)(2, 4)(3, 4)) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -218,42 +216,26 @@ mod x86 {
     unsafe fn vnni<const BITS: usize, const MR: usize, const P: usize, const ZEROS: bool>(d: Dot) {
         let mask = _mm512_set1_epi8(if BITS == 2 { 3 } else { 15 });
         let mut sums = [[_mm512_setzero_ps(); P]; MR];
-        let mut sw = [_mm512_setzero_ps(); P];
-        let mut zero = [_mm512_setzero_ps(); P];
-        let mut left_in_group = 0;
-        let mut group = 0;
+        let (mut group, mut left_in_group) = (0, d.blocks_per_group);
         for block in 0..d.blocks {
-            if left_in_group == 0 {
-                left_in_group = d.blocks_per_group;
-                for p in 0..P {
-                    let at = p * d.panel_groups + group;
-                    // SAFETY: here and below, the caller vouches for MR rows, P panels and all blocks.
-                    sw[p] = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(d.scales.add(at).cast())) };
-                    if let (true, Some(zeros)) = (ZEROS, d.zeros) {
-                        // SAFETY: as above.
-                        zero[p] = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(zeros.add(at).cast())) };
-                    }
-                }
-                group += LANES;
-            }
-            left_in_group -= 1;
             let mut dots = [[_mm512_setzero_si512(); P]; MR];
             for r in 0..MR {
                 if !ZEROS {
-                    // SAFETY: as above.
+                    // SAFETY: here and below, the caller vouches for MR rows, P panels and all blocks.
                     dots[r] = [_mm512_set1_epi32(unsafe { *d.sums.add(r * d.blocks + block) }); P];
                 }
             }
             // SAFETY: as above.
             let words = unsafe { d.words.add(block * BITS * LANES) };
+            let bytes = |words: usize| words * size_of::<u32>();
+            let ahead = further(words.cast(), bytes(block * BITS * LANES), bytes(d.panel_words), P);
             for word in 0..BITS {
                 let mut w = [_mm512_setzero_si512(); P];
                 for p in 0..P {
                     // SAFETY: as above.
                     w[p] = unsafe { _mm512_loadu_si512(words.add(p * d.panel_words + word * LANES).cast()) };
-                    let here = words.wrapping_add(p * d.panel_words + word * LANES).cast();
-                    let at = (block * BITS + word) * LANES * size_of::<u32>();
-                    _mm_prefetch::<_MM_HINT_T0>(further(here, at, d.panel_words * size_of::<u32>(), P).cast());
+                    let ahead = ahead.wrapping_add(bytes(p * d.panel_words + word * LANES));
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 }
                 for step in 0..8 / BITS {
                     let codes = if BITS == 8 { w } else { w.map(|w| _mm512_and_si512(w, mask)) };
@@ -274,18 +256,30 @@ mod x86 {
                     }
                 }
             }
-            for r in 0..MR {
+            for p in 0..P {
+                let at = p * d.panel_groups + group;
                 // SAFETY: as above.
-                let (sx, sum) = unsafe { (*d.sx.add(r * d.blocks + block), *d.sums.add(r * d.blocks + block)) };
-                for p in 0..P {
+                let sw = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(d.scales.add(at).cast())) };
+                let mut zero = _mm512_setzero_ps();
+                if let (true, Some(zeros)) = (ZEROS, d.zeros) {
+                    // SAFETY: as above.
+                    zero = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(zeros.add(at).cast())) };
+                }
+                for r in 0..MR {
+                    // SAFETY: as above.
+                    let (sx, sum) = unsafe { (*d.sx.add(r * d.blocks + block), *d.sums.add(r * d.blocks + block)) };
                     let mut value = _mm512_cvtepi32_ps(dots[r][p]);
                     if ZEROS {
                         let sum = _mm512_set1_ps(f32::from_bits(sum as u32));
-                        value = _mm512_sub_ps(value, _mm512_mul_ps(zero[p], sum));
+                        value = _mm512_sub_ps(value, _mm512_mul_ps(zero, sum));
                     }
-                    let scaled = _mm512_mul_ps(_mm512_mul_ps(value, sw[p]), _mm512_set1_ps(sx));
+                    let scaled = _mm512_mul_ps(_mm512_mul_ps(value, sw), _mm512_set1_ps(sx));
                     sums[r][p] = _mm512_add_ps(sums[r][p], scaled);
                 }
+            }
+            left_in_group -= 1;
+            if left_in_group == 0 {
+                (group, left_in_group) = (group + LANES, d.blocks_per_group);
             }
         }
         for r in 0..MR {

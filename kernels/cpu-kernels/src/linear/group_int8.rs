@@ -150,7 +150,7 @@ impl PackedGroupInt8 {
         let row_blocks = rows.div_ceil(row_block);
         let threads = cpu.threads();
         let ranges = if row_blocks >= 4 * threads { 1 } else { 4 * threads / row_blocks.min(2) };
-        let per_range = panels.div_ceil(ranges).next_multiple_of(2);
+        let per_range = panels.div_ceil(ranges).next_multiple_of(4);
         let ranges = panels.div_ceil(per_range);
         let cycles = (rows * panels * store.positions() / 4).max(store.bytes() / 16);
         let out = SendPtr(y.as_mut_ptr());
@@ -217,7 +217,7 @@ dispatch! {
 #[inline(always)]
 fn code_generic<S: Simd>(s: S, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], zero: Option<i32>) {
     let magnitude = s.splat_u32(0x7fff_ffff);
-    let blocks = x.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK));
+    let blocks = x.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
     for (((x, codes), scale), sum) in blocks.zip(scales).zip(sums) {
         // SAFETY: a block holds 32 values.
         let (a, b) = unsafe { (s.load(x.as_ptr()), s.load(x.as_ptr().add(LANES))) };
@@ -239,8 +239,8 @@ fn code_generic<S: Simd>(s: S, x: &[f32], codes: &mut [i8], scales: &mut [f32], 
             s.store(rounded.as_mut_ptr(), a);
             s.store(rounded.as_mut_ptr().add(LANES), b);
         }
-        for (code, rounded) in codes.iter_mut().zip(&rounded) {
-            *code = rounded.to_bits() as i8;
+        for i in 0..BLOCK {
+            codes[i] = rounded[i].to_bits() as i8;
         }
         // whole numbers below 2²⁴: exact in any order
         let total = s.sum(s.add(s.sub(a, s.splat(ROUND)), s.sub(b, s.splat(ROUND))));

@@ -155,6 +155,7 @@ impl PackedInt8 {
         finish: &Finish<'_>,
     ) {
         let quads = self.k.div_ceil(4);
+        let mut acc = [0i32; 12 * 4 * LANES];
         let mut panel = panels.start;
         while panel < panels.end {
             let widest = panels_for(dots, largest_tile(dots, rows.len()));
@@ -163,7 +164,6 @@ impl PackedInt8 {
             while row < rows.end {
                 let mr = largest_tile(dots, rows.end - row);
                 // The last rows of a block may leave registers for more panels, never for fewer.
-                let mut acc = [0i32; 12 * 4 * LANES];
                 let w = &self.panels[panel * quads * LANES * 4..(panel + step) * quads * LANES * 4];
                 let x = &x[row * quads * 4..(row + mr) * quads * 4];
                 dot_tiles(dots, w, x, mr, step, &self.offsets[panel * LANES..(panel + step) * LANES], &mut acc);
@@ -230,13 +230,12 @@ fn quantize_row_generic<S: Simd>(s: S, x: &[f32], offset: u8, codes: &mut [u8]) 
         poison = s.fma(v, s.splat(0.0), poison);
     }
     let absmax = s.maximum(largest);
-    codes.fill(offset);
-    if s.sum(poison).is_nan() {
-        return f32::NAN;
+    let is_nan = s.sum(poison).is_nan();
+    if is_nan || absmax < 1e-36 {
+        codes.fill(offset);
+        return if is_nan { f32::NAN } else { 0.0 };
     }
-    if absmax < 1e-36 {
-        return 0.0;
-    }
+    codes[x.len()..].fill(offset);
     let inverse = s.splat(127.0 / absmax);
     for start in (0..x.len()).step_by(LANES) {
         // SAFETY: as above.
@@ -244,9 +243,13 @@ fn quantize_row_generic<S: Simd>(s: S, x: &[f32], offset: u8, codes: &mut [u8]) 
         let mut rounded = [0.0f32; LANES];
         // SAFETY: the array holds 16 values.
         unsafe { s.store(rounded.as_mut_ptr(), s.add(s.mul(v, inverse), s.splat(ROUND))) };
-        let here = LANES.min(x.len() - start);
-        for i in 0..here {
-            codes[start + i] = (rounded[i].to_bits() as u8).wrapping_add(offset);
+        let mut bytes = [0u8; LANES];
+        for i in 0..LANES {
+            bytes[i] = (rounded[i].to_bits() as u8).wrapping_add(offset);
+        }
+        match codes[start..].first_chunk_mut::<LANES>() {
+            Some(all) if start + LANES <= x.len() => *all = bytes,
+            _ => codes[start..x.len()].copy_from_slice(&bytes[..x.len() - start]),
         }
     }
     absmax / 127.0

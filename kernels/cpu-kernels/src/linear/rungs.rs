@@ -3,7 +3,10 @@
 //! Shapes: x\[rows, k\], W\[n, k\] → out\[rows, n\], all row-major; panel rungs pack W on first use.
 //! Exactness: each rung states its tolerance against f64; lossy formats include their quantisation error.
 
-use super::{GroupCodes, PackedBf16, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut};
+use super::{
+    BlockScales, CodebookCodes, GroupCodes, NestedScales, PackedBf16, PackedCodebook, PackedF16, PackedF32,
+    PackedGroup, PackedGroupInt8, PackedInt8, PackedLut,
+};
 use crate::cpu::Cpu;
 use crate::isa::Isa;
 use crate::ladder::{Form, Problem, Rung};
@@ -72,6 +75,20 @@ pub(crate) const INT8: &[Rung] = &[
     int8_rung("v0_scalar_panel", Isa::Scalar, 5e-2, int8_bytes, int8_panel),
     int8_rung("v1_avx2_sign", Isa::Avx2, 5e-2, int8_bytes, int8_panel),
     int8_rung("v2_avx512_vnni", Isa::Avx512, 5e-2, int8_bytes, int8_panel),
+];
+
+/// 4-bit codes into 16 values, blocks of 64 with f32 scales; the error includes the quantisation.
+pub(crate) const CODEBOOK4: &[Rung] = &[
+    rung("v0_scalar_panel", Isa::Scalar, 0.3, codebook4_bytes, codebook4_panel),
+    rung("v1_avx2_permute", Isa::Avx2, 0.3, codebook4_bytes, codebook4_panel),
+    rung("v2_avx512_permute", Isa::Avx512, 0.3, codebook4_bytes, codebook4_panel),
+];
+
+/// The same with scales that are 8-bit codes themselves.
+pub(crate) const CODEBOOK4_NESTED: &[Rung] = &[
+    rung("v0_scalar_panel", Isa::Scalar, 0.3, codebook4_nested_bytes, codebook4_nested_panel),
+    rung("v1_avx2_permute", Isa::Avx2, 0.3, codebook4_nested_bytes, codebook4_nested_panel),
+    rung("v2_avx512_permute", Isa::Avx512, 0.3, codebook4_nested_bytes, codebook4_nested_panel),
 ];
 
 /// 4-bit codes in groups of 128 by round-to-nearest; the error includes the quantisation.
@@ -172,6 +189,12 @@ macro_rules! packed_rung {
 packed_rung!(f16_panel, f16_bytes, f16, |p: &Problem| PackedF16::pack(&p.w, p.n, p.k));
 packed_rung!(bf16_panel, bf16_bytes, bf16, |p: &Problem| PackedBf16::pack(&p.w, p.n, p.k));
 packed_rung!(int8_panel, int8_bytes, int8, quantize_int8);
+packed_rung!(codebook4_panel, codebook4_bytes, codebook4, |p: &Problem| PackedCodebook::from_codes(
+    &quantize_codebook(p, false)
+));
+packed_rung!(codebook4_nested_panel, codebook4_nested_bytes, codebook4_nested, |p: &Problem| {
+    PackedCodebook::from_codes(&quantize_codebook(p, true))
+});
 packed_rung!(group4_panel, group4_bytes, group4, |p: &Problem| PackedGroup::from_codes(quantize_group(p, 4, 128)));
 packed_rung!(group4_int8_blocks, group4_int8_bytes, group4_int8, |p: &Problem| PackedGroupInt8::from_codes(
     quantize_group(p, 4, 32)
@@ -271,4 +294,31 @@ fn quantize_group(p: &Problem, bits: u8, group: usize) -> GroupCodes {
     }
     let zeros = vec![middle; scales.len()];
     GroupCodes { n: p.n, k: p.k, bits, group, codes, scales, zeros, order: None }
+}
+
+/// Evenly spaced values by the largest magnitude of 64 columns; nested scales are one of 256 steps up to the largest.
+fn quantize_codebook(p: &Problem, nested: bool) -> CodebookCodes {
+    const BLOCK: usize = 64;
+    let mut codes = Vec::with_capacity(p.w.len());
+    let mut scales = Vec::new();
+    for row in p.w.chunks_exact(p.k) {
+        for block in row.chunks(BLOCK) {
+            let absmax = block.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
+            scales.push(absmax);
+            codes.extend(block.iter().map(|v| ((v / absmax + 1.0) * 7.5).round() as u8));
+        }
+    }
+    let scales = match nested {
+        false => BlockScales::F32(scales),
+        true => {
+            let constants: Vec<f32> =
+                scales.chunks(NestedScales::PER_CONSTANT).map(|s| s.iter().fold(0.0f32, |m, v| m.max(*v))).collect();
+            let code = |(i, s): (usize, &f32)| (s / constants[i / NestedScales::PER_CONSTANT] * 255.0).round() as u8;
+            let codes = scales.iter().enumerate().map(code).collect();
+            let map = Box::new(std::array::from_fn(|code| code as f32 / 255.0));
+            BlockScales::Nested(NestedScales { codes, map, constants, offset: 0.0 })
+        }
+    };
+    let table = std::array::from_fn(|code| code as f32 / 7.5 - 1.0);
+    CodebookCodes { n: p.n, k: p.k, block: BLOCK, table, codes, scales }
 }

@@ -52,7 +52,9 @@ fn refuse(a: &Architecture, kind: &str) -> Result<(), WriteError> {
         && a.attention_scale != 1.0 / (if a.n_layers == 46 { a.hidden / a.n_heads } else { a.head_dim } as f32).sqrt();
     let sparse = a.experts.as_ref().is_some_and(|e| e.layers.contains(&false));
     let dynamic = matches!(a.rope().map(|rope| &rope.scaling), Some(RopeScaling::Dynamic { .. }));
+    let untruncated = matches!(a.rope().map(|rope| &rope.scaling), Some(RopeScaling::Yarn { truncate: false, .. }));
     let cases = [
+        (untruncated, "YaRN with truncate = false"),
         (windows, "sliding windows, which llama.cpp ignores in this family"),
         (gemma_scale, "a query_pre_attn_scalar other than the head width"),
         (a.scale_by_layer, "scores scaled by layer"),

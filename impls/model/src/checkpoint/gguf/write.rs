@@ -17,6 +17,9 @@ use crate::names::{QkvNames, qkv};
 
 const ALIGNMENT: u64 = 32;
 
+/// Kinds in which llama.cpp wants a head although it equals the embedding.
+const HEAD_OF_THEIR_OWN: &[&str] = &["gptneox", "olmo2", "phi2", "stablelm"];
+
 /// Which type the matrices of a file get; what is no matrix, and routers, stay F32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Types {
@@ -154,6 +157,12 @@ fn items(a: &Architecture, tensors: &dyn Tensors, types: Types) -> Result<Vec<It
             values: Values::Known(values),
         })
         .collect();
+    if a.tied_head && HEAD_OF_THEIR_OWN.contains(&kind) {
+        let (name, shape) = ("output.weight".to_string(), vec![a.vocab_size, a.embedding_dim]);
+        let ours = stored(&format!("{usual}{}.weight", a.names.embedding));
+        let pair = Pair { ours: a.names.head.into(), theirs: "output".into(), layout: Layout::Same };
+        items.push(item(a, &pair, name, ours, &shape, types));
+    }
     let mut place: HashMap<String, usize> = HashMap::new();
     for pair in pairs(a, kind, &|_| true) {
         for ending in ["weight", "bias"] {

@@ -1,0 +1,262 @@
+//! `quantize`: a checkpoint becomes a smaller one that other programs read too.
+
+mod quality;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use engine::quantize::{CheckpointFormat, FolderWriter, QuantizeOptions, Sealed, quantize_layers};
+use engine::{Checkpoint, DeviceSpec, EngineError};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use model::TokenId;
+use model::checkpoint::CheckpointError;
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use toml::{Table, Value};
+use weights::WeightsSpec;
+
+use self::quality::{Calibrated, Quality, Scored};
+use super::engine_choice::open;
+use super::{Blame, Failure, Outcome, PASS, overrides, print};
+use crate::scenario::Parts;
+use crate::stopwatch::Stopwatch;
+use crate::{library, machine, text};
+
+/// How matrices are stored in the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// AutoGPTQ's layout, which GPTQModel, transformers and vLLM read
+    Gptq,
+    /// GPTQModel's second version: zeros stored as they are
+    GptqV2,
+    /// AutoAWQ's GEMM layout
+    Awq,
+    /// Plain f16 with the rounded values
+    Safetensors,
+}
+
+/// The command `quantize`.
+#[derive(Args)]
+#[command(after_help = "Example:
+  infermark quantize --model embedded:base --method gptq --bits 4 --group 128 --format gptq --output base-gptq
+  infermark perplexity --model base-gptq --weights stored
+
+One layer is held at a time, so the model may be larger than memory. The folder appears under its name when it is whole; \
+until then it is NAME.unfinished. Inside: weights, config, tokenizer, and quality.txt, .csv and .json.")]
+pub struct Quantize {
+    /// embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder
+    #[arg(long, value_name = "SOURCE")]
+    model: String,
+    /// rtn, gptq, any other kind of weights, or a table such as '{ kind = "gptq", bits = 4, damping = 0.05 }'
+    #[arg(long, value_name = "KIND", default_value = "gptq")]
+    method: String,
+    /// Bits per weight
+    #[arg(long, value_name = "N")]
+    bits: Option<u8>,
+    /// Columns that share a scale, or "row"
+    #[arg(long, value_name = "N")]
+    group: Option<String>,
+    /// Zero is the middle code: no zero points
+    #[arg(long)]
+    symmetric: bool,
+    /// Columns in the order of their importance
+    #[arg(long)]
+    act_order: bool,
+    /// Grids fitted before the first column, groups in input order
+    #[arg(long)]
+    static_groups: bool,
+    /// Added to the Hessian's diagonal, as a fraction of its mean
+    #[arg(long, value_name = "X")]
+    damping: Option<f64>,
+    /// Text to calibrate on
+    #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
+    calibration: String,
+    /// Windows of the calibration text
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    windows: usize,
+    /// Tokens per window
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    window_tokens: usize,
+    /// Where the windows start
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Text whose perplexity is measured before and after, or "none"
+    #[arg(long, value_name = "TEXT", default_value = "embedded:evaluation")]
+    text: String,
+    /// Disjoint windows of that text, at most
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    text_windows: usize,
+    /// Layout of the weights
+    #[arg(long, value_enum, default_value = "gptq")]
+    format: Format,
+    /// Folder to make; it must not exist
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Largest weight file, MiB
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    shard_mib: u64,
+    /// Worker threads [default: the physical cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl Quantize {
+    pub(super) fn obey(&self) -> Outcome {
+        let clock = Stopwatch::start();
+        let weights = self.weights()?;
+        let checkpoint = open(&self.model)?.with_half_tables();
+        let side = checkpoint.side_files(&library::models()).usage()?;
+        let device = DeviceSpec::default().open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
+        let calibration = self.calibration(&checkpoint)?;
+        let scored = self.scored(&checkpoint)?;
+        let format = match self.format {
+            Format::Gptq => CheckpointFormat::Gptq { v2: false },
+            Format::GptqV2 => CheckpointFormat::Gptq { v2: true },
+            Format::Awq => CheckpointFormat::Awq,
+            Format::Safetensors => CheckpointFormat::F16,
+        };
+        let mut writer =
+            FolderWriter::new(&checkpoint, &weights, format, &self.output, self.shard_mib.max(1) << 20).usage()?;
+        let bar = progress_bar();
+        let mut progress = |done: usize, all: usize| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        };
+        let (calibration, scored) = (&calibration[..], &scored[..]);
+        let options = QuantizeOptions { weights: &weights, calibration, scored, progress: &mut progress };
+        let done = quantize_layers(&checkpoint, &device, options, &mut |layer| writer.layer(layer));
+        bar.finish_and_clear();
+        let outcome = match done.and_then(|outcome| writer.finish(&side).map(|()| outcome)) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                writer.abandon();
+                return Err(explained(error)).failed();
+            }
+        };
+        let sealed = writer.seal().map_err(explained).failed()?;
+        let quality = Quality {
+            model: self.model.clone(),
+            weights: weights.tag(),
+            format: format!("{:?}", self.format).to_lowercase(),
+            calibration: Calibrated {
+                text: if checkpoint.is_random() { "random tokens".into() } else { self.calibration.clone() },
+                windows: calibration.len(),
+                window_tokens: self.window_tokens,
+                seed: self.seed,
+            },
+            perplexity: outcome.likelihood.map(|likelihood| Scored::new(&self.text, scored, likelihood)),
+            bits_per_weight: sealed.totals.quantized_bytes as f64 * 8.0 / sealed.totals.quantized_weights.max(1) as f64,
+            quantized_weights: sealed.totals.quantized_weights,
+            bytes: sealed.totals.bytes,
+            files: sealed.totals.files.clone(),
+            wrapped_zeros: sealed.totals.wrapped_zeros,
+            seconds: clock.seconds(),
+            peak_memory_bytes: machine::peak_rss(),
+            errors: outcome.errors.iter().map(Into::into).collect(),
+        };
+        publish(sealed, &quality)?;
+        print(&format!("{}{}\n", quality.table(), self.output.display()))?;
+        Ok(PASS)
+    }
+
+    fn weights(&self) -> Result<WeightsSpec, Failure> {
+        let mut table = match overrides::parse_value(&self.method) {
+            Value::Table(table) => table,
+            word => Table::from_iter([("kind".to_string(), word)]),
+        };
+        let group = self.group.as_deref().map(|group| match group {
+            "-1" => Value::String("row".into()),
+            other => overrides::parse_value(other),
+        });
+        let flag = |on: bool| on.then_some(Value::Boolean(true));
+        let given = [
+            ("bits", self.bits.map(|bits| Value::Integer(bits.into()))),
+            ("group", group),
+            ("symmetric", flag(self.symmetric)),
+            ("act_order", flag(self.act_order)),
+            ("static_groups", flag(self.static_groups)),
+            ("damping", self.damping.map(Value::Float)),
+        ];
+        table.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))));
+        if !table.contains_key("bits")
+            && matches!(table.get("kind").and_then(Value::as_str), Some("gptq" | "rtn" | "awq"))
+        {
+            table.insert("bits".into(), Value::Integer(4));
+        }
+        let parts = Table::from_iter([("weights".to_string(), Value::Table(table))]);
+        let parts = serde_path_to_error::deserialize::<_, Parts>(Value::Table(parts))
+            .map_err(|error| anyhow!("--method {}: {}", self.method, error.inner().message()))
+            .usage()?;
+        parts.weights.context("--method: no kind of weights").usage()
+    }
+
+    /// Windows that start anywhere in the text; random tokens for weights that mean nothing.
+    fn calibration(&self, checkpoint: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
+        let length = self.window_tokens;
+        let limit = checkpoint.architecture.context_limit();
+        if !(2..=limit).contains(&length) {
+            return Err(anyhow!("--window-tokens {length}: expected 2 to {limit}, which the model knows")).usage();
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        if checkpoint.is_random() {
+            let vocab = checkpoint.architecture.vocab_size as u32;
+            let mut window = || (0..length).map(|_| TokenId(rng.random_range(0..vocab))).collect();
+            return Ok((0..self.windows).map(|_| window()).collect());
+        }
+        let tokens = checkpoint.encode(&text::resolve(&self.calibration, None).usage()?).failed()?;
+        if tokens.len() < length {
+            let problem = "are fewer than one window; shorten --window-tokens or give a longer text";
+            return Err(anyhow!("--calibration {}: {} tokens {problem}", self.calibration, tokens.len())).usage();
+        }
+        let mut start = || rng.random_range(0..=tokens.len() - length);
+        Ok((0..self.windows).map(|_| start()).map(|at| tokens[at..at + length].to_vec()).collect())
+    }
+
+    /// Disjoint windows of the text that is scored.
+    fn scored(&self, checkpoint: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
+        if self.text == "none" || checkpoint.tokenizer.is_none() {
+            return Ok(vec![]);
+        }
+        let tokens = checkpoint.encode(&text::resolve(&self.text, None).usage()?).failed()?;
+        let length = checkpoint.architecture.context_limit().min(512);
+        let windows = tokens.chunks_exact(length).take(self.text_windows).map(<[TokenId]>::to_vec);
+        Ok(windows.collect())
+    }
+}
+
+fn progress_bar() -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr_with_hz(4),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    let style = ProgressStyle::with_template("layer {pos}/{len} {bar:30} {elapsed_precise}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(std::time::Duration::from_millis(250));
+    bar
+}
+
+/// Writes the report into the folder and gives the folder its name.
+fn publish(sealed: Sealed, quality: &Quality) -> Result<(), Failure> {
+    let write = |name: &str, text: String| {
+        let file: PathBuf = Path::new(&sealed.partial).join(name);
+        std::fs::write(&file, text).with_context(|| format!("{}: cannot write", file.display())).failed()
+    };
+    write("quality.txt", quality.table())?;
+    write("quality.csv", quality.csv())?;
+    write("quality.json", super::json(quality)?)?;
+    sealed.publish().failed().map(|_| ())
+}
+
+/// Says what to do when the disk is full.
+fn explained(error: EngineError) -> anyhow::Error {
+    let full = |source: &std::io::Error| source.kind() == std::io::ErrorKind::StorageFull;
+    let is_full = matches!(&error, EngineError::Checkpoint(CheckpointError::Io { source, .. }) if full(source));
+    let error = anyhow::Error::from(error);
+    if is_full {
+        error.context("the disk is full; make room and run again (what was written is removed)")
+    } else {
+        error
+    }
+}
