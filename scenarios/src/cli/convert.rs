@@ -1,13 +1,13 @@
 //! `convert`: a checkpoint as a GGUF file.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Args;
 use model::checkpoint::gguf::{Block, Types};
 
-use super::{Blame, Outcome, PASS, engine_choice};
+use super::{Blame, Outcome, PASS, engine_choice, print};
 
 /// The command `convert`.
 #[derive(Args)]
@@ -38,21 +38,33 @@ impl Convert {
     pub(super) fn obey(&self) -> Outcome {
         let layers = block("--type", &self.r#type).usage()?;
         let ends = self.ends.as_deref().map_or(Ok(layers), |name| block("--ends", name)).usage()?;
-        let checkpoint = engine_choice::open(&self.model)?;
-        let mut shown = std::io::stderr();
-        let live = shown.is_terminal();
-        checkpoint
-            .write_gguf(&self.output, Types { layers, ends }, &mut |done, all| {
-                if live {
-                    // progress that cannot be shown is not worth failing for
-                    let _ = write!(shown, "\r{done} of {all} tensors");
-                }
-            })
-            .failed()?;
-        if live {
-            eprintln!();
-        }
-        println!("{}", self.output.display());
-        Ok(PASS)
+        write(&self.model, Types { layers, ends }, &self.output)
     }
+}
+
+/// What `quantize --format gguf` does: every matrix in the type called `method`.
+pub(super) fn quantize(model: &str, method: &str, output: &Path) -> Outcome {
+    write(model, Types::all(block("--method with --format gguf", method).usage()?), output)
+}
+
+/// Writes `model` to the file `output`.
+fn write(model: &str, types: Types, output: &Path) -> Outcome {
+    if output.is_dir() {
+        return Err(anyhow!("--output {}: is a folder; expected the name of a file", output.display())).usage();
+    }
+    let checkpoint = engine_choice::open(model)?;
+    let mut shown = std::io::stderr();
+    let live = shown.is_terminal();
+    let mut progress = |done: usize, all: usize| {
+        if live {
+            // progress that cannot be shown is not worth failing for
+            let _ = write!(shown, "\r{done} of {all} tensors");
+        }
+    };
+    checkpoint.write_gguf(output, types, &mut progress).failed()?;
+    if live {
+        eprintln!();
+    }
+    print(&format!("{}\n", output.display()))?;
+    Ok(PASS)
 }

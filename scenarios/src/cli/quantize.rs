@@ -18,7 +18,7 @@ use weights::WeightsSpec;
 
 use self::quality::{Calibrated, Quality, Scored};
 use super::engine_choice::open;
-use super::{Blame, Failure, Outcome, PASS, overrides, print};
+use super::{Blame, Failure, Outcome, PASS, convert, overrides, print};
 use crate::scenario::Parts;
 use crate::stopwatch::Stopwatch;
 use crate::{library, machine, text};
@@ -34,6 +34,8 @@ enum Format {
     Awq,
     /// Plain f16 with the rounded values
     Safetensors,
+    /// One file for llama.cpp; METHOD is its type: f16, bf16, f32, q8_0, q4_0 or q4_1
+    Gguf,
 }
 
 /// The command `quantize`.
@@ -45,7 +47,7 @@ enum Format {
 One layer is held at a time, so the model may be larger than memory. The folder appears under its name when it is whole; \
 until then it is NAME.unfinished. Inside: weights, config, tokenizer, and quality.txt, .csv and .json.")]
 pub struct Quantize {
-    /// embedded:NAME, random:SHAPE, hf:org/name@revision or a Hugging Face folder
+    /// embedded:NAME, random:SHAPE, hf:org/name@revision, a Hugging Face folder or a GGUF file
     #[arg(long, value_name = "SOURCE")]
     model: String,
     /// rtn, gptq, any other kind of weights, or a table such as '{ kind = "gptq", bits = 4, damping = 0.05 }'
@@ -90,7 +92,7 @@ pub struct Quantize {
     /// Layout of the weights
     #[arg(long, value_enum, default_value = "gptq")]
     format: Format,
-    /// Folder to make; it must not exist
+    /// Folder to make, which must not exist; for gguf the file
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Largest weight file, MiB
@@ -104,18 +106,19 @@ pub struct Quantize {
 impl Quantize {
     pub(super) fn obey(&self) -> Outcome {
         let clock = Stopwatch::start();
+        let format = match self.format {
+            Format::Gptq => CheckpointFormat::Gptq { v2: false },
+            Format::GptqV2 => CheckpointFormat::Gptq { v2: true },
+            Format::Awq => CheckpointFormat::Awq,
+            Format::Safetensors => CheckpointFormat::F16,
+            Format::Gguf => return convert::quantize(&self.model, &self.method, &self.output),
+        };
         let weights = self.weights()?;
         let checkpoint = open(&self.model)?.with_half_tables();
         let side = checkpoint.side_files(&library::models()).usage()?;
         let device = DeviceSpec::default().open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
         let calibration = self.calibration(&checkpoint)?;
         let scored = self.scored(&checkpoint)?;
-        let format = match self.format {
-            Format::Gptq => CheckpointFormat::Gptq { v2: false },
-            Format::GptqV2 => CheckpointFormat::Gptq { v2: true },
-            Format::Awq => CheckpointFormat::Awq,
-            Format::Safetensors => CheckpointFormat::F16,
-        };
         let mut writer =
             FolderWriter::new(&checkpoint, &weights, format, &self.output, self.shard_mib.max(1) << 20).usage()?;
         let bar = progress_bar();

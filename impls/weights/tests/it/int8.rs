@@ -80,10 +80,9 @@ fn codes_by_hand() {
     let view = ArrayView2::from_shape((2, 3), &weight).expect("2 x 3");
     let codes = |weights, zero_point| {
         let spec = Int8Spec { weights, zero_point, ..Int8Spec::default() };
-        match Int8Weights::new(&spec).quantize(view, None).expect("finite") {
-            Quantized::Int8 { codes, scales, zeros, .. } => (codes, scales, zeros),
-            _ => panic!("int8 codes"),
-        }
+        let quantized = Int8Weights::new(&spec).quantize(view, None).expect("finite");
+        let Quantized::Int8 { codes, scales, zeros, .. } = quantized else { panic!("int8 codes") };
+        (codes, scales, zeros)
     };
     let (row, scales, zeros) = codes(WeightScale::Row, false);
     assert_eq!(
