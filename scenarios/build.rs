@@ -74,6 +74,12 @@ fn texts(table: &mut String) {
 fn models(table: &mut String) {
     let shared = include("include_bytes", Path::new("models/tokenizer.json"));
     let (mut rows, mut cards, mut pairs) = (String::new(), String::new(), String::new());
+    let mut adapters = String::new();
+    for folder in entries(Path::new("models")).into_iter().filter(|p| p.join("adapter_model.safetensors").is_file()) {
+        let config = include("include_str", &folder.join("adapter_config.json"));
+        let weights = include("include_bytes", &folder.join("adapter_model.safetensors"));
+        writeln!(adapters, "    ({:?}, {config}, {weights}),", stem(&folder)).unwrap();
+    }
     for folder in entries(Path::new("models")).into_iter().filter(|p| p.join("model.safetensors").is_file()) {
         let name = stem(&folder);
         let config = include("include_str", &folder.join("config.json"));
@@ -99,6 +105,7 @@ fn models(table: &mut String) {
     }
     writeln!(table, "pub static MODELS: &[EmbeddedModel] = &[\n{rows}];").unwrap();
     writeln!(table, "pub static TRAINING: &[(&str, &str)] = &[\n{cards}];").unwrap();
+    writeln!(table, "pub static ADAPTERS: &[(&str, &str, &[u8])] = &[\n{adapters}];").unwrap();
     writeln!(table, "pub static HELD_OUT: &[(&str, &str)] = &[\n{pairs}];").unwrap();
 }
 

@@ -1,10 +1,10 @@
 //! What the binary brings along: scenario definitions, texts, checkpoints; and how a scenario's names reach them.
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use engine::source::sha256_of;
-use engine::{EmbeddedModel, EncoderDecoderCheckpoint, EngineError, Library, ModelSource};
+use engine::{Adapter, Checkpoint, EmbeddedModel, EncoderDecoderCheckpoint, EngineError, Library, ModelSource};
 use model::checkpoint::gguf::{is_gguf, open_gguf};
 use model::transform::Transforms;
 use model::{Architecture, EncoderDecoderShape};
@@ -93,6 +93,29 @@ pub fn held_out_pairs(name: &str) -> Option<&'static str> {
 pub fn models() -> Library<'static> {
     static HUB: LazyLock<engine::HubClient> = LazyLock::new(engine::HubClient::from_environment);
     Library { embedded: checkpoints(), hub: &*HUB }
+}
+
+/// The LoRA adapter written as `given` in the scenario file `file`.
+pub fn adapter(given: &str, file: Option<&Path>) -> Result<Adapter, EngineError> {
+    let Some(name) = given.strip_prefix("embedded:") else {
+        return Adapter::open(&beside(file, Path::new(given)));
+    };
+    match embedded::ADAPTERS.iter().find(|(known, ..)| *known == name) {
+        Some((_, config, weights)) => Adapter::embedded(name, config, weights),
+        None => {
+            let known: Vec<String> = embedded::ADAPTERS.iter().map(|(name, ..)| format!("embedded:{name}")).collect();
+            let known = known.join(", ");
+            Err(EngineError::Mismatch(format!("adapter `{given}`: no such embedded adapter (known: {known})")))
+        }
+    }
+}
+
+/// `checkpoint` with the adapter of `part`, where it has one.
+pub fn adapted(checkpoint: Checkpoint, part: &ModelPart, file: Option<&Path>) -> Result<Checkpoint, EngineError> {
+    match &part.adapter {
+        Some(given) => checkpoint.adapted(Arc::new(adapter(given, file)?), part.merge),
+        None => Ok(checkpoint),
+    }
 }
 
 /// The model source written as `given` in the scenario file `file`; a relative folder starts at the file's folder.
@@ -198,9 +221,17 @@ pub fn model_card(part: &ModelPart, checkpoint: &engine::Checkpoint) -> ModelCar
         ModelSource::Folder(_) | ModelSource::Hub { .. } => {}
     }
     let mut shown = source.to_string();
+    if part.tag() != part.source {
+        shown += part.tag().strip_prefix(&part.source).unwrap_or_default();
+    }
     if !part.transforms.is_empty() {
-        shown += &format!("[{}]", part.transforms.tag());
         facts.push(("transforms".into(), json_of(&part.transforms)));
+    }
+    if let Some(adapter) = &part.adapter {
+        facts.push((
+            "adapter".into(),
+            format!("{adapter}, {}", if part.merge { "merged" } else { "beside the weights" }),
+        ));
     }
     let parameters = architecture.parameters();
     ModelCard { source: shown, parameters, f32_bytes: 4 * parameters, facts }

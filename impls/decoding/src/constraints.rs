@@ -1,8 +1,12 @@
-//! What a sequence's next token may be, whatever the logits say: tokens never generated, a first and a last one prescribed.
-//!
-//! The rules are those of Hugging Face's logits processors: a token that is never generated keeps its share of the
-//! probability (others do not grow by it), and a prescribed token costs nothing. Greedy and beam decoding obey them; see
-//! [`Decoder::obeys_constraints`](crate::Decoder::obeys_constraints).
+//! **What** Rules for a sequence's tokens, whatever the logits say: some never generated, a first and a last one prescribed.
+//! **Source** Hugging Face's logits processors (no bad words, suppress tokens, forced begin and end of text).
+//! **Shapes** ids of the vocabulary; counts of generated tokens.
+//! **Method** 1. the last token allowed is the prescribed last one; 2. the first is the prescribed first one; 3. else every
+//!   token may come that is not forbidden.
+//! **Exactness** theirs: a forbidden token keeps its share of the probability (others do not grow by it), a prescribed one
+//!   costs a hypothesis nothing. Greedy and beam decoding obey; see [`Decoder::obeys_constraints`](crate::Decoder::obeys_constraints).
+//! **Cost** one look at the forbidden ids per candidate.
+//! **Not handled** words of several tokens, rules that look at earlier tokens.
 
 use model::TokenId;
 

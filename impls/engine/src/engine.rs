@@ -177,6 +177,12 @@ pub fn build_transformer(
         (false, _) => LatentForm::Expanded,
     };
     let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?).with_latent_form(form);
+    if checkpoint.beside().is_some() && spec.weights.equaliser().is_some() {
+        return Err(EngineError::Mismatch(format!(
+            "weights `{}` divide what the adapter reads; use merge = true",
+            spec.weights.tag()
+        )));
+    }
     let (entry, exit) = read_ends(a, tensors)?;
     let mut samples = vec![];
     if spec.weights.needs_calibration() {
@@ -197,7 +203,10 @@ pub fn build_transformer(
         (options.progress)(layer, a.n_layers);
         let (vectors, matrices) = read_layer(a, tensors, layer)?;
         let prepared = prepare_layer(&trunk, &spec.weights, layer, vectors, matrices, &samples)?;
-        let linears = prepared.build(&spec.weights, device)?;
+        let mut linears = prepared.build(&spec.weights, device)?;
+        if let Some(adapter) = checkpoint.beside() {
+            linears = adapter.attach((a, tensors), layer, device, linears)?;
+        }
         let block = Block::new(&trunk, prepared.vectors, linears);
         for x in &mut samples {
             run_layer(&trunk, layer, &block, x, None)?;

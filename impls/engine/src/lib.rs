@@ -2,6 +2,7 @@
 //!
 //! It knows no clock, no metric and no HTTP; a caller times the Steps it runs.
 
+pub mod adapter;
 mod calibrate;
 mod encoder_decoder;
 mod engine;
@@ -14,6 +15,7 @@ mod spec;
 mod tokenizer;
 mod work;
 
+pub use adapter::Adapter;
 pub use calibrate::{LayerStats, calibrate_layer, run_layer};
 pub use encoder_decoder::{EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts};
 pub use engine::{BuildOptions, Engine, build_transformer};

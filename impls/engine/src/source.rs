@@ -6,6 +6,7 @@ mod random;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use model::checkpoint::gguf::{self, Gguf, Types, is_gguf, open_gguf};
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
@@ -15,6 +16,7 @@ use model::{Architecture, EncoderDecoderShape, TokenId};
 pub use hub::HubClient;
 pub use random::SHAPES;
 
+use crate::adapter::{Adapter, Attached};
 use crate::quantize::{HalfTables, SideFiles};
 use crate::{EngineError, GenerationConfig, Tokenizer};
 
@@ -135,6 +137,8 @@ pub struct Checkpoint {
     pub tokenizer: Option<Tokenizer>,
     /// What was changed since it was read.
     pub transforms: Transforms,
+    /// A LoRA adapter on it.
+    pub adapter: Option<Attached>,
     /// Why there is no tokenizer, where it is not simply absent.
     without_text: Option<String>,
     files: Vec<PathBuf>,
@@ -172,6 +176,7 @@ impl Checkpoint {
                     transforms: Transforms::default(),
                     files: vec![],
                     embedded: None,
+                    adapter: None,
                 })
             }
         }
@@ -201,6 +206,7 @@ impl Checkpoint {
             transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),
+            adapter: None,
         })
     }
 
@@ -233,7 +239,23 @@ impl Checkpoint {
             transforms,
             files,
             embedded: None,
+            adapter: None,
         })
+    }
+
+    /// The checkpoint with `adapter` on it: in its tensors where `merge`, beside every product otherwise.
+    pub fn adapted(self, adapter: Arc<Adapter>, merge: bool) -> Result<Checkpoint, EngineError> {
+        if self.adapter.is_some() || !self.transforms.is_empty() {
+            let problem = "an adapter belongs to the model as it was trained, and only one can be attached";
+            return Err(EngineError::Mismatch(format!("{}: {problem}", self.source)));
+        }
+        let (attached, tensors) = Attached::new(adapter, merge, &self.architecture, self.tensors)?;
+        Ok(Checkpoint { adapter: Some(attached), tensors, ..self })
+    }
+
+    /// The adapter, where it is no part of the tensors.
+    pub fn beside(&self) -> Option<&Adapter> {
+        self.adapter.as_ref().filter(|attached| !attached.merged).map(|attached| &*attached.adapter)
     }
 
     fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
@@ -243,11 +265,25 @@ impl Checkpoint {
         let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
         let tokenizer = vocabulary.filter(|_| without_text.is_none()).map(parse).transpose()?;
         let (source, transforms, files) = (source.clone(), Transforms::default(), vec![file.into()]);
-        Ok(Checkpoint { source, architecture, tensors, tokenizer, without_text, transforms, files, embedded: None })
+        Ok(Checkpoint {
+            source,
+            architecture,
+            tensors,
+            tokenizer,
+            without_text,
+            transforms,
+            files,
+            embedded: None,
+            adapter: None,
+        })
     }
 
     /// The checkpoint with `transforms` applied to its tensors and architecture.
     pub fn transformed(self, transforms: &Transforms) -> Result<Checkpoint, EngineError> {
+        if self.beside().is_some() && !transforms.is_empty() {
+            let problem = "an adapter beside the weights fits only the model as it was trained; use merge = true";
+            return Err(EngineError::Mismatch(format!("{}[{}]: {problem}", self.source, transforms.tag())));
+        }
         let (architecture, tensors) = transforms
             .apply(self.architecture, self.tensors)
             .map_err(|error| EngineError::Mismatch(format!("{}: {error}", self.source)))?;

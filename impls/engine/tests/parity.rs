@@ -1,5 +1,7 @@
 //! Logits, greedy continuations, likelihood and token ids against Hugging Face transformers.
 
+#[path = "parity/adapter.rs"]
+mod adapter;
 #[path = "parity/beam.rs"]
 mod beam;
 #[path = "parity/encoder_decoder.rs"]

@@ -249,8 +249,9 @@ pub struct Architecture {
     pub latent: Option<Latent>,
     /// Collaborative attention: features of queries and keys that all heads share (see `transform::Collaborate`).
     pub shared_keys: Option<usize>,
-    /// A Hadamard matrix multiplies the input of every down projection as it passes (see `transform::Rotate`).
-    pub down_hadamard: bool,
+    /// Hadamard matrices multiply what enters output and down projections as it passes: across heads, and across all features
+    /// (see `transform::Rotate`).
+    pub online_hadamard: bool,
     /// Biases.
     pub biases: Biases,
     /// The head is the embedding.
@@ -304,7 +305,7 @@ impl Architecture {
             experts: None,
             latent: None,
             shared_keys: None,
-            down_hadamard: false,
+            online_hadamard: false,
             biases: Biases::default(),
             tied_head: false,
             embedding_scale: 1.0,

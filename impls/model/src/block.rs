@@ -39,6 +39,8 @@ pub struct Trunk {
     pub latent_form: LatentForm,
     /// One for each width that enters a down projection, where the architecture mixes those.
     hadamards: Vec<cpu_kernels::Hadamard>,
+    /// Across heads, under the same condition.
+    head_hadamard: Option<cpu_kernels::Hadamard>,
 }
 
 impl Trunk {
@@ -48,9 +50,10 @@ impl Trunk {
         let experts = architecture.experts.as_ref();
         let mut widths = vec![architecture.ffn];
         widths.extend(experts.iter().flat_map(|experts| experts.shared_ffn.into_iter().chain([experts.ffn])));
-        widths.retain(|_| architecture.down_hadamard);
+        widths.retain(|_| architecture.online_hadamard);
+        let head_hadamard = architecture.online_hadamard.then(|| cpu_kernels::Hadamard::new(architecture.n_heads));
         let hadamards = widths.into_iter().map(cpu_kernels::Hadamard::new).collect();
-        Trunk { architecture, device, attention, rope, latent_form: LatentForm::default(), hadamards }
+        Trunk { architecture, device, attention, rope, latent_form: LatentForm::default(), hadamards, head_hadamard }
     }
 
     /// The same with another form of latent attention.
@@ -209,6 +212,9 @@ impl Block {
         }
         pass.kv.append(layer, pass.step, &ws.k, &ws.v);
         trunk.attention.forward(pass.step, layer, &trunk.head_shape(layer), &ws.q, pass.kv, &mut ws.attended);
+        if let Some(matrix) = &trunk.head_hadamard {
+            ops::hadamard_runs(&trunk.device, matrix, a.value_dim(), &mut ws.attended);
+        }
         pass.tap(Site::OutIn(layer), &ws.attended);
         ops::linear(&**out, &ws.attended, vectors.out_bias.as_deref(), &mut ws.projected);
         *pass.ws = ws;

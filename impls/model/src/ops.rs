@@ -132,6 +132,12 @@ pub fn hadamard(device: &Device, matrix: &kernels::Hadamard, x: &mut Activations
     matrix.forward(device.cpu(), x.as_mut_slice(), rows);
 }
 
+/// Every row of `x`, seen as runs of `run` values, becomes (H ⊗ 1)·row: as many runs as `matrix` is wide.
+pub fn hadamard_runs(device: &Device, matrix: &kernels::Hadamard, run: usize, x: &mut Activations) {
+    let rows = x.rows();
+    matrix.forward_runs(device.cpu(), x.as_mut_slice(), rows, run);
+}
+
 /// `x = activation(x)`.
 pub fn activate(device: &Device, activation: Activation, x: &mut Activations) {
     let (rows, cols) = (x.rows(), x.cols());

@@ -130,18 +130,17 @@ fn feed_forward(
     } else {
         up.iter().map(|v| activate(a.activation, *v)).collect()
     };
-    if a.down_hadamard {
-        inner = hadamard(&inner);
+    if a.online_hadamard {
+        inner = hadamard(&inner, inner.len(), 1);
     }
     w.product(&[down], biased, &inner)
 }
 
-/// H·x by the definition of its entries.
-fn hadamard(x: &[f64]) -> Vec<f64> {
-    let matrix = cpu_kernels::Hadamard::new(x.len());
-    let entry = |i, j| f64::from(matrix.sign(i, j));
-    let row = |i: usize| x.iter().enumerate().map(|(j, x)| entry(i, j) * x).sum::<f64>();
-    (0..x.len()).map(|i| row(i) / (matrix.order() as f64).sqrt()).collect()
+/// (H ⊗ 1)·x for `n` runs of `run` values, by the definition of H's entries.
+fn hadamard(x: &[f64], n: usize, run: usize) -> Vec<f64> {
+    let matrix = cpu_kernels::Hadamard::new(n);
+    let value = |at: usize| (0..n).map(|j| f64::from(matrix.sign(at / run, j)) * x[j * run + at % run]).sum::<f64>();
+    (0..x.len()).map(|at| value(at) / (matrix.order() as f64).sqrt()).collect()
 }
 
 fn activate(activation: Activation, x: f64) -> f64 {

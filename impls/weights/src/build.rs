@@ -10,11 +10,12 @@ use ndarray::ArrayView2;
 
 use crate::format::{
     Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    LutLinear, RoundedInput, SalientLinear, StackedLinear,
+    LatticeLinear, LutLinear, RoundedInput, SalientLinear, StackedLinear,
 };
 use crate::quantizer::awq::Awq;
 use crate::quantizer::bit_planes::BitPlanes;
 use crate::quantizer::codebook::BlockAbsmax;
+use crate::quantizer::e8p::E8p;
 use crate::quantizer::ggml::{Q4_0, Q8_0};
 use crate::quantizer::gptq::Gptq;
 use crate::quantizer::int8::{Int8Spec, Int8Weights};
@@ -149,6 +150,7 @@ pub fn quantize(
         WeightsSpec::Q4_0 => &Q4_0,
         WeightsSpec::Q8_0 => &Q8_0,
         WeightsSpec::Nvfp4 => &Nvfp4,
+        WeightsSpec::E8p(spec) => &E8p::new(*spec, device),
         WeightsSpec::Lut(spec) => &BitPlanes::new(*spec),
         WeightsSpec::Mixed(mixed) => return quantize(&mixed.default, device, weight, n, k, stats),
     };
@@ -195,6 +197,7 @@ pub fn format_codes(device: &Device, codes: Quantized, activation_bits: Option<u
         Quantized::Group(codes) => Box::new(GroupLinear::new(cpu, PackedGroup::from_codes(codes))),
         Quantized::Salient(codes) => Box::new(SalientLinear::new(cpu, codes)),
         Quantized::Codebook(codes) => Box::new(CodebookLinear::new(cpu, PackedCodebook::from_codes(&codes))),
+        Quantized::Lattice(codes) => Box::new(LatticeLinear::new(cpu, *codes)),
     };
     match activation_bits {
         Some(4) => Box::new(RoundedInput::new(linear, RoundedInput::A4)),

@@ -22,6 +22,7 @@ pub use output_error::output_error;
 pub use quantizer::awq::AwqSpec;
 pub use quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 pub use quantizer::double_quantization::DoubleQuant;
+pub use quantizer::e8p::E8pSpec;
 pub use quantizer::gptq::GptqSpec;
 pub use quantizer::int8::Int8Spec;
 pub use quantizer::round_to_nearest::GroupSpec;

@@ -5,11 +5,13 @@ pub mod awq;
 pub mod bit_planes;
 pub mod codebook;
 pub mod double_quantization;
+pub mod e8p;
 pub mod ggml;
 pub mod gptq;
 mod grid;
 pub mod int8;
 mod inverse_factor;
+mod lattice_search;
 mod levels;
 pub mod microscaling;
 pub mod round_to_nearest;
@@ -53,6 +55,8 @@ pub enum Quantized {
     Codebook(CodebookCodes),
     /// As [`Quantized::Group`], with some columns beside the codes in f16.
     Salient(SalientCodes),
+    /// 8 weights a code, a scale per row, of the weight or of the weight between two Hadamard transforms.
+    Lattice(Box<e8p::TurnedLattice>),
 }
 
 impl Quantized {
@@ -71,6 +75,7 @@ impl Quantized {
             Quantized::Group(codes) => dequantise_group(codes),
             Quantized::Codebook(codes) => dequantise_codebook(codes),
             Quantized::Salient(codes) => dequantise_salient(codes),
+            Quantized::Lattice(codes) => codes.dequantise(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::quantizer::awq::AwqSpec;
 use crate::quantizer::bit_planes::LutSpec;
 use crate::quantizer::codebook::{BlockSpec, Fp4Spec, Fp4Values};
 use crate::quantizer::double_quantization::DoubleQuant;
+use crate::quantizer::e8p::E8pSpec;
 use crate::quantizer::gptq::GptqSpec;
 use crate::quantizer::int8::Int8Spec;
 use crate::quantizer::microscaling::{Mxfp4, Nvfp4};
@@ -52,6 +53,8 @@ pub enum WeightsSpec {
     Mxfp4,
     /// 4-bit floats, an 8-bit float per 16 columns.
     Nvfp4,
+    /// Vectors of 8 weights in 2 bits each, the E8P lattice codebook.
+    E8p(E8pSpec),
     /// ggml's 4-bit codes, an f16 scale per 32 columns; activations int8 as there.
     Q4_0,
     /// ggml's 8-bit codes, an f16 scale per 32 columns; activations int8 as there.
@@ -96,6 +99,7 @@ impl WeightsSpec {
             WeightsSpec::Q4_0 => "q4_0".into(),
             WeightsSpec::Q8_0 => "q8_0".into(),
             WeightsSpec::Nvfp4 => "nvfp4".into(),
+            WeightsSpec::E8p(spec) => spec.tag(),
             WeightsSpec::Lut(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
@@ -106,6 +110,7 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Gptq(_) | WeightsSpec::Awq(_) => true,
             WeightsSpec::Salient(spec) => spec.by == SalientBy::Activation,
+            WeightsSpec::E8p(spec) => spec.feedback,
             WeightsSpec::Int8(spec) => spec.needs_calibration(),
             WeightsSpec::Mixed(spec) => spec.parts().any(WeightsSpec::needs_calibration),
             _ => false,
@@ -176,6 +181,7 @@ impl WeightsSpec {
             WeightsSpec::Q4_0 => 4.5,
             WeightsSpec::Q8_0 => 8.5,
             WeightsSpec::Nvfp4 => Nvfp4::BITS,
+            WeightsSpec::E8p(_) => E8pSpec::BITS,
             WeightsSpec::Lut(spec) => spec.bits_per_weight(),
             WeightsSpec::Mixed(spec) => spec.default.bits_per_weight(),
         }
@@ -186,6 +192,7 @@ impl WeightsSpec {
         match self {
             WeightsSpec::Rtn(spec) => spec.validate(),
             WeightsSpec::Gptq(spec) => spec.validate(),
+            WeightsSpec::E8p(spec) => spec.validate(),
             WeightsSpec::Mixed(spec) => spec.validate(),
             WeightsSpec::Salient(spec) => spec.validate(),
             WeightsSpec::Awq(spec) => spec.validate(),
@@ -238,6 +245,9 @@ impl WeightsSpec {
         }
         all.push(WeightsSpec::Fp4(Fp4Spec { values: Fp4Values::E3m0, block: 64, double_quant: None }));
         all.extend([WeightsSpec::Int4(blocks), WeightsSpec::Mxfp4, WeightsSpec::Nvfp4]);
+        for (feedback, hadamard) in [(true, true), (true, false), (false, true), (false, false)] {
+            all.push(WeightsSpec::E8p(E8pSpec { feedback, hadamard, ..E8pSpec::default() }));
+        }
         all.extend([WeightsSpec::Q4_0, WeightsSpec::Q8_0]);
         for (bits, group) in [(1, Some(64)), (2, Some(128)), (3, None), (4, Some(128))] {
             all.push(WeightsSpec::Lut(LutSpec { bits, group }));
@@ -266,6 +276,7 @@ enum Wire {
     Q4_0(NoFields),
     Q8_0(NoFields),
     Nvfp4(NoFields),
+    E8p(E8pSpec),
     Lut(LutSpec),
     Mixed(MixedSpec),
 }
@@ -296,6 +307,7 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Q4_0(_) => WeightsSpec::Q4_0,
             Wire::Q8_0(_) => WeightsSpec::Q8_0,
             Wire::Nvfp4(_) => WeightsSpec::Nvfp4,
+            Wire::E8p(spec) => WeightsSpec::E8p(spec),
             Wire::Lut(spec) => WeightsSpec::Lut(spec),
             Wire::Mixed(spec) => WeightsSpec::Mixed(spec),
         };
@@ -323,6 +335,7 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Q4_0 => Wire::Q4_0(NoFields {}),
             WeightsSpec::Q8_0 => Wire::Q8_0(NoFields {}),
             WeightsSpec::Nvfp4 => Wire::Nvfp4(NoFields {}),
+            WeightsSpec::E8p(spec) => Wire::E8p(spec),
             WeightsSpec::Lut(spec) => Wire::Lut(spec),
             WeightsSpec::Mixed(spec) => Wire::Mixed(spec),
         }

@@ -15,6 +15,7 @@ use crate::exp::{load_at, store_at};
 use crate::rows::for_rows;
 use crate::scratch;
 use crate::simd::{LANES, Simd, dispatch};
+use crate::vector::axpy;
 
 /// Largest order of the dense factor.
 const LARGEST_FACTOR: usize = 1024;
@@ -52,11 +53,6 @@ impl Hadamard {
         self.factor * self.power
     }
 
-    /// The largest power of two among its Kronecker factors.
-    pub fn power(&self) -> usize {
-        self.power
-    }
-
     /// √order·H\[i, j\]: −1, 0 or 1, straight from the definition.
     pub fn sign(&self, i: usize, j: usize) -> i8 {
         let (order, p) = (self.order(), self.power);
@@ -69,6 +65,60 @@ impl Hadamard {
             Some(sign) if *sign < 0.0 => -sylvester,
             _ => sylvester,
         }
+    }
+
+    /// x = H·x in f64, one value after the other: for folding H into weights.
+    pub fn apply(&self, x: &mut [f64]) {
+        self.apply_with(x, |i, j| self.signs[i * self.factor + j]);
+    }
+
+    /// x = Hᵀ·x in f64.
+    pub fn apply_transposed(&self, x: &mut [f64]) {
+        self.apply_with(x, |i, j| self.signs[j * self.factor + i]);
+    }
+
+    /// Doubling stages, which are their own transpose, then the dense factor through `sign`.
+    fn apply_with(&self, x: &mut [f64], sign: impl Fn(usize, usize) -> f32) {
+        let (order, p, m) = (self.order(), self.power, self.factor);
+        let scale = 1.0 / (order as f64).sqrt();
+        for block in x.chunks_exact_mut(order.max(1)) {
+            for run in block.chunks_exact_mut(p) {
+                let mut stride = 1;
+                while stride < p {
+                    for pair in run.chunks_exact_mut(2 * stride) {
+                        let (low, high) = pair.split_at_mut(stride);
+                        low.iter_mut().zip(high).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
+                    }
+                    stride *= 2;
+                }
+            }
+            if m > 1 {
+                let old = block.to_vec();
+                for (i, run) in block.chunks_exact_mut(p).enumerate() {
+                    run.fill(0.0);
+                    for (j, old) in old.chunks_exact(p).enumerate() {
+                        let sign = f64::from(sign(i, j));
+                        run.iter_mut().zip(old).for_each(|(x, old)| *x += sign * old);
+                    }
+                }
+            }
+            block.iter_mut().for_each(|x| *x *= scale);
+        }
+    }
+
+    /// Every row of x\[rows, n·run\], seen as n runs of `run` values, becomes (H ⊗ 1)·row: runs are mixed, places in them are not.
+    pub fn forward_runs(&self, cpu: &Cpu, x: &mut [f32], rows: usize, run: usize) {
+        let (n, scale) = (self.n(), 1.0 / (self.order() as f32).sqrt());
+        for_rows(cpu, rows, x, n * run, n, &|_, row| {
+            let mut mixed = scratch::take(n * run);
+            mixed.fill(0.0);
+            for (i, out) in mixed.chunks_exact_mut(run.max(1)).enumerate() {
+                for (j, from) in row.chunks_exact(run.max(1)).enumerate() {
+                    axpy(cpu, scale * f32::from(self.sign(i, j)), from, out);
+                }
+            }
+            row.copy_from_slice(&mixed);
+        });
     }
 
     /// Every row of x\[rows, n\] becomes H·row.
@@ -232,6 +282,40 @@ mod tests {
         assert_eq!(Hadamard::new(52).order(), 4);
         assert_eq!(Hadamard::new(7).order(), 1);
         assert_eq!(Hadamard::new(0).n(), 0);
+    }
+
+    #[test]
+    fn folding_is_the_definition_and_the_transpose_its_inverse() {
+        for n in WIDTHS.into_iter().chain([7, 30, 52]).filter(|n| *n < 1000) {
+            let h = Hadamard::new(n);
+            let x: Vec<f64> = (0..n).map(|i| (i * 7919 % 1009) as f64 / 504.5 - 1.0).collect();
+            let mut y = x.clone();
+            h.apply(&mut y);
+            for (i, y) in y.iter().enumerate() {
+                let want: f64 = (0..n).map(|j| f64::from(h.sign(i, j)) * x[j]).sum::<f64>() / (h.order() as f64).sqrt();
+                assert!((y - want).abs() < 1e-12, "{n}");
+            }
+            h.apply_transposed(&mut y);
+            y.iter().zip(&x).for_each(|(a, b)| assert!((a - b).abs() < 1e-12, "{n}: {a} {b}"));
+        }
+    }
+
+    #[test]
+    fn runs_are_mixed_place_by_place() {
+        let (h, run, rows) = (Hadamard::new(12), 5, 2);
+        let x: Vec<f32> = (0..rows * 60).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * 3.0).collect();
+        for isa in Isa::available() {
+            let cpu = Cpu::new(Some(isa), 1).expect("an available level");
+            let mut y = x.clone();
+            h.forward_runs(&cpu, &mut y, rows, run);
+            for (x, y) in x.chunks(60).zip(y.chunks(60)) {
+                for (at, y) in y.iter().enumerate() {
+                    let want: f64 =
+                        (0..12).map(|j| f64::from(h.sign(at / run, j)) * f64::from(x[j * run + at % run])).sum();
+                    assert!((f64::from(*y) - want / 12f64.sqrt()).abs() < 1e-5, "{isa}, {at}");
+                }
+            }
+        }
     }
 
     #[test]

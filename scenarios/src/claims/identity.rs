@@ -12,14 +12,17 @@ mod four_bit;
 mod int8;
 mod invariance;
 mod latent;
+mod lora;
 mod outliers;
 mod packed;
 mod quantization;
 mod rotation;
 mod sampling;
+mod smoothing;
 mod speculation;
 mod transformer;
 mod translation;
+mod vectors;
 
 use std::sync::LazyLock;
 
@@ -195,6 +198,21 @@ const REGISTRY: &[Identity] = &[
         name: "smoothquant-equivalent",
         about: "logits of the smoothed model, unquantized, against the model; how much flatter its activations are",
         measure: int8::smoothing,
+    },
+    Identity {
+        name: "lora-merge",
+        about: "logits with a LoRA adapter beside the weights against merged weights, f32 and NF4",
+        measure: lora::merge,
+    },
+    Identity {
+        name: "vq-2bit",
+        about: "2-bit error of E8P, Lloyd-Max and uniform codes on a Gaussian; incoherence of weights under Hadamard transforms",
+        measure: vectors::two_bits,
+    },
+    Identity {
+        name: "sage-k-smoothing",
+        about: "softmax with and without the mean of the keys; error of int8 scores on keys with a bias per channel",
+        measure: smoothing::keys,
     },
     Identity {
         name: "quarot-equivalent",

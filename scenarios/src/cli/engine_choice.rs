@@ -1,5 +1,7 @@
 //! A model and parts from flags, for the commands that need an engine and no scenario.
 
+use std::sync::Arc;
+
 use anyhow::{Context, anyhow};
 use clap::Args;
 use decoding::{BeamSpec, DecodingSpec};
@@ -22,6 +24,12 @@ pub struct EngineChoice {
     /// embedded:NAME, random:SHAPE, hf:org/name@revision, a Hugging Face folder or a GGUF file
     #[arg(long, value_name = "SOURCE")]
     model: String,
+    /// LoRA adapter on the model: embedded:NAME or a folder in PEFT's layout
+    #[arg(long, value_name = "SOURCE")]
+    adapter: Option<String>,
+    /// Merge the adapter into the weights before they are quantized, instead of keeping it beside them
+    #[arg(long, requires = "adapter")]
+    merge_adapter: bool,
     /// Draft model for speculative decoding, same forms
     #[arg(long, value_name = "SOURCE")]
     draft: Option<String>,
@@ -65,7 +73,14 @@ pub struct Built {
 impl EngineChoice {
     /// Opens the target alone.
     pub fn open(&self) -> Result<Checkpoint, Failure> {
-        open(&self.model)
+        let target = open(&self.model)?;
+        match &self.adapter {
+            None => Ok(target),
+            Some(given) => {
+                let adapter = library::adapter(given, None).usage()?;
+                target.adapted(Arc::new(adapter), self.merge_adapter).usage()
+            }
+        }
     }
 
     /// Builds an engine whose sequences hold `context_tokens`.

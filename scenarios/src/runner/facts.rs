@@ -63,6 +63,10 @@ fn of_models(scenario: &ResolvedScenario) -> Result<Vec<(String, String)>> {
         if !part.transforms.is_empty() {
             facts.push((format!("model_transforms{of}"), library::json_of(&part.transforms)));
         }
+        if let Some(given) = &part.adapter {
+            let adapter = library::adapter(given, scenario.file.as_deref())?;
+            facts.push((format!("adapter{of}"), format!("{given}, sha256 {}", adapter.sha256())));
+        }
         let draft = models.draft.as_ref().filter(|_| i == 0);
         for (role, of, checkpoint) in [("model", of.as_str(), Some(&models.target)), ("draft", "", draft)] {
             let Some(checkpoint) = checkpoint else { continue };

@@ -16,19 +16,31 @@ pub struct ModelPart {
     /// What is changed before an engine is built.
     #[serde(flatten)]
     pub transforms: Transforms,
+    /// A LoRA adapter: `embedded:NAME`, or a folder in PEFT's layout (relative to the scenario file).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
+    /// Whether the adapter is merged into the weights before they are quantized; otherwise it stays beside them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub merge: bool,
 }
 
 impl ModelPart {
     /// The model as it was trained.
     pub fn plain(source: &str) -> ModelPart {
-        ModelPart { source: source.into(), transforms: Transforms::default() }
+        ModelPart { source: source.into(), transforms: Transforms::default(), adapter: None, merge: false }
     }
 
-    /// The source, with its transforms in brackets: `embedded:mha[kv1-mean]`.
+    /// The source, with its adapter and transforms in brackets: `embedded:mha[kv1-mean]`, `embedded:base[capitals-merged]`.
     pub fn tag(&self) -> String {
-        match self.transforms.is_empty() {
+        let name = |adapter: &String| {
+            let name = adapter.rsplit(['/', ':']).find(|part| !part.is_empty()).unwrap_or("adapter").to_string();
+            if self.merge { format!("{name}-merged") } else { name }
+        };
+        let transforms = Some(self.transforms.tag()).filter(|_| !self.transforms.is_empty());
+        let changes: Vec<String> = self.adapter.as_ref().map(name).into_iter().chain(transforms).collect();
+        match changes.is_empty() {
             true => self.source.clone(),
-            false => format!("{}[{}]", self.source, self.transforms.tag()),
+            false => format!("{}[{}]", self.source, changes.join(",")),
         }
     }
 
@@ -48,6 +60,9 @@ struct Spelled {
     outliers: Option<Outliers>,
     zero_features: Option<ZeroFeatures>,
     rotate: Option<Rotate>,
+    adapter: Option<String>,
+    #[serde(default)]
+    merge: bool,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -72,8 +87,12 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads, collaborate, outliers, zero_features, rotate } =
+        let Spelled { source, kv_heads, collaborate, outliers, zero_features, rotate, adapter, merge } =
             Spelled::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ModelPart { source, transforms: Transforms { kv_heads, collaborate, outliers, zero_features, rotate } })
+        if merge && adapter.is_none() {
+            return Err(serde::de::Error::custom("`merge` says what happens to an `adapter`, and there is none"));
+        }
+        let transforms = Transforms { kv_heads, collaborate, outliers, zero_features, rotate };
+        Ok(ModelPart { source, transforms, adapter, merge })
     }
 }

@@ -178,6 +178,11 @@ impl Held {
             if !models.target.transforms.is_empty() {
                 facts.push(("model_transforms".into(), library::json_of(&models.target.transforms)));
             }
+            if let Some(attached) = &models.target.adapter {
+                let how = if attached.merged { "merged" } else { "beside the weights" };
+                let (name, sha256) = (attached.adapter.name(), attached.adapter.sha256());
+                facts.push(("adapter".into(), format!("{name}, {how}, sha256 {sha256}")));
+            }
             if let Some(draft) = &models.draft {
                 facts.push(("draft".into(), draft.source.to_string()));
             }
@@ -230,7 +235,8 @@ pub fn open_models(resolved: &ResolvedScenario, part: Option<&ModelPart>) -> Res
 /// The same with the target changed as `part` says: what an engine is built from.
 fn ready_models(resolved: &ResolvedScenario, part: Option<&ModelPart>) -> Result<Option<Models>> {
     let (Some(part), Some(models)) = (part, open_models(resolved, part)?) else { return Ok(None) };
-    Ok(Some(Models { target: models.target.transformed(&part.transforms)?, draft: models.draft }))
+    let target = library::adapted(models.target, part, resolved.file.as_deref())?;
+    Ok(Some(Models { target: target.transformed(&part.transforms)?, draft: models.draft }))
 }
 
 /// The reference cell's engine, whose likelihoods those of `first` are compared with token by token.

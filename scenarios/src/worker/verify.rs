@@ -8,8 +8,10 @@ use attention::AttentionSpec;
 use cpu_kernels::{Cpu, Isa};
 use decoding::{DecodingSpec, Sequence};
 use engine::Engine;
+use engine::adapter::Overlay;
 use kv_cache::KvSpec;
 use model::block::{Block, LatentForm, Trunk};
+use model::checkpoint::Tensors;
 use model::{Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
 use results::trace::Event;
 use weights::{WeightSource, WeightsSpec, build_linear};
@@ -133,7 +135,10 @@ fn check_forward(held: &Held, engine: &Engine, models: &Models, prompt: &[TokenI
     let architecture = engine.target.architecture();
     if engine.spec.weights == WeightsSpec::F32 && architecture.parameters() <= REFERENCE_PARAMETERS {
         let n = prompt.len().min(REFERENCE_TOKENS);
-        let exact = model::reference::logits(architecture, &*models.target.tensors, &prompt[..n])?;
+        let tensors = &*models.target.tensors;
+        let merged = models.target.beside().map(|adapter| Overlay::new(adapter, architecture, tensors)).transpose()?;
+        let tensors = merged.as_ref().map_or(tensors, |merged| merged as &dyn Tensors);
+        let exact = model::reference::logits(architecture, tensors, &prompt[..n])?;
         let pairs = exact.iter().enumerate().flat_map(|(row, r)| r.iter().zip(logits.row(row)));
         let worst = pairs.map(|(e, &l)| (e - f64::from(l)).abs()).fold(0.0, max_or_nan);
         events.push(check("logits_vs_f64_reference", worst, 1e-4_f64.max(1e-5 * magnitude(logits.as_slice()))));

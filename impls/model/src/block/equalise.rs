@@ -67,6 +67,10 @@ pub fn divisible<M>(a: &Architecture, layer: usize, vectors: &BlockVectors, matr
             all.push(norm_fed(mlp, Maker::MlpNorm));
         }
     }
+    if a.online_hadamard {
+        // a factor per feature does not pass through what mixes the features
+        return all;
+    }
     let own_values = a.n_heads == a.n_kv_heads && a.shared_keys.is_none();
     if own_values && matches!(matrices.attention, AttentionOf::Grouped { .. }) {
         all.push(Divisible { place: Place::AttentionOut, sites: vec![Site::OutIn(layer)], maker: Maker::Values });

@@ -31,7 +31,12 @@ pub(super) fn attend(
         .collect::<Result<Vec<_>, _>>()?;
     let n_kv_heads = if a.latent.is_some() || a.shared_keys.is_some() { a.n_heads } else { a.n_kv_heads };
     let mixed = (0..rows.len()).map(|position| mix(a, layer, n_kv_heads, &rows, position));
-    mixed.map(|row| w.product(&[names::out(a, layer)], a.biases.out, &row)).collect()
+    mixed
+        .map(|row| {
+            let row = if a.online_hadamard { super::hadamard(&row, a.n_heads, a.value_dim()) } else { row };
+            w.product(&[names::out(a, layer)], a.biases.out, &row)
+        })
+        .collect()
 }
 
 fn grouped(

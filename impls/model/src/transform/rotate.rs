@@ -6,9 +6,11 @@
 //! Method: 1. a norm's gain goes into the columns of what reads it, its bias into their biases; a layer norm leaves an RMS norm behind,
 //!   because whatever writes the residual stream first loses its mean. 2. R1: the stream becomes Q·x: embeddings, positions and
 //!   outputs are multiplied by Q, inputs by Qᵀ. 3. R2, one per layer: values and the output projection, head by head.
-//!   4. `online`: the input of every down projection is multiplied by H as it passes, the projection by Hᵀ.
+//!   4. `online`: what enters the output projection is mixed across heads by H ⊗ 1 as it passes, what enters the down projection is
+//!   multiplied by an H of its width; the projections take up the inverses.
 //! Exactness: equal in real arithmetic; computed in f64 and stored in f32.
-//! Cost: one pass over the weights; per token n·(log₂ n + m) additions a layer for step 4 (see `cpu_kernels::hadamard`).
+//! Cost: one pass over the weights; per token and layer n·(log₂ n + m) additions for the down projection (see `cpu_kernels::hadamard`) and
+//!   heads²·head_dim for the output projection.
 //! Not handled: norms after sublayers, latent attention, shared keys, an embedding of another width; H on rotated queries and keys,
 //!   which only a quantized cache needs.
 
@@ -29,7 +31,7 @@ use rotation::Rotation;
 
 const NAME: &str = "rotate";
 
-/// Which rotation, and whether the down projections get theirs.
+/// Which rotation, and whether the part that must run with the model does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotate {
@@ -39,7 +41,7 @@ pub struct Rotate {
     /// Seed of the draw.
     #[serde(default)]
     pub seed: u64,
-    /// Whether the inputs of down projections are multiplied by a Hadamard matrix while the model runs.
+    /// Whether the inputs of output and down projections are multiplied by Hadamard matrices while the model runs.
     #[serde(default = "yes")]
     pub online: bool,
 }
@@ -83,7 +85,7 @@ impl Rotate {
             "has no final norm, so its head sees the mean that the rotated stream lacks"
         } else if a.norm == NormKind::Layer && a.experts.is_some() {
             "has experts behind a layer norm with bias, and experts have no biases to take it up"
-        } else if a.down_hadamard {
+        } else if a.online_hadamard {
             "is rotated already"
         } else {
             let folded = a.norm == NormKind::Layer;
@@ -93,8 +95,8 @@ impl Rotate {
                 head: a.biases.head || folded,
                 out: a.biases.out,
             };
-            let down_hadamard = self.online;
-            return Ok(Architecture { norm: NormKind::Rms, tied_head: false, biases, down_hadamard, ..a.clone() });
+            let online_hadamard = self.online;
+            return Ok(Architecture { norm: NormKind::Rms, tied_head: false, biases, online_hadamard, ..a.clone() });
         };
         Err(TransformError::Refused { transform: NAME, problem: format!("family `{}` {problem}", a.family) })
     }
@@ -212,6 +214,9 @@ impl Pass<'_> {
         }
         let mut out = self.load(&names::out(a, layer), a.biases.out, self.new.biases.out)?;
         out.rotate_input_groups(head);
+        if self.new.online_hadamard {
+            out.rotate_input_runs(&Rotation::hadamard(a.n_heads));
+        }
         out.fold_output(&self.stream, self.centred());
         parts.push(out);
         parts.into_iter().for_each(|part| self.keep(part));
@@ -262,7 +267,7 @@ impl Pass<'_> {
             self.keep(up);
         }
         let mut down = self.load(&down, has, gains)?;
-        if self.new.down_hadamard {
+        if self.new.online_hadamard {
             down.rotate_input_groups(&Rotation::hadamard(down.cols()));
         }
         down.fold_output(&self.stream, self.centred());

@@ -23,7 +23,7 @@ const STEPS: usize = 20;
 
 /// Migration strength α.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`smooth` is α from 0 to 1, or \"search\"")]
 pub enum Smooth {
     /// The same everywhere.
     Alpha(f64),

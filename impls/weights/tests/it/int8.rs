@@ -38,7 +38,10 @@ fn tags_say_what_differs_from_vector_wise_absmax() {
         ("weights = \"tensor\"", "int8-row"),
         ("weights = \"tensor\"\nactivations = \"tensor\"", "int8-tensor"),
         ("activations = \"tensor\"\nrange = \"static\"\nclip = \"percentile\"", "int8-column-static-p99.9"),
-        ("activations = \"tensor\"\nrange = \"static\"\nclip = \"entropy\"\nzero_point = true", "int8-column-zp-static-entropy"),
+        (
+            "activations = \"tensor\"\nrange = \"static\"\nclip = \"entropy\"\nzero_point = true",
+            "int8-column-zp-static-entropy",
+        ),
         ("zero_point = true\ndecompose = 6", "int8-zp-d6"),
         ("decompose = inf", "int8-dinf"),
         ("smooth = 1\nweights = \"tensor\"", "int8-row-s1"),
@@ -77,13 +80,15 @@ fn codes_by_hand() {
     let view = ArrayView2::from_shape((2, 3), &weight).expect("2 x 3");
     let codes = |weights, zero_point| {
         let spec = Int8Spec { weights, zero_point, ..Int8Spec::default() };
-        match Int8Weights::new(&spec).quantize(view, None).expect("finite") {
-            Quantized::Int8 { codes, scales, zeros, .. } => (codes, scales, zeros),
-            _ => panic!("int8 codes"),
-        }
+        let quantized = Int8Weights::new(&spec).quantize(view, None).expect("finite");
+        let Quantized::Int8 { codes, scales, zeros, .. } = quantized else { panic!("int8 codes") };
+        (codes, scales, zeros)
     };
     let (row, scales, zeros) = codes(WeightScale::Row, false);
-    assert_eq!((&row[..], &scales[..], zeros.len()), (&[127, -64, 32, 127, 64, -64][..], &[1.0 / 127.0, 4.0 / 127.0][..], 0));
+    assert_eq!(
+        (&row[..], &scales[..], zeros.len()),
+        (&[127, -64, 32, 127, 64, -64][..], &[1.0 / 127.0, 4.0 / 127.0][..], 0)
+    );
     let (tensor, scales, _) = codes(WeightScale::Tensor, false);
     assert_eq!((&tensor[..], &scales[..]), (&[32, -16, 8, 127, 64, -64][..], &[4.0 / 127.0; 2][..]));
     // −0.5 … 1 in 254 steps: 0 is code −127 + 0.5/1.5·254 = −42
@@ -136,7 +141,7 @@ fn static_ranges_are_those_of_calibration() {
     assert_eq!(range(RangeRule::MinMax, false), (-40.0, 40.0));
     assert_eq!(range(RangeRule::MinMax, true), (-40.0, 1.0));
     let (low, high) = range(RangeRule::Percentile, false);
-    assert!(high >= 1.0 && high < 1.1 && low == -high, "{low} {high}");
+    assert!((1.0..1.1).contains(&high) && low == -high, "{low} {high}");
     assert_eq!(range(RangeRule::Percentile, true), (low, 1.0));
     // what lies beyond is clipped, and nothing else changes
     let spec = |clip| Int8Spec { clip, percentile: 99.0, ..static_spec() };
@@ -144,7 +149,9 @@ fn static_ranges_are_those_of_calibration() {
     let (mut inside, mut beyond) = (vec![0.25f32; k], vec![0.25f32; k]);
     (inside[2], beyond[2]) = (high, 1000.0);
     assert_eq!(product(&*clipped, &inside), product(&*clipped, &beyond));
-    assert!(build_linear(&WeightsSpec::Int8(static_spec()), &device(), WeightSource::F32(&weight), n, k, None).is_err());
+    assert!(
+        build_linear(&WeightsSpec::Int8(static_spec()), &device(), WeightSource::F32(&weight), n, k, None).is_err()
+    );
 }
 
 fn static_spec() -> Int8Spec {

@@ -7,6 +7,7 @@ mod codebook;
 mod conformance;
 mod gptq;
 mod int8;
+mod lattice;
 mod microscaling;
 mod spec;
 

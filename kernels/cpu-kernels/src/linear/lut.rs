@@ -266,7 +266,7 @@ impl Kernel for Fill<'_> {
             let mut signs = [[-1.0; ENTRIES]; 4];
             let mut at = 0;
             while at < 4 * ENTRIES {
-                if (at % ENTRIES) >> (at / ENTRIES) & 1 == 1 {
+                if ((at % ENTRIES) >> (at / ENTRIES)) & 1 == 1 {
                     signs[at / ENTRIES][at % ENTRIES] = 1.0;
                 }
                 at += 1;

@@ -9,6 +9,7 @@ use results::trace::Event;
 use weights::WeightsSpec;
 
 use super::{SEQ, at, engine, largest_difference, prompts, session, value};
+use crate::library;
 use crate::worker::{Held, Outcome, open_models, progress};
 
 /// Tokens whose logits are compared and whose activations are looked at.
@@ -59,6 +60,12 @@ pub fn kurtosis(held: &Held) -> Result<Outcome> {
         Ok(engine) => engine,
         Err(refused) => return Ok(refused),
     };
+    let cell = &held.cells[0];
+    if cell.spec.weights != WeightsSpec::F32 || cell.model.as_ref().is_some_and(|m| m.transforms.rotate.is_some()) {
+        return Ok(Outcome::Refused(
+            "activations are looked at in the f32 cells of models that are not rotated".into(),
+        ));
+    }
     let prompt = prompt(held)?;
     let rotate = Rotate { kind: RotationKind::Hadamard, seed: 0, online: true };
     let rotated = match rotated(held, &rotate, &WeightsSpec::F32, prompt.len())? {
@@ -150,7 +157,8 @@ fn rotated(
     if let Err(refused) = transforms.architecture(&models.target.architecture) {
         return Ok(Err(Outcome::Refused(refused.to_string())));
     }
-    let target: Checkpoint = models.target.transformed(&transforms)?;
+    let target: Checkpoint =
+        library::adapted(models.target, part, held.resolved.file.as_deref())?.transformed(&transforms)?;
     let spec = EngineSpec { weights: weights.clone(), ..held.cells[0].spec.clone() };
     let options = BuildOptions { context_tokens, calibration: &[], progress: &mut |_, _| {} };
     Ok(Ok(Engine::build(&spec, &target, None, &held.device, options)?))

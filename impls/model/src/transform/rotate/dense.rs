@@ -91,6 +91,20 @@ impl Dense {
         self.values.chunks_exact_mut(r.n()).for_each(|group| r.apply(group));
     }
 
+    /// Reads runs of features that are mixed by R ⊗ 1 now, as many as R is wide.
+    pub(super) fn rotate_input_runs(&mut self, r: &Rotation) {
+        let (cols, n) = (self.cols(), r.n());
+        let run = cols / n;
+        let mut places = vec![0.0; n];
+        for row in self.values.chunks_exact_mut(cols) {
+            for at in 0..run {
+                places.iter_mut().enumerate().for_each(|(i, p)| *p = row[i * run + at]);
+                r.apply(&mut places);
+                places.iter().enumerate().for_each(|(i, p)| row[i * run + at] = *p);
+            }
+        }
+    }
+
     /// The outputs `rows` (tensor, row), one after the other, are multiplied by R.
     pub(super) fn rotate_outputs(parts: &mut [Dense], rows: &[(usize, usize)], r: &Rotation) {
         let Some(&(first, _)) = rows.first() else { return };

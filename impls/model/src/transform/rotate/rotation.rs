@@ -7,7 +7,7 @@ use super::RotationKind;
 
 /// An orthogonal matrix R of one order.
 pub(super) enum Rotation {
-    /// H·diag(signs); applied by [`Hadamard`]'s own structure.
+    /// H·diag(signs).
     Hadamard { matrix: Hadamard, signs: Vec<f64> },
     /// Any matrix `[n, n]`, row-major.
     Dense { n: usize, rows: Vec<f64> },
@@ -43,35 +43,13 @@ impl Rotation {
         match self {
             Rotation::Hadamard { matrix, signs } => {
                 x.iter_mut().zip(signs).for_each(|(x, sign)| *x *= sign);
-                hadamard(matrix, x);
+                matrix.apply(x);
             }
             Rotation::Dense { n, rows } => {
                 let old = x.to_vec();
                 let rows = rows.chunks_exact((*n).max(1));
                 x.iter_mut().zip(rows).for_each(|(x, row)| *x = row.iter().zip(&old).map(|(r, o)| r * o).sum());
             }
-        }
-    }
-}
-
-/// x = H·x: doubling stages as far as the order is a power of two, then the factor's signs.
-fn hadamard(matrix: &Hadamard, x: &mut [f64]) {
-    let (order, power) = (matrix.order(), matrix.power());
-    let scale = 1.0 / (order as f64).sqrt();
-    for block in x.chunks_exact_mut(order.max(1)) {
-        let mut stride = 1;
-        while stride < power {
-            for pair in block.chunks_exact_mut(2 * stride) {
-                let (low, high) = pair.split_at_mut(stride);
-                low.iter_mut().zip(high).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
-            }
-            stride *= 2;
-        }
-        let old = block.to_vec();
-        for (i, x) in block.iter_mut().enumerate() {
-            let (run, at) = (i / power, i % power);
-            let mix = |j: usize| f64::from(matrix.sign(run * power, j * power)) * old[j * power + at];
-            *x = scale * (0..order / power).map(mix).sum::<f64>();
         }
     }
 }
