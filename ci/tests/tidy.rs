@@ -79,7 +79,7 @@ const BANNED_ATTRIBUTES: &[&str] = &["allow(dead_code)", "allow(unused"];
 const VARIANTS: &[(&str, &[&str])] = &[
     ("impls/attention/src", &["lib.rs"]),
     ("impls/weights/src/format", &["mod.rs"]),
-    ("impls/weights/src/quantizer", &["mod.rs", "grid.rs", "inverse_factor.rs", "levels.rs"]),
+    ("impls/weights/src/quantizer", &["mod.rs", "grid.rs", "inverse_factor.rs", "lattice_search.rs", "levels.rs"]),
     ("impls/kv-cache/src/placement", &["mod.rs"]),
     ("impls/kv-cache/src/eviction", &["mod.rs"]),
     ("impls/kv-cache/src/encoding", &["mod.rs"]),
