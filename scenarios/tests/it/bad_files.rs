@@ -80,7 +80,7 @@ fn each_mistake_is_named_where_it_is() {
         ("kind = \"rtn\"", "kind = \"gptq\"", ["case.toml:7:", "matrix.weights[1]", "calibration"]),
         ("embedded:draft", "embedded:draught", ["case.toml:4:", "model.source", "did you mean `embedded:draft`"]),
         ("embedded:draft", "random:llama-9b", ["case.toml:4:", "model.source", "llama-1.1b"]),
-        ("embedded:draft", "no/such/folder", ["case.toml:4:", "model.source", "not a folder"]),
+        ("embedded:draft", "no/such/folder", ["case.toml:4:", "model.source", "neither a folder"]),
         ("embedded:evaluation", "no-such.txt", ["case.toml:14:", "workload[0].text", "embedded:evaluation"]),
         (
             "kind = \"decode\"\ntokens = 8",
