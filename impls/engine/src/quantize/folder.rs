@@ -179,7 +179,7 @@ impl<'a> FolderWriter<'a> {
         Ok(())
     }
 
-    /// Writes everything else; [`Self::publish`] remains.
+    /// Writes everything else; [`Sealed::publish`] remains.
     pub fn finish(&mut self, side: &SideFiles) -> Result<(), EngineError> {
         let a = &self.checkpoint.architecture;
         let reader = Reader::new(a, &*self.checkpoint.tensors);
@@ -234,7 +234,7 @@ impl<'a> FolderWriter<'a> {
         Ok(())
     }
 
-    /// Ends the weight files. [`Self::publish`] remains.
+    /// Ends the weight files. [`Sealed::publish`] remains.
     pub fn seal(self) -> Result<Sealed, EngineError> {
         let written = self.shards.finish()?;
         let totals = WrittenFolder { files: written.files, bytes: written.bytes, ..self.totals };

@@ -3,7 +3,7 @@
 /// Rows kept at most.
 pub const SAMPLE_ROWS: usize = 128;
 
-/// Every `stride`-th row seen, the stride doubling whenever more than [`SAMPLE_ROWS`] are held.
+/// Every `stride`-th row seen, the stride doubling whenever more than `SAMPLE_ROWS` are held.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleRows {
     features: usize,
