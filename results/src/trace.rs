@@ -184,6 +184,7 @@ pub enum Event {
         /// Orders a sweep.
         x: f64,
         /// The number.
+        #[serde(deserialize_with = "number")]
         value: f64,
     },
     /// What quantizing one projection of one layer does to the model's output, everything else in full precision.
@@ -219,10 +220,17 @@ pub enum Event {
         /// Becomes the metric id `check:<name>`.
         name: String,
         /// Distance from the oracle.
+        #[serde(deserialize_with = "number")]
         value: f64,
         /// Largest distance allowed.
         limit: f64,
         /// Whether `value <= limit`.
         passed: bool,
     },
+}
+
+/// JSON has no NaN and no infinity and writes both as null: read as NaN, which becomes a row that says so instead of a
+/// message nobody can read.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

@@ -261,3 +261,11 @@ fn memory_that_was_not_measured_is_not_zero() {
     let metrics: Vec<_> = rows.iter().map(|row| (row.metric.as_str(), row.value)).collect();
     assert_eq!(metrics, [("weights_bytes", Some(4096.0)), ("kv_resident_bytes", Some(512.0))]);
 }
+
+#[test]
+fn a_value_that_json_cannot_hold_is_a_row_that_says_so() {
+    let event = Event::Value { name: "peak".into(), x: 0.0, value: f64::INFINITY };
+    let line = serde_json::to_string(&event).expect("serialises");
+    let Event::Value { value, .. } = serde_json::from_str(&line).expect("is read") else { panic!("another event") };
+    assert!(value.is_nan(), "{line}");
+}
