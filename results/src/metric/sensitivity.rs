@@ -37,7 +37,7 @@ pub const MIXTURE_PPL: Definition = Definition {
     kind: Kind::Quality,
     noise: ROUNDING,
     pooled: false,
-    derive: |trace| mixtures(trace, |_, ppl, _, _| ppl),
+    derive: |trace| mixtures(trace, |ppl, _, _| ppl),
 };
 
 /// Divergence of a mixture.
@@ -50,7 +50,7 @@ pub const MIXTURE_KL: Definition = Definition {
     kind: Kind::Quality,
     noise: ROUNDING,
     pooled: false,
-    derive: |trace| mixtures(trace, |_, _, kl, _| kl),
+    derive: |trace| mixtures(trace, |_, kl, _| kl),
 };
 
 /// What the sensitivities add up to.
@@ -63,13 +63,13 @@ pub const MIXTURE_PREDICTED_KL: Definition = Definition {
     kind: Kind::Quality,
     noise: ROUNDING,
     pooled: false,
-    derive: |trace| mixtures(trace, |_, _, _, predicted| predicted),
+    derive: |trace| mixtures(trace, |_, _, predicted| predicted),
 };
 
-fn mixtures(trace: &Trace, figure: fn(f64, f64, f64, f64) -> f64) -> Vec<Value> {
+fn mixtures(trace: &Trace, figure: fn(f64, f64, f64) -> f64) -> Vec<Value> {
     let values = trace.events.iter().filter_map(|event| match event {
         Event::Mixture { series, bits, ppl, kl, predicted_kl, .. } => {
-            Some((series, *bits, figure(*bits, *ppl, *kl, *predicted_kl)))
+            Some((series, *bits, figure(*ppl, *kl, *predicted_kl)))
         }
         _ => None,
     });
