@@ -4,5 +4,7 @@ use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-    vec![]
+    let mut all = vec![];
+    all.extend(crate::attention::kernels());
+    all
 }
