@@ -5,11 +5,13 @@
 
 mod cache;
 mod decode;
+mod forward;
 mod heads;
 mod prefill;
 
 pub use cache::{Element, KvView, Rows, Stored};
 pub use decode::{DecodeShape, DecodeWorkspace, decode, splits};
+pub use forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};
 pub use heads::Heads;
 pub use prefill::{PrefillShape, prefill};
 
@@ -17,5 +19,7 @@ use crate::KernelSpec;
 
 /// Every kernel of this folder with every constant it is launched with.
 pub fn kernels() -> Vec<KernelSpec> {
-    decode::kernels()
+    let mut all = decode::kernels();
+    all.extend(forward::kernels());
+    all
 }
