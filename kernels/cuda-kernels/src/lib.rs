@@ -8,6 +8,7 @@ mod driver;
 mod error;
 mod gpu;
 mod ladder;
+pub mod linear;
 mod nvrtc;
 mod registry;
 mod source;

@@ -66,6 +66,8 @@ pub const HEADERS: &[Source] = &[
     Source { name: "numbers.cuh", text: include_str!("numbers.cuh") },
     Source { name: "warp.cuh", text: include_str!("warp.cuh") },
     Source { name: "mma.cuh", text: include_str!("mma.cuh") },
+    Source { name: "tile.cuh", text: include_str!("linear/tile.cuh") },
+    Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },
 ];
 
 /// One compiled kernel: a text, its entry point and the constants it is compiled with.
