@@ -13,6 +13,8 @@ mod nvrtc;
 mod registry;
 mod source;
 mod tensor_map;
+#[cfg(test)]
+mod wgmma;
 
 pub use error::GpuError;
 pub use gpu::{Arg, Buffer, DeviceMemory, Gpu, LaunchShape, Moment, Recording};

@@ -48,7 +48,7 @@ impl Arch {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 
@@ -67,7 +67,10 @@ pub const HEADERS: &[Source] = &[
     Source { name: "warp.cuh", text: include_str!("warp.cuh") },
     Source { name: "mma.cuh", text: include_str!("mma.cuh") },
     Source { name: "tile.cuh", text: include_str!("linear/tile.cuh") },
+    Source { name: "inputs.cuh", text: include_str!("linear/inputs.cuh") },
     Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },
+    Source { name: "wgmma.cuh", text: include_str!("wgmma.cuh") },
+    Source { name: "hopper.cuh", text: include_str!("hopper.cuh") },
 ];
 
 /// One compiled kernel: a text, its entry point and the constants it is compiled with.

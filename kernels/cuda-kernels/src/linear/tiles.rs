@@ -4,7 +4,10 @@ use super::pack::UNIT;
 use super::workspace::{Needs, Workspace};
 use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Source};
 
-static INPUTS: Source = Source { name: "linear/inputs.cu", text: include_str!("inputs.cu") };
+static PACK_INPUTS: Source = Source { name: "linear/pack_inputs.cu", text: include_str!("pack_inputs.cu") };
+static GROUP_SUMS: Source = Source { name: "linear/group_sums.cu", text: include_str!("group_sums.cu") };
+static QUANTISE_ROWS: Source = Source { name: "linear/quantise_rows.cu", text: include_str!("quantise_rows.cu") };
+static ADD_SLICES: Source = Source { name: "linear/add_slices.cu", text: include_str!("add_slices.cu") };
 static GEMV: Source = Source { name: "linear/tile_gemv.cu", text: include_str!("tile_gemv.cu") };
 static GEMM: Source = Source { name: "linear/tile_gemm.cu", text: include_str!("tile_gemm.cu") };
 
@@ -91,9 +94,9 @@ impl Format {
 
     fn pack_inputs(self) -> KernelSpec {
         match self {
-            Format::Bf16 => KernelSpec::new(&INPUTS, "pack_inputs").define("NUMBER", "Bf16"),
-            Format::Int8 => KernelSpec::new(&INPUTS, "quantise_rows"),
-            Format::F16 | Format::Int4 { .. } => KernelSpec::new(&INPUTS, "pack_inputs"),
+            Format::Bf16 => KernelSpec::new(&PACK_INPUTS, "pack_inputs").define("NUMBER", "Bf16"),
+            Format::Int8 => KernelSpec::new(&QUANTISE_ROWS, "quantise_rows"),
+            Format::F16 | Format::Int4 { .. } => KernelSpec::new(&PACK_INPUTS, "pack_inputs").define("NUMBER", "Half"),
         }
     }
 
@@ -116,8 +119,8 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
         Format::F16.pack_inputs(),
         Format::Bf16.pack_inputs(),
         Format::Int8.pack_inputs(),
-        KernelSpec::new(&INPUTS, "group_sums"),
-        KernelSpec::new(&INPUTS, "add_slices"),
+        KernelSpec::new(&GROUP_SUMS, "group_sums"),
+        KernelSpec::new(&ADD_SLICES, "add_slices"),
     ];
     for format in Format::all() {
         kernels.extend([format.gemv(1), format.gemv(2), format.gemm(false)]);
@@ -214,7 +217,7 @@ impl Tiles {
             let sums = padded * self.units * UNIT / group;
             let group = Arg::I32(group as i32);
             let args = [x.arg(), address(&self.gather), workspace.per_row.arg(), rows_arg, k, units, group];
-            let kernel = KernelSpec::new(&INPUTS, "group_sums");
+            let kernel = KernelSpec::new(&GROUP_SUMS, "group_sums");
             // SAFETY: as above; the workspace holds a sum per group and padded row.
             unsafe { gpu.launch(&kernel, LaunchShape::line(sums.div_ceil(8), 256), &args) }?;
         }
@@ -262,7 +265,7 @@ impl Tiles {
                 }
                 let count = rows * self.n;
                 let args = [to.arg(), y.arg(), Arg::Pointer(count as u64)];
-                let kernel = KernelSpec::new(&INPUTS, "add_slices");
+                let kernel = KernelSpec::new(&ADD_SLICES, "add_slices");
                 // SAFETY: 8 × count sums are there, and y holds count values.
                 unsafe { gpu.launch(&kernel, LaunchShape::line(count.div_ceil(256), 256), &args) }
             }
