@@ -9,6 +9,7 @@ mod driver;
 mod error;
 mod gpu;
 mod ladder;
+pub mod linear;
 mod nvrtc;
 mod registry;
 mod source;
