@@ -6,9 +6,11 @@
 
 pub mod attention;
 mod driver;
+mod emulated;
 mod error;
 mod gpu;
 mod ladder;
+pub mod linear;
 mod nvrtc;
 mod registry;
 mod source;
@@ -20,6 +22,7 @@ pub use error::GpuError;
 pub use gpu::{Arg, Buffer, DeviceMemory, Gpu, LaunchShape, Moment, Recording};
 pub use ladder::{Bench, Deviation, Rung};
 pub use nvrtc::{Compiled, Nvrtc, Resources};
+pub use ptx_emulator::Counts;
 pub use registry::all_kernels;
 pub use source::{Arch, HEADERS, KernelSpec, Source};
 pub use tensor_map::{TensorMap, TensorMapShape};

@@ -4,7 +4,5 @@ use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-    let mut all = vec![];
-    all.extend(crate::attention::kernels());
-    all
+    [crate::attention::kernels(), crate::linear::kernels()].concat()
 }
