@@ -142,7 +142,7 @@ static LADDER: [Step; 11] = [
         ..plain(UNFUSED, "scores and weights in device memory", (&SCORES, "attention_unfused_scores"), (16, 256), |_| 0)
     },
     plain("a2_tiled_f32", "fused: tiles in shared memory, f32", (&TILED, "attention_tiled_f32"), (64, 256), |dim| {
-        (2 * 64 * (dim + 1) + 64 * 65) * 4
+        (2 * 64 * (dim + 4) + 64 * 68) * 4
     }),
     plain("a3_mma", "tensor cores, fragments by plain loads", (&MMA, "attention_mma"), (64, 128), |dim| {
         3 * 64 * (dim + 8) * 2

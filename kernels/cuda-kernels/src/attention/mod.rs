@@ -3,12 +3,15 @@
 //! Layouts: q and out `[batch, q_len, heads, dim]`, k and v `[batch, kv_len, kv_heads, dim]` for the ladder; caches as
 //! [`KvView`] says for the other two.
 
+mod bench;
 mod cache;
 mod decode;
 mod forward;
 mod heads;
+mod oracle;
 mod prefill;
 
+pub use bench::forward_bench;
 pub use cache::{Element, KvView, Rows, Stored};
 pub use decode::{DecodeShape, DecodeWorkspace, decode, splits};
 pub use forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};

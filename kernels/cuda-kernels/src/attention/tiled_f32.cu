@@ -9,7 +9,8 @@
 #include "attention.cuh"
 
 #define TILE 64
-#define WIDTH (DIM + 1) // one element more than a row, so that 16 rows lie in 16 banks
+#define WIDTH (DIM + 4) // 16 bytes more than a row: reads of 16 bytes from eight rows touch all banks once
+#define P_WIDTH (TILE + 4)
 
 static __device__ __forceinline__ void load_rows(float *to, const unsigned short *from, size_t first, size_t step, int count) {
     for (int i = threadIdx.x; i < TILE * DIM; i += 256) {
@@ -21,7 +22,7 @@ static __device__ __forceinline__ void load_rows(float *to, const unsigned short
 extern "C" __global__ void __launch_bounds__(256)
 attention_tiled_f32(const unsigned short *q, const unsigned short *k, const unsigned short *v, unsigned short *out, float *lse, int q_len,
                     int kv_len, int heads, int kv_heads, int causal, int window, float scale) {
-    extern __shared__ float shared[];
+    extern __shared__ __align__(16) float shared[];
     float *q_tile = shared, *kv_tile = q_tile + TILE * WIDTH, *p_tile = kv_tile + TILE * WIDTH;
     const Problem problem{q_len, kv_len, heads, kv_heads, causal, window, (int)blockIdx.y, (int)blockIdx.z};
     const int x = threadIdx.x & 15, y = threadIdx.x >> 4, row = blockIdx.x * TILE;
@@ -37,13 +38,22 @@ attention_tiled_f32(const unsigned short *q, const unsigned short *k, const unsi
         load_rows(kv_tile, k, problem.kv_row(column), (size_t)kv_heads * DIM, kv_len - column);
         __syncthreads();
         float score[4][4] = {}; // 1.
-#pragma unroll 4
-        for (int d = 0; d < DIM; d++)
+#pragma unroll 2
+        for (int d = 0; d < DIM; d += 4) {
+            float4 query[4], key[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                query[i] = *(const float4 *)&q_tile[(4 * y + i) * WIDTH + d];
+                key[i] = *(const float4 *)&kv_tile[(x + 16 * i) * WIDTH + d];
+            }
 #pragma unroll
             for (int r = 0; r < 4; r++)
 #pragma unroll
-                for (int j = 0; j < 4; j++)
-                    score[r][j] = fmaf(q_tile[(4 * y + r) * WIDTH + d], kv_tile[(x + 16 * j) * WIDTH + d], score[r][j]);
+                for (int j = 0; j < 4; j++) {
+                    score[r][j] = fmaf(query[r].x, key[j].x, fmaf(query[r].y, key[j].y, score[r][j]));
+                    score[r][j] = fmaf(query[r].z, key[j].z, fmaf(query[r].w, key[j].w, score[r][j]));
+                }
+        }
 #pragma unroll
         for (int r = 0; r < 4; r++) { // 2.
             const int end = problem.end(row + 4 * y + r), begin = problem.begin(row + 4 * y + r);
@@ -60,7 +70,7 @@ attention_tiled_f32(const unsigned short *q, const unsigned short *k, const unsi
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 const float weight = exp2_fast(score[r][j] - shift);
-                part += weight, p_tile[(4 * y + r) * (TILE + 1) + x + 16 * j] = weight; // 3.
+                part += weight, p_tile[(4 * y + r) * P_WIDTH + x + 16 * j] = weight; // 3.
             }
             sum[r] = fmaf(sum[r], shrink, part);
 #pragma unroll
@@ -69,13 +79,22 @@ attention_tiled_f32(const unsigned short *q, const unsigned short *k, const unsi
         __syncthreads();
         load_rows(kv_tile, v, problem.kv_row(column), (size_t)kv_heads * DIM, kv_len - column);
         __syncthreads();
-#pragma unroll 4
-        for (int key = 0; key < TILE; key++) // 4.
+#pragma unroll 2
+        for (int key = 0; key < TILE; key += 4) { // 4.
+            float4 weight[4];
 #pragma unroll
-            for (int r = 0; r < 4; r++)
+            for (int r = 0; r < 4; r++) weight[r] = *(const float4 *)&p_tile[(4 * y + r) * P_WIDTH + key];
 #pragma unroll
-                for (int j = 0; j < DIM / 16; j++)
-                    result[r][j] = fmaf(p_tile[(4 * y + r) * (TILE + 1) + key], kv_tile[key * WIDTH + x + 16 * j], result[r][j]);
+            for (int j = 0; j < DIM / 16; j++) {
+                const float *value = &kv_tile[key * WIDTH + x + 16 * j];
+                const float four[4] = {value[0], value[WIDTH], value[2 * WIDTH], value[3 * WIDTH]};
+#pragma unroll
+                for (int r = 0; r < 4; r++) {
+                    result[r][j] = fmaf(weight[r].x, four[0], fmaf(weight[r].y, four[1], result[r][j]));
+                    result[r][j] = fmaf(weight[r].z, four[2], fmaf(weight[r].w, four[3], result[r][j]));
+                }
+            }
+        }
     }
 #pragma unroll
     for (int r = 0; r < 4; r++) {
