@@ -4,6 +4,7 @@
 //! Each operation is a folder with a ladder of rungs, one idea each; each file of CUDA text stands beside its launcher,
 //! which checks shapes and then makes the one `unsafe` launch.
 
+pub mod attention;
 mod driver;
 mod error;
 mod gpu;

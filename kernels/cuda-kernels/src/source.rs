@@ -71,6 +71,7 @@ pub const HEADERS: &[Source] = &[
     Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },
     Source { name: "wgmma.cuh", text: include_str!("wgmma.cuh") },
     Source { name: "hopper.cuh", text: include_str!("hopper.cuh") },
+    Source { name: "cache.cuh", text: include_str!("attention/cache.cuh") },
 ];
 
 /// One compiled kernel: a text, its entry point and the constants it is compiled with.
