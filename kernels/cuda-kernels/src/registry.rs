@@ -4,11 +4,5 @@ use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-<<<<<<< HEAD
-    [crate::linear::kernels()].concat()
-=======
-    let mut all = vec![];
-    all.extend(crate::attention::kernels());
-    all
->>>>>>> main
+    [crate::attention::kernels(), crate::linear::kernels()].concat()
 }
