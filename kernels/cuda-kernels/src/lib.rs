@@ -7,11 +7,15 @@
 pub mod attention;
 mod driver;
 mod error;
+pub mod gemv;
 mod gpu;
 mod ladder;
 pub mod linear;
+mod number;
 mod nvrtc;
+pub mod quantized;
 mod registry;
+mod sampled;
 mod source;
 mod tensor_map;
 #[cfg(test)]
@@ -20,6 +24,7 @@ mod wgmma;
 pub use error::GpuError;
 pub use gpu::{Arg, Buffer, DeviceMemory, Gpu, LaunchShape, Moment, Recording};
 pub use ladder::{Bench, Deviation, Rung};
+pub use number::Number;
 pub use nvrtc::{Compiled, Nvrtc, Resources};
 pub use registry::all_kernels;
 pub use source::{Arch, HEADERS, KernelSpec, Source};
