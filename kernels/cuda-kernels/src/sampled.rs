@@ -32,7 +32,11 @@ impl Sampled {
     pub(crate) fn new(rows: usize, width: usize, seed: u64, element: impl Fn(usize, usize) -> (f64, f64)) -> Sampled {
         let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
         let mut draw = |count: usize| -> Vec<usize> {
-            if rows * width <= ALL { (0..count).collect() } else { sample(&mut random, count, count.min(DRAWN)).into_vec() }
+            if rows * width <= ALL {
+                (0..count).collect()
+            } else {
+                sample(&mut random, count, count.min(DRAWN)).into_vec()
+            }
         };
         let (rows, columns) = (draw(rows), draw(width));
         let expected = rows.iter().flat_map(|&r| columns.iter().map(move |&c| (r, c))).map(|(r, c)| element(r, c));

@@ -57,9 +57,19 @@ struct Gemv {
 }
 
 /// y `[rows, n]` = x `[rows, k]` · W `[n, k]`ᵀ with normal numbers; k must be a multiple of 8.
-pub fn bench(gpu: &Gpu, number: Number, rows: usize, n: usize, k: usize, seed: u64) -> Result<Box<dyn Bench>, GpuError> {
+pub fn bench(
+    gpu: &Gpu,
+    number: Number,
+    rows: usize,
+    n: usize,
+    k: usize,
+    seed: u64,
+) -> Result<Box<dyn Bench>, GpuError> {
     if !k.is_multiple_of(8) || k == 0 || rows == 0 || n == 0 {
-        return Err(GpuError::shape("gemv", format!("{rows} rows of {k} → {n}: k must be a multiple of 8, none may be 0")));
+        return Err(GpuError::shape(
+            "gemv",
+            format!("{rows} rows of {k} → {n}: k must be a multiple of 8, none may be 0"),
+        ));
     }
     let round = |values: Vec<f32>| values.into_iter().map(|v| number.round(v)).collect::<Vec<f32>>();
     let (w, x) = (round(normals(n * k, seed)), round(normals(rows * k, seed + 1)));
@@ -115,10 +125,9 @@ impl Bench for Gemv {
             ("v0_thread_per_output", _) => {
                 (thread(self.number), LaunchShape::grid(self.n.div_ceil(256), self.rows, 1, 256))
             }
-            ("v1_warp_per_output", _) => (
-                warp(self.number, (1, 1), vector),
-                LaunchShape::grid(self.n.div_ceil(WARPS), self.rows, 1, 32 * WARPS),
-            ),
+            ("v1_warp_per_output", _) => {
+                (warp(self.number, (1, 1), vector), LaunchShape::grid(self.n.div_ceil(WARPS), self.rows, 1, 32 * WARPS))
+            }
             ("v2_outputs_per_warp", _) => {
                 let (r, outputs) = tile(self.rows);
                 let shape = LaunchShape::grid(self.n.div_ceil(WARPS * outputs), self.rows.div_ceil(r), 1, 32 * WARPS);

@@ -15,7 +15,11 @@ pub(crate) static WARP_ROWS: Source = Source { name: "linear/warp_rows.cu", text
 const WARPS: usize = 8;
 
 fn kernel(rows: usize, outputs: usize, vector: usize) -> KernelSpec {
-    KernelSpec::new(&WARP_ROWS, "warp_rows").define("NUMBER", "F32").define("ROWS", rows).define("OUTPUTS", outputs).define("VECTOR", vector)
+    KernelSpec::new(&WARP_ROWS, "warp_rows")
+        .define("NUMBER", "F32")
+        .define("ROWS", rows)
+        .define("OUTPUTS", outputs)
+        .define("VECTOR", vector)
 }
 
 /// Rows and outputs of a warp.
