@@ -4,5 +4,6 @@ use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-    [crate::attention::kernels(), crate::linear::kernels()].concat()
+    [crate::attention::kernels(), crate::gemv::kernels(), crate::linear::kernels(), crate::quantized::kernels()]
+        .concat()
 }

@@ -3,6 +3,10 @@
 mod attention;
 mod compile;
 mod devices;
+mod gemv;
+mod linear;
+mod problems;
+mod quantized;
 
 use std::path::Path;
 
