@@ -1,5 +1,6 @@
 //! Every rung of the attention ladders against the f64 oracle, on small shapes around the tile sizes, outputs poisoned.
 
+mod cache;
 mod forward;
 
 use cuda_kernels::attention::{Element, ForwardShape};
