@@ -2,6 +2,7 @@
 
 mod compile;
 mod devices;
+mod gemm;
 mod gemv;
 mod linear;
 mod problems;
