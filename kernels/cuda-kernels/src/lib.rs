@@ -10,6 +10,7 @@ mod gpu;
 mod ladder;
 mod nvrtc;
 mod registry;
+pub mod rows;
 mod source;
 mod tensor_map;
 

@@ -66,6 +66,8 @@ pub const HEADERS: &[Source] = &[
     Source { name: "numbers.cuh", text: include_str!("numbers.cuh") },
     Source { name: "warp.cuh", text: include_str!("warp.cuh") },
     Source { name: "mma.cuh", text: include_str!("mma.cuh") },
+    Source { name: "lanes.cuh", text: include_str!("lanes.cuh") },
+    Source { name: "cache.cuh", text: include_str!("cache.cuh") },
 ];
 
 /// One compiled kernel: a text, its entry point and the constants it is compiled with.
