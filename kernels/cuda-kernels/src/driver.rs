@@ -82,7 +82,7 @@ impl Driver {
         let mut loaded = match known {
             Some(loaded) => loaded,
             None => {
-                let cubin = self.nvrtc.cubin(kernel, self.arch)?;
+                let cubin = self.nvrtc.compile(kernel, self.arch)?.cubin;
                 let entry = CString::new(kernel.entry).map_err(|_| GpuError::shape("kernel name", "a zero byte"))?;
                 // SAFETY: the image is a whole cubin, and stays alive during the call; modules live as long as the context.
                 let function = unsafe {

@@ -41,6 +41,29 @@ pub struct Compiled {
     pub log: String,
 }
 
+impl Compiled {
+    /// The files of `save`, if they are all there.
+    fn load(stem: &Path) -> Option<Compiled> {
+        let cubin = std::fs::read(stem.with_added_extension("cubin")).ok()?;
+        let ptx = std::fs::read_to_string(stem.with_added_extension("ptx")).ok()?;
+        let log = std::fs::read_to_string(stem.with_added_extension("log")).ok()?;
+        Some(Compiled { ptx, cubin, resources: resources(&log), log })
+    }
+
+    /// Three files, each complete or absent.
+    fn save(&self, stem: &Path) -> std::io::Result<()> {
+        let parts = [("cubin", &self.cubin[..]), ("ptx", self.ptx.as_bytes()), ("log", self.log.as_bytes())];
+        for (extension, bytes) in parts {
+            let path = stem.with_added_extension(extension);
+            let unique = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+            let beside = path.with_added_extension(unique);
+            std::fs::write(&beside, bytes)?;
+            std::fs::rename(&beside, &path)?;
+        }
+        Ok(())
+    }
+}
+
 /// An opened compiler.
 #[derive(Debug, Clone)]
 pub struct Nvrtc {
@@ -57,7 +80,7 @@ impl Nvrtc {
         Ok(Nvrtc { version, cache: None })
     }
 
-    /// Keeps machine code in `folder`, under names that stand for everything it depends on.
+    /// Keeps what it compiles in `folder`, under names that stand for everything it depends on.
     pub fn with_cache(self, folder: &Path) -> Nvrtc {
         Nvrtc { cache: Some(folder.to_path_buf()), ..self }
     }
@@ -67,7 +90,7 @@ impl Nvrtc {
         format!("{}.{}", self.version.0, self.version.1)
     }
 
-    /// Compiles `kernel` for `arch`.
+    /// Compiles `kernel` for `arch`, or takes it from the cache.
     pub fn compile(&self, kernel: &KernelSpec, arch: Arch) -> Result<Compiled, GpuError> {
         if arch < kernel.needs {
             return Err(GpuError::Architecture {
@@ -76,23 +99,15 @@ impl Nvrtc {
                 found: arch.to_string(),
             });
         }
-        compile(kernel, arch)
-    }
-
-    /// Machine code of `kernel` for `arch`, from the cache where it is there.
-    pub fn cubin(&self, kernel: &KernelSpec, arch: Arch) -> Result<Vec<u8>, GpuError> {
-        let Some(folder) = &self.cache else { return Ok(self.compile(kernel, arch)?.cubin) };
-        let path = folder.join(format!("{}-{:016x}.cubin", kernel.entry, self.fingerprint(kernel, arch)));
-        if let Ok(cubin) = std::fs::read(&path) {
-            return Ok(cubin);
+        let Some(folder) = &self.cache else { return compile(kernel, arch) };
+        let stem = folder.join(format!("{}-{arch}-{:016x}", kernel.entry, self.fingerprint(kernel, arch)));
+        if let Some(compiled) = Compiled::load(&stem) {
+            return Ok(compiled);
         }
-        let cubin = self.compile(kernel, arch)?.cubin;
+        let compiled = compile(kernel, arch)?;
         // a cache that cannot be written costs a compilation next time and nothing else
-        let beside = path.with_extension(format!("{}.part", std::process::id()));
-        if std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&beside, &cubin)).is_ok() {
-            let _ = std::fs::rename(&beside, &path);
-        }
-        Ok(cubin)
+        let _ = std::fs::create_dir_all(folder).and_then(|()| compiled.save(&stem));
+        Ok(compiled)
     }
 
     fn fingerprint(&self, kernel: &KernelSpec, arch: Arch) -> u64 {

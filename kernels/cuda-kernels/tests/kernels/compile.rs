@@ -1,6 +1,9 @@
 //! Every kernel compiles for every architecture it claims to run on. Needs the compiler and no GPU.
 
-use cuda_kernels::{Arch, KernelSpec, Source};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use cuda_kernels::{Arch, Compiled, KernelSpec, Source, all_kernels};
 
 use crate::compiler;
 
@@ -41,4 +44,59 @@ fn a_mistake_is_reported_with_the_compilers_words() {
     let hopper = KernelSpec::new(&HEADERS_ALONE, "headers_alone").needs(Arch::Sm90a);
     let error = nvrtc.compile(&hopper, Arch::Sm80).unwrap_err().to_string();
     assert!(error.contains("needs sm_90a"), "{error}");
+}
+
+/// Kernels that may spill registers, with the reason.
+const MAY_SPILL: &[(&str, &str)] = &[];
+/// The two architectures whose code differs: Ada runs what Ampere does.
+const COMPILED_FOR: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
+
+/// Every kernel with every constant it is launched with: it compiles, nothing spills, no tensor-core instruction was put in
+/// line behind the others (notes C7510 to C7519), and registers and shared memory are those of the table.
+#[test]
+fn all_kernels_compile_and_their_resources_are_as_recorded() {
+    let Some(nvrtc) = compiler() else { return };
+    let mut work: Vec<(KernelSpec, Arch)> = vec![];
+    for kernel in all_kernels() {
+        work.extend(COMPILED_FOR.iter().filter(|&&arch| arch >= kernel.needs).map(|&arch| (kernel.clone(), arch)));
+    }
+    let (work, rows) = (Mutex::new(work.into_iter()), Mutex::new(BTreeMap::new()));
+    let next = || work.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while let Some((kernel, arch)) = next() {
+                    let compiled = nvrtc.compile(&kernel, arch).unwrap_or_else(|e| panic!("{e}"));
+                    check(&kernel, arch, &compiled);
+                    let r = compiled.resources;
+                    let row = [r.registers, r.spill_store_bytes, r.stack_bytes, r.static_shared_bytes];
+                    rows.lock().unwrap().insert((kernel.source.name, kernel.label(), arch), row);
+                }
+            });
+        }
+    });
+    let rows = rows.into_inner().unwrap();
+    let mut table =
+        format!("{:<78} {:>7} {:>9} {:>6} {:>6} {:>7}\n", "kernel", "arch", "registers", "spill", "stack", "shared");
+    for ((_, label, arch), [registers, spill, stack, shared]) in &rows {
+        table += &format!("{label:<78} {arch:>7} {registers:>9} {spill:>6} {stack:>6} {shared:>7}\n");
+    }
+    // another compiler allots other registers; the table is of the one that ci/nvrtc.sh fetches
+    if nvrtc.version() == "13.0" {
+        insta::assert_snapshot!("resources", table);
+    }
+}
+
+fn check(kernel: &KernelSpec, arch: Arch, compiled: &Compiled) {
+    let (label, r) = (kernel.label(), compiled.resources);
+    let may_spill = MAY_SPILL.iter().any(|(name, _)| *name == kernel.entry);
+    assert!(
+        r.spill_store_bytes == 0 || may_spill,
+        "{label} for {arch} spills {} bytes\n{}",
+        r.spill_store_bytes,
+        compiled.log
+    );
+    assert!(r.registers <= 255 && r.static_shared_bytes <= 48 << 10, "{label} for {arch}: {r:?}");
+    let note = compiled.log.lines().find(|line| line.contains("C751"));
+    assert!(note.is_none(), "{label} for {arch}: {}", note.unwrap_or_default());
 }

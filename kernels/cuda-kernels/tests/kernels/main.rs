@@ -2,12 +2,15 @@
 
 mod compile;
 
+use std::path::Path;
+
 use cuda_kernels::Nvrtc;
 
-/// The compiler, or nothing with a word on how to get it.
+/// The compiler, or nothing with a word on how to get it. What one test has compiled another need not.
 fn compiler() -> Option<Nvrtc> {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     match Nvrtc::open() {
-        Ok(nvrtc) => Some(nvrtc),
+        Ok(nvrtc) => Some(nvrtc.with_cache(&cache)),
         Err(e) => {
             eprintln!("skipped: {e}");
             None
