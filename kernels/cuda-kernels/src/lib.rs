@@ -4,15 +4,19 @@
 //! Each operation is a folder with a ladder of rungs, one idea each; each file of CUDA text stands beside its launcher,
 //! which checks shapes and then makes the one `unsafe` launch.
 
+pub mod attention;
 mod driver;
 mod error;
 mod gpu;
 mod ladder;
+pub mod linear;
 mod nvrtc;
 mod registry;
 pub mod rows;
 mod source;
 mod tensor_map;
+#[cfg(test)]
+mod wgmma;
 
 pub use error::GpuError;
 pub use gpu::{Arg, Buffer, DeviceMemory, Gpu, LaunchShape, Moment, Recording};

@@ -1,8 +1,8 @@
 //! Every kernel in every form that is launched: what the compile gate compiles.
 
-use crate::{KernelSpec, rows};
+use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-    [rows::kernels()].concat()
+    [crate::attention::kernels(), crate::linear::kernels(), crate::rows::kernels()].concat()
 }

@@ -68,6 +68,12 @@ pub const HEADERS: &[Source] = &[
     Source { name: "mma.cuh", text: include_str!("mma.cuh") },
     Source { name: "lanes.cuh", text: include_str!("lanes.cuh") },
     Source { name: "cache.cuh", text: include_str!("cache.cuh") },
+    Source { name: "tile.cuh", text: include_str!("linear/tile.cuh") },
+    Source { name: "inputs.cuh", text: include_str!("linear/inputs.cuh") },
+    Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },
+    Source { name: "wgmma.cuh", text: include_str!("wgmma.cuh") },
+    Source { name: "hopper.cuh", text: include_str!("hopper.cuh") },
+    Source { name: "cache.cuh", text: include_str!("attention/cache.cuh") },
 ];
 
 /// One compiled kernel: a text, its entry point and the constants it is compiled with.

@@ -35,6 +35,42 @@ fn headers_compile_to_ptx_and_machine_code() {
     }
 }
 
+static HOPPER_ALONE: Source = Source {
+    name: "hopper_alone.cu",
+    text: r#"
+#include "hopper.cuh"
+extern "C" __global__ void __launch_bounds__(128) hopper_alone(const __grid_constant__ TensorMap map, float *out) {
+    extern __shared__ char raw[];
+    const u32 tile = (shared_address(raw) + 1023) & ~1023u, barrier = tile + 64 * 128;
+    if (threadIdx.x == 0) {
+        mbarrier_init(barrier, 1);
+        mbarrier_init_fence();
+        tensor_prefetch(&map);
+        mbarrier_expect(barrier, 64 * 128);
+        tensor_load_2d(tile, &map, barrier, 0, 0);
+    }
+    __syncthreads();
+    mbarrier_wait(barrier, 0);
+    float d[32];
+    wgmma_fence();
+    for (int k = 0; k < 4; k++)
+        wgmma_64x64x16_shared<0>(Bf16(), d, wgmma_descriptor(tile + 32 * k, 16), wgmma_descriptor(tile + 32 * k, 16), k);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_pin(d);
+    for (int i = 0; i < 32; i++) out[threadIdx.x * 32 + i] = d[i];
+}
+"#,
+};
+
+#[test]
+fn hoppers_header_compiles() {
+    let Some(nvrtc) = compiler() else { return };
+    let compiled = nvrtc.compile(&KernelSpec::new(&HOPPER_ALONE, "hopper_alone"), Arch::Sm90a).unwrap();
+    assert_eq!(compiled.ptx.matches("wgmma.mma_async").count(), 4);
+    assert!(!compiled.log.contains("C75"), "{}", compiled.log);
+}
+
 #[test]
 fn a_mistake_is_reported_with_the_compilers_words() {
     let Some(nvrtc) = compiler() else { return };
