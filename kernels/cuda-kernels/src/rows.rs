@@ -7,7 +7,6 @@ mod cache;
 mod elementwise;
 mod embed;
 mod norm;
-mod product;
 mod rope;
 mod sample;
 
@@ -17,21 +16,22 @@ pub use cache::{CacheLayout, Places, cache_append};
 pub use elementwise::{add_bias, add_scaled, gather_rows, scale, soft_cap, take_columns};
 pub use embed::{add_positions, embed_rows};
 pub use norm::{add_rms_norm, layer_norm, rms_norm};
-pub use product::product_rows;
 pub use rope::{Turn, rope, rope_append};
 pub use sample::{argmax, probabilities};
 
+use half::{bf16, f16};
+
 use crate::{Arg, Buffer, GpuError, KernelSpec, LaunchShape};
 
-/// Numbers in device memory as they are stored: f32, or the bits of 16-bit floats.
+/// Numbers in device memory as they are stored.
 #[derive(Debug, Clone, Copy)]
 pub enum Stored<'a> {
     /// 32-bit floats.
     F32(&'a Buffer<f32>),
-    /// Bits of IEEE half precision.
-    F16(&'a Buffer<u16>),
-    /// Bits of bfloat16.
-    Bf16(&'a Buffer<u16>),
+    /// IEEE half precision.
+    F16(&'a Buffer<f16>),
+    /// bfloat16.
+    Bf16(&'a Buffer<bf16>),
 }
 
 /// Names in the kernels' texts of the types that [`Stored`] tells apart.
@@ -42,7 +42,8 @@ impl Stored<'_> {
     pub fn len(&self) -> usize {
         match self {
             Stored::F32(buffer) => buffer.len(),
-            Stored::F16(buffer) | Stored::Bf16(buffer) => buffer.len(),
+            Stored::F16(buffer) => buffer.len(),
+            Stored::Bf16(buffer) => buffer.len(),
         }
     }
 
@@ -54,7 +55,8 @@ impl Stored<'_> {
     fn arg(&self) -> Arg<'static> {
         match self {
             Stored::F32(buffer) => buffer.arg(),
-            Stored::F16(buffer) | Stored::Bf16(buffer) => buffer.arg(),
+            Stored::F16(buffer) => buffer.arg(),
+            Stored::Bf16(buffer) => buffer.arg(),
         }
     }
 
@@ -70,7 +72,7 @@ impl Stored<'_> {
 /// Every kernel here with every constant it is launched with.
 pub(crate) fn kernels() -> Vec<KernelSpec> {
     let all = [activate::kernels(), attend::kernels(), cache::kernels(), elementwise::kernels(), embed::kernels()];
-    let more = [norm::kernels(), product::kernels(), rope::kernels(), sample::kernels()];
+    let more = [norm::kernels(), rope::kernels(), sample::kernels()];
     all.into_iter().chain(more).flatten().collect()
 }
 

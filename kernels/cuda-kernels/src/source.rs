@@ -67,7 +67,7 @@ pub const HEADERS: &[Source] = &[
     Source { name: "warp.cuh", text: include_str!("warp.cuh") },
     Source { name: "mma.cuh", text: include_str!("mma.cuh") },
     Source { name: "lanes.cuh", text: include_str!("lanes.cuh") },
-    Source { name: "cache.cuh", text: include_str!("cache.cuh") },
+    Source { name: "places.cuh", text: include_str!("places.cuh") },
     Source { name: "tile.cuh", text: include_str!("linear/tile.cuh") },
     Source { name: "inputs.cuh", text: include_str!("linear/inputs.cuh") },
     Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },

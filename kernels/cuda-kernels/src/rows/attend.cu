@@ -1,7 +1,7 @@
 // Causal attention of single rows over the cache, one warp per row and query head: the form for every shape.
 // Scores: a lane takes a key; values: a lane takes features. Keys come in runs of 32 with the online softmax between.
 #include "lanes.cuh"
-#include "cache.cuh"
+#include "places.cuh"
 #include "warp.cuh"
 
 extern "C" __global__ void attend_rows(const float *q, const STORED::stored *keys, const STORED::stored *values,

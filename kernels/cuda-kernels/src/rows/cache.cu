@@ -1,6 +1,6 @@
 // Keys or values of a Step's rows into their places in the cache. One block per row.
 #include "lanes.cuh"
-#include "cache.cuh"
+#include "places.cuh"
 
 extern "C" __global__ void cache_append(const float *x, const u32 *slots, const u32 *entries, int heads, int dim,
                                         int capacity, STORED::stored *cache) {

@@ -43,9 +43,9 @@ pub struct Places<'a> {
     /// Rows of the Step.
     pub rows: usize,
     /// Slot of each row's sequence.
-    pub slots: &'a Buffer<u32>,
+    pub slots: &'a Buffer<i32>,
     /// Entry of each row in its sequence; it sees this one and those before.
-    pub entries: &'a Buffer<u32>,
+    pub entries: &'a Buffer<i32>,
 }
 
 impl Places<'_> {

@@ -1,6 +1,6 @@
 // Rotary positions, in place, and in one pass with the cut into q, k, v and the append to the cache.
 #include "lanes.cuh"
-#include "cache.cuh"
+#include "places.cuh"
 
 // Feature f of a head whose first `dim` features turn by the row's angles.
 static __device__ __forceinline__ float turned(const float *head, int f, int dim, int interleaved, const float *cos,
