@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cpu_kernels::Cpu;
+use cuda_kernels::linear::{DeviceLinear, Workspace};
 use cuda_kernels::{Buffer, Gpu, GpuError, Recording};
 
 /// A place to compute, shared by every part of an engine.
@@ -59,12 +60,13 @@ pub struct Cuda {
     recording: AtomicBool,
     /// Buffers that were allocated anew, so far.
     moves: AtomicU64,
+    workspace: Mutex<Option<Workspace>>,
 }
 
 impl Cuda {
     /// `gpu`, with `host` to prepare what it computes with.
     pub fn new(gpu: Gpu, host: Arc<Cpu>) -> Cuda {
-        Cuda { gpu, host, failure: Mutex::default(), recording: AtomicBool::new(false), moves: AtomicU64::new(0) }
+        Cuda { gpu, host, failure: Mutex::default(), recording: AtomicBool::new(false), moves: AtomicU64::new(0), workspace: Mutex::default() }
     }
 
     /// The GPU.
@@ -104,11 +106,39 @@ impl Cuda {
 
     /// `len` values, not initialised. What was recorded before must not be replayed: something it names may be gone.
     pub fn alloc<T: bytemuck::NoUninit + bytemuck::AnyBitPattern>(&self, len: usize) -> Result<Buffer<T>, GpuError> {
+        self.moved()?;
+        self.gpu.alloc(len)
+    }
+
+    /// Says that memory is about to be allocated anew, which cannot be recorded.
+    pub fn moved(&self) -> Result<(), GpuError> {
         if self.recording.load(Ordering::Relaxed) {
             return Err(GpuError::shape("graph", "a buffer has to grow, which cannot be recorded"));
         }
         self.moves.fetch_add(1, Ordering::Relaxed);
-        self.gpu.alloc(len)
+        Ok(())
+    }
+
+    /// `y [rows, n]` = `x [rows, k]` · Wᵀ, with the memory that all products of the device share.
+    pub fn product(
+        &self,
+        weights: &dyn DeviceLinear,
+        x: &Buffer<f32>,
+        rows: usize,
+        y: &Buffer<f32>,
+    ) -> Result<(), GpuError> {
+        let mut shared = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let workspace = match &mut *shared {
+            Some(workspace) => workspace,
+            none => none.insert(Workspace::new(&self.gpu)?),
+        };
+        let before = workspace.bytes();
+        weights.reserve(rows, workspace)?;
+        if workspace.bytes() != before {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            self.moved()?;
+        }
+        weights.forward(x, rows, y, workspace)
     }
 
     /// How often a buffer was allocated: recordings from before the last time are stale.

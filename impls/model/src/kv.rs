@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use cpu_kernels::attention::{Codes, Rows};
+use cuda_kernels::Buffer;
 use cuda_kernels::rows::{CacheLayout, Places, Stored};
 
 use crate::{Activations, SeqId, Step};
@@ -116,6 +117,8 @@ pub struct CudaCache<'a> {
     pub values: (CacheLayout, Stored<'a>),
     /// Where the rows lie.
     pub places: Places<'a>,
+    /// Entries that each row sees, its own included.
+    pub lengths: &'a Buffer<i32>,
 }
 
 /// Memory of a cache.

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use cuda_kernels::GpuError;
+
 use crate::architecture::{Architecture, Positions};
 use crate::block::{Block, Inputs, Matrix, NormWeights, Pass, Reader, Trunk, Workspace};
 use crate::checkpoint::{CheckpointError, Tensors};
@@ -230,8 +232,12 @@ impl Session {
         let Some(cuda) = transformer.trunk.device.cuda() else {
             return Ok(transformer.forward(step, kv, workspace, probe));
         };
-        // probes read host memory: calibration stays there
-        self.graphs.run(cuda, step, || drop(transformer.forward(step, &mut *kv, &mut *workspace, None)));
+        if probe.is_some() {
+            return Err(GpuError::shape("probe", "activations are tapped on a cpu device only").into());
+        }
+        self.graphs.run(cuda, step, || {
+            transformer.forward(step, &mut *kv, &mut *workspace, None);
+        });
         cuda.check()?;
         workspace.logits.read_into(&mut self.read)?;
         Ok(&self.read)
