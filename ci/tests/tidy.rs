@@ -12,7 +12,8 @@ mod source;
 /// Dev-dependencies may also reach what the listed crates reach.
 const ARROWS: &[(&str, &[&str])] = &[
     ("cpu-kernels", &[]),
-    ("cuda-kernels", &[]),
+    ("ptx-emulator", &[]),
+    ("cuda-kernels", &["ptx-emulator"]),
     ("model", &["cpu-kernels", "cuda-kernels"]),
     ("attention", &["model", "cpu-kernels", "cuda-kernels"]),
     ("weights", &["model", "cpu-kernels", "cuda-kernels"]),

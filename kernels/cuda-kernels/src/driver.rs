@@ -237,6 +237,10 @@ impl Backend for Driver {
         let event = self.stream.record_event(timed).map_err(refused("cuEventRecord"))?;
         Ok(Box::new(Event(event)))
     }
+
+    fn counts(&self) -> Option<ptx_emulator::Counts> {
+        None
+    }
 }
 
 /// Argument bytes at an address that suits any parameter.

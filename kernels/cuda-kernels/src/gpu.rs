@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::driver::Driver;
+use crate::emulated::Emulated;
 use crate::{Arch, GpuError, KernelSpec, Nvrtc, TensorMap};
 
 /// A CUDA device, or the emulator that stands in for one. Clones share the device.
@@ -87,6 +88,7 @@ pub(crate) trait Backend: Send + Sync {
     fn end_recording(&self) -> Result<Box<dyn Replay>, GpuError>;
     fn tensor_map(&self, map: &crate::TensorMapShape) -> Result<[u8; 128], GpuError>;
     fn mark(&self) -> Result<Box<dyn Mark>, GpuError>;
+    fn counts(&self) -> Option<ptx_emulator::Counts>;
 }
 
 /// Launches that were recorded.
@@ -116,9 +118,20 @@ impl Gpu {
         Ok(Gpu(Arc::new(Driver::open(ordinal, nvrtc)?)))
     }
 
+    /// A device that executes PTX on the CPU, thread by thread, and stops at wild addresses, unwritten memory and divergent
+    /// barriers: slow, and needing nothing but the compiler.
+    pub fn emulated(arch: Arch, nvrtc: Nvrtc) -> Gpu {
+        Gpu(Arc::new(Emulated::new(arch, nvrtc)))
+    }
+
     /// The device's name; an emulated device says that it is.
     pub fn name(&self) -> String {
         self.0.name()
+    }
+
+    /// Whether this is the emulator: no time that it takes says anything about a GPU.
+    pub fn is_emulated(&self) -> bool {
+        self.0.counts().is_some()
     }
 
     /// What its kernels are compiled for.
@@ -134,6 +147,11 @@ impl Gpu {
     /// Its memory.
     pub fn memory(&self) -> Result<DeviceMemory, GpuError> {
         self.0.memory()
+    }
+
+    /// What the emulator has counted since it was opened; `None` on a real device.
+    pub fn counts(&self) -> Option<ptx_emulator::Counts> {
+        self.0.counts()
     }
 
     /// `len` values, not initialised.

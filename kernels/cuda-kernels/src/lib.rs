@@ -6,6 +6,7 @@
 
 pub mod attention;
 mod driver;
+mod emulated;
 mod error;
 mod gpu;
 mod ladder;
@@ -22,6 +23,7 @@ pub use error::GpuError;
 pub use gpu::{Arg, Buffer, DeviceMemory, Gpu, LaunchShape, Moment, Recording};
 pub use ladder::{Bench, Deviation, Rung};
 pub use nvrtc::{Compiled, Nvrtc, Resources};
+pub use ptx_emulator::Counts;
 pub use registry::all_kernels;
 pub use source::{Arch, HEADERS, KernelSpec, Source};
 pub use tensor_map::{TensorMap, TensorMapShape};

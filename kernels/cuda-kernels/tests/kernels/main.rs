@@ -1,10 +1,11 @@
-//! Tests of the kernels and their launchers. They need the compiler and no GPU.
+//! Tests of the kernels and their launchers. They need the compiler and no GPU; where there is one, they run on it as well.
 
 mod compile;
+mod devices;
 
 use std::path::Path;
 
-use cuda_kernels::Nvrtc;
+use cuda_kernels::{Arch, Gpu, Nvrtc};
 
 /// The compiler, or nothing with a word on how to get it. What one test has compiled another need not.
 fn compiler() -> Option<Nvrtc> {
@@ -16,4 +17,15 @@ fn compiler() -> Option<Nvrtc> {
             None
         }
     }
+}
+
+/// The emulated device, and the real one where there is one.
+fn devices() -> Vec<Gpu> {
+    let Some(nvrtc) = compiler() else { return vec![] };
+    let mut devices = vec![Gpu::emulated(Arch::Sm90a, nvrtc.clone())];
+    match Gpu::open(0, nvrtc) {
+        Ok(gpu) => devices.push(gpu),
+        Err(e) => eprintln!("emulated only: {e}"),
+    }
+    devices
 }
