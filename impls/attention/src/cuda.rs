@@ -41,7 +41,13 @@ impl CudaAttention {
         CudaAttention { cuda: cuda.clone(), form, workspace: Mutex::default() }
     }
 
-    fn run(&self, shape: &HeadShape, q: &Activations, cache: &CudaCache<'_>, out: &mut Activations) -> Result<(), GpuError> {
+    fn run(
+        &self,
+        shape: &HeadShape,
+        q: &Activations,
+        cache: &CudaCache<'_>,
+        out: &mut Activations,
+    ) -> Result<(), GpuError> {
         let (n, layout) = (q.rows(), cache.keys.0);
         let out_width = shape.n_heads * shape.value_dim;
         let (from, to) = (q.buffer()?, out.reshape_on(&self.cuda, n, out_width)?);
@@ -70,7 +76,8 @@ impl CudaAttention {
         let each = DecodeShape { sequences: n, q_rows: 1, max_length: layout.capacity, heads };
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = workspace.as_ref().is_some_and(|(of, _)| {
-            of.sequences >= n && (of.max_length, of.heads.heads, of.heads.dim) == (each.max_length, heads.heads, heads.dim)
+            of.sequences >= n
+                && (of.max_length, of.heads.heads, of.heads.dim) == (each.max_length, heads.heads, heads.dim)
         });
         if !kept {
             // as many splits as one row alone would get, whatever the number of rows
@@ -88,7 +95,10 @@ impl CudaAttention {
 
 /// Whether the kernel in splits takes these heads.
 fn fits(shape: &HeadShape, layout: CacheLayout) -> bool {
-    shape.key_dim == shape.value_dim && shape.n_key_heads == shape.n_value_heads && layout.dim % 8 == 0 && layout.dim <= 256
+    shape.key_dim == shape.value_dim
+        && shape.n_key_heads == shape.n_value_heads
+        && layout.dim % 8 == 0
+        && layout.dim <= 256
 }
 
 impl Attention for CudaAttention {
@@ -102,7 +112,8 @@ impl Attention for CudaAttention {
         out: &mut Activations,
     ) {
         self.cuda.run(|| {
-            let cache = kv.on_cuda(layer).ok_or_else(|| GpuError::shape("attention", "the cache is not on the device"))?;
+            let cache =
+                kv.on_cuda(layer).ok_or_else(|| GpuError::shape("attention", "the cache is not on the device"))?;
             self.run(shape, q, &cache, out)
         });
     }

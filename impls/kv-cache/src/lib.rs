@@ -71,9 +71,7 @@ impl KvSpec {
                 EncodingName::F16 => Box::new(Contiguous::<F16>::new(shape, capacity_tokens)),
                 EncodingName::Int8 => Box::new(Contiguous::<Int8>::new(shape, capacity_tokens)),
             }),
-            (spec, Device::Cuda(cuda)) => {
-                Ok(Box::new(Slots::new(cuda, shape, capacity_tokens, spec.on_cuda()?)))
-            }
+            (spec, Device::Cuda(cuda)) => Ok(Box::new(Slots::new(cuda, shape, capacity_tokens, spec.on_cuda()?))),
             (spec, device) => Err(Unsupported {
                 axis: "kv",
                 variant: spec.tag(),

@@ -141,6 +141,15 @@ impl Block {
         Block { vectors, linears, absorbed }
     }
 
+    /// The same layer with every matrix product turned into another; `layer` numbers the sites.
+    pub fn try_map<E>(
+        self,
+        layer: usize,
+        f: &mut dyn FnMut(Slot, Box<dyn Linear>) -> Result<Box<dyn Linear>, E>,
+    ) -> Result<Block, E> {
+        Ok(Block { linears: self.linears.try_map(layer, f)?, ..self })
+    }
+
     /// Its norms and biases, as they are multiplied.
     pub fn vectors(&self) -> &BlockVectors {
         &self.vectors

@@ -66,7 +66,14 @@ pub struct Cuda {
 impl Cuda {
     /// `gpu`, with `host` to prepare what it computes with.
     pub fn new(gpu: Gpu, host: Arc<Cpu>) -> Cuda {
-        Cuda { gpu, host, failure: Mutex::default(), recording: AtomicBool::new(false), moves: AtomicU64::new(0), workspace: Mutex::default() }
+        Cuda {
+            gpu,
+            host,
+            failure: Mutex::default(),
+            recording: AtomicBool::new(false),
+            moves: AtomicU64::new(0),
+            workspace: Mutex::default(),
+        }
     }
 
     /// The GPU.

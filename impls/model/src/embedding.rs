@@ -45,9 +45,7 @@ impl Embedding {
         Ok(match &self.table.values {
             MatrixValues::F16(values) => Placed::F16(upload(cuda, values)?),
             MatrixValues::Bf16(values) => Placed::Bf16(upload(cuda, values)?),
-            MatrixValues::F32(_) | MatrixValues::Stored(_) => {
-                Placed::F32(upload(cuda, &self.table.to_f32())?)
-            }
+            MatrixValues::F32(_) | MatrixValues::Stored(_) => Placed::F32(upload(cuda, &self.table.to_f32())?),
         })
     }
 }

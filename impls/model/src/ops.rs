@@ -112,13 +112,7 @@ fn norm_rows(
 }
 
 /// `y = x·Wᵀ + bias`.
-pub fn linear(
-    device: &Device,
-    weights: &dyn Linear,
-    x: &Activations,
-    bias: Option<&Parameters>,
-    y: &mut Activations,
-) {
+pub fn linear(device: &Device, weights: &dyn Linear, x: &Activations, bias: Option<&Parameters>, y: &mut Activations) {
     weights.forward(x, y);
     let Some(bias) = bias else { return };
     match device {

@@ -84,9 +84,16 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
         norm: if a.final_norm { Some(reader.norm(a.names.final_norm, a.norm, a.hidden)?) } else { None },
         projection: projection(outward, [a.embedding_dim, a.hidden])?.map(Arc::new),
         head: if a.tied_head { embedding.clone() } else { table(a.names.head)? },
-        bias: if a.biases.head { Some(reader.vector(&format!("{}.bias", a.names.head), a.vocab_size)?.into()) } else { None },
+        bias: if a.biases.head {
+            Some(reader.vector(&format!("{}.bias", a.names.head), a.vocab_size)?.into())
+        } else {
+            None
+        },
     };
-    Ok((Entry { embedding: embedding.into(), positions, projection: projection(inward, [a.hidden, a.embedding_dim])? }, exit))
+    Ok((
+        Entry { embedding: embedding.into(), positions, projection: projection(inward, [a.hidden, a.embedding_dim])? },
+        exit,
+    ))
 }
 
 impl Entry {

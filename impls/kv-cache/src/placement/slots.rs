@@ -17,7 +17,8 @@ use cuda_kernels::rows::{CacheLayout, Places, Stored, cache_append};
 use cuda_kernels::{Buffer, GpuError};
 use half::f16;
 use model::{
-    Activations, CacheFull, Cuda, CudaCache, Device, KvBytes, KvCache, KvShape, KvTile, PerStep, SeqId, Step, Visibility,
+    Activations, CacheFull, Cuda, CudaCache, Device, KvBytes, KvCache, KvShape, KvTile, PerStep, SeqId, Step,
+    Visibility,
 };
 
 /// Keys or values of a layer.
@@ -171,7 +172,9 @@ impl KvCache for Slots {
                 let mut counted = step.positions[span.rows.clone()].iter().zip(start..);
                 let in_order = counted.all(|(&position, entry)| position as usize == entry);
                 if step.visibility != Visibility::Causal || !in_order || span.kv_len != start + span.rows.len() {
-                    return Err(refused("rows must be causal and follow the cached entries; trees have no kernel on a GPU"));
+                    return Err(refused(
+                        "rows must be causal and follow the cached entries; trees have no kernel on a GPU",
+                    ));
                 }
                 sequence.len = span.kv_len;
                 for (row, entry) in span.rows.clone().zip(start..) {

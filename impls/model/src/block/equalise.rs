@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::matrix::{Matrix, MatrixValues, NormWeights};
 use super::parts::{AttentionOf, BlockOf, MlpOf};
 use super::read::BlockVectors;
-use crate::architecture::{Architecture, NormPlace, Residual};
 use crate::Parameters;
+use crate::architecture::{Architecture, NormPlace, Residual};
 use crate::probe::Site;
 
 /// What makes the input of some matrices of a layer.

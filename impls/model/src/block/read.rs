@@ -128,7 +128,8 @@ fn qk_norm(
         QkNormScope::EachHead if name.contains("{}") => {
             let parts = (0..heads).map(|h| reader.norm(&name.replace("{}", &h.to_string()), norm.kind, a.head_dim));
             let parts = parts.collect::<Result<Vec<_>, _>>()?;
-            let join = |f: fn(&NormWeights) -> &[f32]| -> Vec<f32> { parts.iter().flat_map(|p| f(p).to_vec()).collect() };
+            let join =
+                |f: fn(&NormWeights) -> &[f32]| -> Vec<f32> { parts.iter().flat_map(|p| f(p).to_vec()).collect() };
             NormWeights { gain: join(|p| &p.gain).into(), bias: join(|p| &p.bias).into() }
         }
         QkNormScope::EachHead => {

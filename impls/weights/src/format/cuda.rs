@@ -8,12 +8,8 @@
 
 use std::sync::Arc;
 
-use cpu_kernels::{
-    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8,
-};
-use cuda_kernels::linear::{
-    Bf16Weights, DeviceLinear, F16Weights, F32Weights, Group4Weights, GroupCodes, Int8Weights,
-};
+use cpu_kernels::{PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8};
+use cuda_kernels::linear::{Bf16Weights, DeviceLinear, F16Weights, F32Weights, Group4Weights, GroupCodes, Int8Weights};
 use cuda_kernels::{Gpu, GpuError};
 use half::{bf16, f16};
 use model::{Activations, Cuda, Device, Int8Inputs, Linear};
