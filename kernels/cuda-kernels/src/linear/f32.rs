@@ -1,7 +1,7 @@
 //! What: f32 weights, f32 activations, on the CUDA cores.
 //! Source: none; plain arithmetic.
 //! Shapes: x `[rows, k]` → y `[rows, n]`; W `[n, k]`, row-major.
-//! Method: 1. one warp per 2 outputs of one row, or per 4 outputs of 8 rows (`rows_f32`).
+//! Method: 1. one warp per 2 outputs of one row, or per 4 outputs of 8 rows (`warp_rows`).
 //! Exactness: f32, fused multiply-adds, in an order that depends on k alone: an element has the same bits whatever the number of rows.
 //! Cost: 4 bytes per weight and 8 rows.
 //! Not handled: nothing.
@@ -11,11 +11,15 @@ use super::tiles::check_rows;
 use super::{DeviceLinear, Workspace};
 use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Source};
 
-static ROWS: Source = Source { name: "linear/rows_f32.cu", text: include_str!("rows_f32.cu") };
+pub(crate) static WARP_ROWS: Source = Source { name: "linear/warp_rows.cu", text: include_str!("warp_rows.cu") };
 const WARPS: usize = 8;
 
 fn kernel(rows: usize, outputs: usize, vector: usize) -> KernelSpec {
-    KernelSpec::new(&ROWS, "rows_f32").define("ROWS", rows).define("OUTPUTS", outputs).define("VECTOR", vector)
+    KernelSpec::new(&WARP_ROWS, "warp_rows")
+        .define("NUMBER", "F32")
+        .define("ROWS", rows)
+        .define("OUTPUTS", outputs)
+        .define("VECTOR", vector)
 }
 
 /// Rows and outputs of a warp.
@@ -67,7 +71,7 @@ impl DeviceLinear for F32Weights {
         y: &Buffer<f32>,
         _workspace: &mut Workspace,
     ) -> Result<(), GpuError> {
-        check_rows("rows_f32", x, y, rows, self.n, self.k)?;
+        check_rows("warp_rows", x, y, rows, self.n, self.k)?;
         let vector = if self.k.is_multiple_of(4) { 4 } else { 1 };
         let (tile_rows, outputs) = tile(rows);
         let shape = LaunchShape::grid(self.n.div_ceil(WARPS * outputs), rows.div_ceil(tile_rows), 1, 32 * WARPS);

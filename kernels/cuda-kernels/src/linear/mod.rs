@@ -2,7 +2,7 @@
 //!
 //! | weights | activations | kernels by rows | element's bits depend on the number of rows |
 //! |---|---|---|---|
-//! | [`F32Weights`] | f32 | `rows_f32` | no |
+//! | [`F32Weights`] | f32 | `warp_rows` | no |
 //! | [`F16Weights`], [`Bf16Weights`] | rounded to the same | ≤ 16: `tile_gemv`; more: `tile_gemm` | no |
 //! | [`Int8Weights`] | int8 per row | the same | no (exact sums) |
 //! | [`Group4Weights`] | rounded to f16 | the same | no |
@@ -16,10 +16,11 @@ mod group4;
 mod half_floats;
 mod int8;
 mod pack;
-mod tiles;
+pub(crate) mod tiles;
 mod workspace;
 
 pub use f32::F32Weights;
+pub(crate) use f32::WARP_ROWS;
 pub use group4::{Group4Weights, GroupCodes};
 pub use half_floats::{Bf16Weights, F16Weights};
 pub use int8::Int8Weights;

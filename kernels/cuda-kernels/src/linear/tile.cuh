@@ -67,8 +67,8 @@ struct Int4 {
     }
 };
 
-typedef Weights16<Half> F16;
-typedef Weights16<Bf16> BFloat16;
+typedef Weights16<Half> HalfTiles;
+typedef Weights16<Bf16> Bf16Tiles;
 
 // First unit of a slice; slices start where groups do.
 static __device__ __forceinline__ int slice_start(int slice, int units, int granularity) {

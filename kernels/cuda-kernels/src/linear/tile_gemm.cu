@@ -76,6 +76,9 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
                 // output blocks that are not there have no scales
                 of_group[i][m] = lane_scales(group_scales, min(block + my_blocks + m, blocks - 1), unit * 64 / GROUP + i);
 #endif
+        // one tile a unit: all its steps' words by one load of 16 bytes, or the loads of single words would conflict
+        uint4 w[2][F::TILES];
+        if (F::TILES == 1) w[0][0] = weights[0], w[1][0] = weights[32];
 #pragma unroll
         for (int load = 0; load < F::LOADS; load++) {
             uint4 b[4];
@@ -86,11 +89,9 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
                 const int step = 2 * load + half;
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    uint4 w[F::TILES];
-                    const int tile = F::TILES == 1 ? 0 : step;
-                    w[tile] = weights[(m * F::TILES + tile) * 32];
+                    if (F::TILES > 1) w[m][step % F::TILES] = weights[(m * F::TILES + step) * 32];
                     u32 a[4];
-                    F::operand(a, w, step);
+                    F::operand(a, w[m], step);
 #pragma unroll
                     for (int r = 0; r < 4; r++) {
 #if GROUP

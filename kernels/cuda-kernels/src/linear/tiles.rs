@@ -47,8 +47,8 @@ impl Format {
 
     fn specialise(self, kernel: KernelSpec) -> KernelSpec {
         match self {
-            Format::F16 => kernel.define("WEIGHTS", "F16"),
-            Format::Bf16 => kernel.define("WEIGHTS", "BFloat16"),
+            Format::F16 => kernel.define("WEIGHTS", "HalfTiles"),
+            Format::Bf16 => kernel.define("WEIGHTS", "Bf16Tiles"),
             Format::Int8 => kernel.define("WEIGHTS", "Int8"),
             Format::Int4 { group, zeros } => {
                 kernel.define("WEIGHTS", "Int4").define("GROUP", group).define("ZEROS", u32::from(zeros))
@@ -160,7 +160,7 @@ impl Tiles {
         4 * self.words.len() + scales + self.output_scales.as_ref().map_or(0, |b| 4 * b.len())
     }
 
-    fn needs(&self, rows: usize, route: Route) -> Needs {
+    pub(crate) fn needs(&self, rows: usize, route: Route) -> Needs {
         let padded = rows.next_multiple_of(8);
         Needs {
             inputs: padded * self.units * if self.format == Format::Int8 { 16 } else { 32 },

@@ -34,6 +34,13 @@ impl Workspace {
         4 * (self.inputs.len() + self.per_row.len() + self.partial.len())
     }
 
+    /// Fills it with NaN, so that what is read and was not written shows.
+    pub fn poison(&self) -> Result<(), GpuError> {
+        self.inputs.write(0, &vec![u32::MAX; self.inputs.len()])?;
+        self.per_row.write(0, &vec![f32::NAN; self.per_row.len()])?;
+        self.partial.write(0, &vec![f32::NAN; self.partial.len()])
+    }
+
     pub(crate) fn fit(&mut self, needs: Needs) -> Result<(), GpuError> {
         if self.inputs.len() < needs.inputs {
             self.inputs = self.gpu.alloc(needs.inputs)?;

@@ -2,6 +2,10 @@
 
 mod compile;
 mod devices;
+mod gemv;
+mod linear;
+mod problems;
+mod quantized;
 
 use std::path::Path;
 
