@@ -75,6 +75,9 @@ pub const HEADERS: &[Source] = &[
     Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },
     Source { name: "wgmma.cuh", text: include_str!("wgmma.cuh") },
     Source { name: "hopper.cuh", text: include_str!("hopper.cuh") },
+    Source { name: "attention.cuh", text: include_str!("attention/attention.cuh") },
+    Source { name: "swizzled.cuh", text: include_str!("attention/swizzled.cuh") },
+    Source { name: "hopper_tiles.cuh", text: include_str!("attention/hopper_tiles.cuh") },
     Source { name: "cache.cuh", text: include_str!("attention/cache.cuh") },
 ];
 

@@ -3,13 +3,18 @@
 //! Layouts: q and out `[batch, q_len, heads, dim]`, k and v `[batch, kv_len, kv_heads, dim]` for the ladder; caches as
 //! [`KvView`] says for the other two.
 
+mod bench;
 mod cache;
 mod decode;
+mod forward;
 mod heads;
+mod oracle;
 mod prefill;
 
+pub use bench::forward_bench;
 pub use cache::{Element, KvView, Rows, Stored};
 pub use decode::{DecodeShape, DecodeWorkspace, decode, splits};
+pub use forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};
 pub use heads::Heads;
 pub use prefill::{PrefillShape, prefill};
 
@@ -17,5 +22,7 @@ use crate::KernelSpec;
 
 /// Every kernel of this folder with every constant it is launched with.
 pub fn kernels() -> Vec<KernelSpec> {
-    decode::kernels()
+    let mut all = decode::kernels();
+    all.extend(forward::kernels());
+    all
 }

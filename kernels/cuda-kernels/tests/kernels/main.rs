@@ -1,5 +1,6 @@
 //! Tests of the kernels and their launchers. They need the compiler and no GPU; where there is one, they run on it as well.
 
+mod attention;
 mod compile;
 mod devices;
 mod gemv;
