@@ -18,6 +18,7 @@ mod nvrtc;
 pub mod quantized;
 mod registry;
 pub mod roofline;
+pub mod rows;
 mod sampled;
 mod source;
 mod tensor_map;

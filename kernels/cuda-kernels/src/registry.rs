@@ -4,13 +4,14 @@ use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-    [
+    let folders = [
         crate::attention::kernels(),
         crate::gemm::kernels(),
         crate::gemv::kernels(),
-        crate::roofline::kernels(),
         crate::linear::kernels(),
         crate::quantized::kernels(),
-    ]
-    .concat()
+        crate::roofline::kernels(),
+        crate::rows::kernels(),
+    ];
+    folders.concat()
 }
