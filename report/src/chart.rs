@@ -2,6 +2,7 @@
 
 pub mod forest;
 pub mod lines;
+pub mod roofline;
 pub mod scatter;
 
 use crate::scale::Scale;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::observation::{Direction, Observation, Status};
 use crate::trace::Trace;
 
+pub mod emulated;
 pub mod kernel;
 pub mod memory;
 pub mod phase;
@@ -180,6 +181,10 @@ pub const METRICS: &[&dyn Metric] = &[
     &kernel::GFLOP_S,
     &kernel::GOP_S,
     &kernel::GB_S,
+    &emulated::INSTRUCTIONS,
+    &emulated::MMA_FLOPS,
+    &emulated::MEMORY_BYTES,
+    &emulated::BANK_CONFLICTS,
     &roof::BANDWIDTH_FRACTION,
     &roof::FLOP_FRACTION,
     &roof::INT8_FRACTION,

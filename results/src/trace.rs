@@ -58,6 +58,21 @@ pub struct Work {
     pub int8_ops: u64,
 }
 
+/// What one launch of a GPU kernel did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Instructions, summed over threads.
+    pub thread_instructions: u64,
+    /// Operations of tensor-core instructions (a multiply-add is two).
+    pub mma_flops: u64,
+    /// Bytes of device memory read and written, in whole sectors of 32.
+    pub memory_bytes: u64,
+    /// Requests of warps to shared memory.
+    pub shared_requests: u64,
+    /// Passes over shared memory beyond the least that each request needs, because lanes met in a bank.
+    pub bank_conflicts: u64,
+}
+
 /// Tokens that became visible to the user at one instant (speculation emits several at once).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
@@ -176,6 +191,17 @@ pub enum Event {
         duration_ns: u64,
         /// Least work of the batch.
         work: Work,
+    },
+    /// One run of a GPU kernel on an emulated device: what it did, counted; nothing of it is a time.
+    Emulated {
+        /// Operation.
+        op: String,
+        /// Rung of its ladder.
+        rung: String,
+        /// Shape in words.
+        shape: String,
+        /// What was counted.
+        counted: Counted,
     },
     /// A named number that a scenario asked for (a count, an error, a slope input).
     Value {

@@ -1,5 +1,7 @@
 //! The limits of the machine, measured in the same run, and how near each cell came to them.
 
+mod plot;
+
 use results::aggregate::Aggregate;
 use results::metric::roof::EXCESS_LIMIT;
 use serde::Serialize;
@@ -59,6 +61,7 @@ struct Workload {
 struct Values {
     roofs: Vec<Roof>,
     cache: Vec<String>,
+    plots: Vec<plot::Plot>,
     workloads: Vec<Workload>,
 }
 
@@ -69,7 +72,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         return Ok(Content::Absent("the machine’s limits were not measured in this run"));
     }
     let workloads = digest.workloads.iter().filter_map(|name| workload(digest, name, &fractions));
-    Content::of(&Values { roofs, cache: cache(digest), workloads: workloads.collect() })
+    Content::of(&Values { roofs, cache: cache(digest), plots: plot::plots(digest), workloads: workloads.collect() })
 }
 
 fn workload(digest: &Digest, name: &str, fractions: &[&Aggregate]) -> Option<Workload> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use results::metric::{METRICS, metric, observe};
 use results::observation::{Observation, Status};
-use results::trace::{Chunk, Event, Roof, Trace, Work};
+use results::trace::{Chunk, Counted, Event, Roof, Trace, Work};
 
 use crate::row;
 
@@ -228,6 +228,19 @@ fn kernels_and_their_roof() {
     near(&values(&rows, "roof_fraction"), &[1.2]);
     near(&values(&rows, "roof_excess"), &[1.0]);
     assert!(values(&rows_of(vec![kernel(1, 1, 1)], None), "roof_fraction").is_empty());
+}
+
+#[test]
+fn emulated_kernels_are_counted_and_never_timed() {
+    let counted =
+        Counted { thread_instructions: 6400, mma_flops: 4096, memory_bytes: 96, shared_requests: 8, bank_conflicts: 2 };
+    let (op, rung, shape) = ("attention".to_owned(), "a5".to_owned(), "s64".to_owned());
+    let rows = rows_of(vec![Event::Emulated { op, rung, shape, counted }], Some(ROOF));
+    near(&values(&rows, "emulated_instructions"), &[6400.0]);
+    near(&values(&rows, "emulated_mma_flops"), &[4096.0]);
+    near(&values(&rows, "emulated_memory_bytes"), &[96.0]);
+    near(&values(&rows, "emulated_bank_conflicts"), &[0.25]);
+    assert!(values(&rows, "gflop_s").is_empty() && values(&rows, "roof_fraction").is_empty());
 }
 
 #[test]

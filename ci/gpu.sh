@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Every check that needs a GPU, in one call of under ten minutes: kernels against their oracles on the device, the
+# sanitizer on small shapes, the whole decoder, the timed ladders beside PyTorch and cuBLAS. Needs no network.
+#
+#   ci/gpu.sh OUTPUT      OUTPUT: an empty folder; what was measured is there even if a later step fails or is stopped
+#
+# Where cargo is absent, the programs must have been built before, by `ci/gpu.sh --build` on another machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+programs=target/gpu
+compiled=$programs/compiled
+
+build() {
+    ci/nvrtc.sh
+    cargo build --release
+    mkdir -p "$programs"
+    cp target/release/infermark "$programs/"
+    # test programs under names that do not change
+    cargo test --release --no-run --message-format=json -p cuda-kernels -p engine 2>/dev/null |
+        python3 -c '
+import json, shutil, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    target = message.get("target", {})
+    if message.get("executable") and "test" in target.get("kind", []):
+        shutil.copy(message["executable"], sys.argv[1] + "/test-" + target["name"])
+' "$programs"
+    strip "$programs"/*
+    ls -l "$programs"
+}
+
+if [ "${1:-}" = --build ]; then
+    build
+    exit 0
+fi
+out=${1:?usage: ci/gpu.sh OUTPUT, or ci/gpu.sh --build}
+mkdir -p "$out"
+[ -x "$programs/infermark" ] || build
+
+# Kernels are compiled for the driver that is here: by the toolkit's compiler, or by the one that PyTorch brings.
+if [ ! -e target/nvrtc ]; then
+    brought=$(python3 -c 'import importlib.util as u; s = u.find_spec("nvidia"); print(*(s.submodule_search_locations if s else []))' 2>/dev/null || true)
+    for folder in $brought; do
+        for place in "$folder"/cu13/lib "$folder"/cuda_nvrtc/lib; do
+            [ -d "$place" ] && [ ! -e target/nvrtc ] && ln -s "$place" target/nvrtc
+        done
+    done
+fi
+
+failed=0
+# step SECONDS NAME COMMAND...: runs it for so long at most, keeps its output, goes on whatever happens.
+step() {
+    local limit=$1 name=$2 began=$SECONDS code=0
+    shift 2
+    printf '==> %s\n' "$name"
+    timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+    tail -n 15 "$out/$name.log"
+    printf '==> %s: exit code %d, %d s\n' "$name" "$code" $((SECONDS - began))
+    [ "$code" -eq 0 ] || failed=1
+}
+
+nvidia-smi -q >"$out/nvidia-smi.txt" 2>&1 || { echo "no NVIDIA driver here: nothing was checked"; exit 1; }
+step 30 doctor "$programs/infermark" doctor
+# the tests use a real device where there is one, and say so
+step 150 kernels "$programs/test-kernels" --nocapture --test-threads=4
+step 60 decoder "$programs/test-it" gpu --nocapture
+if command -v compute-sanitizer >/dev/null; then
+    step 60 sanitizer compute-sanitizer --error-exitcode 1 "$programs/test-kernels" small --test-threads=1
+else
+    echo "no compute-sanitizer on this machine: skipped"
+fi
+step 280 ladders "$programs/infermark" run gpu-kernels --python python3 --output "$out/run"
+nvidia-smi -q >"$out/nvidia-smi-after.txt" 2>&1 || true
+exit "$failed"

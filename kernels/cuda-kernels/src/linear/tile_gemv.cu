@@ -1,0 +1,93 @@
+// What: y = x W^T for few rows, every weight read once.
+// Source: gpu design of this crate: weights as the A operand of mma.sync, dequantised in registers.
+// Shapes: tiles, inputs as in tile.cuh; y [rows][n] f32. Block: 16 outputs, 8 warps; grid (n / 16, rows / (8 ROW_BLOCKS)).
+// Method: 1. warp w sums slice w of k, AHEAD units of weights on their way. 2. groups are scaled on their sums.
+//   3. the slices are added in order through shared memory.
+// Exactness: f32 sums in an order that depends on k alone; int8 exact. Same bits as tile_gemm.
+// Cost: weights once, inputs once per block (from L2). Not handled: nothing; n is padded by the packer.
+#include "scales.cuh"
+
+extern "C" __global__ void __launch_bounds__(32 * SLICES)
+tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const half_bits *zeros, const float *sums, const float *row_scales,
+          const float *output_scales, float *y, int rows, int n, int units) {
+    typedef WEIGHTS F;
+    typedef F::Sum Sum;
+    __shared__ Sum partial[SLICES][ROW_BLOCKS][4][32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int block = blockIdx.x, first_row_block = blockIdx.y * ROW_BLOCKS;
+    const int begin = slice_start(warp, units, GRANULARITY), end = slice_start(warp + 1, units, GRANULARITY);
+    const uint4 *from = tiles + (size_t)block * units * F::TILES * 32 + lane;
+    Sum sum[ROW_BLOCKS][4] = {};
+    uint4 ahead[AHEAD][F::TILES];
+#pragma unroll
+    for (int d = 0; d < AHEAD; d++)
+        if (begin + d < end) load_weights<F>(ahead[d], from + (size_t)(begin + d) * F::TILES * 32);
+#if GROUP
+    const GroupScales group_scales = {scales, zeros, sums, units * 64 / GROUP, (rows + 7) / 8 * 8};
+    float group_sum[ROW_BLOCKS][4] = {};
+#endif
+    for (int first = begin; first < end; first += AHEAD) {
+#pragma unroll
+        for (int d = 0; d < AHEAD; d++) {
+            const int unit = first + d;
+            if (unit >= end) break;
+            uint4 w[F::TILES], b[ROW_BLOCKS][F::LOADS];
+#pragma unroll
+            for (int i = 0; i < F::TILES; i++) w[i] = ahead[d][i];
+            if (unit + AHEAD < end) load_weights<F>(ahead[d], from + (size_t)(unit + AHEAD) * F::TILES * 32);
+#pragma unroll
+            for (int r = 0; r < ROW_BLOCKS; r++) {
+                // rows there are: the lanes of others have nothing to fetch
+                const bool there = (first_row_block + r) * 8 + (lane >> 2) < rows;
+                const uint4 *inputs = x + ((size_t)(first_row_block + r) * units + unit) * F::LOADS * 32 + lane;
+#pragma unroll
+                for (int i = 0; i < F::LOADS; i++) b[r][i] = there ? __ldg(inputs + i * 32) : make_uint4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int step = 0; step < F::STEPS; step++) {
+                u32 a[4];
+                F::operand(a, w, step);
+#pragma unroll
+                for (int r = 0; r < ROW_BLOCKS; r++) {
+                    const u32 b0 = word(b[r][step >> 1], 2 * (step & 1)), b1 = word(b[r][step >> 1], 2 * (step & 1) + 1);
+#if GROUP
+                    F::multiply(group_sum[r], a, b0, b1);
+#else
+                    F::multiply(sum[r], a, b0, b1);
+#endif
+                }
+#if GROUP
+                // groups of 32 end after steps 1 and 3, of 64 after step 3, of 128 after step 3 of every second unit
+                const int columns = 16 * (step + 1) + (GROUP == 128 ? 64 * (d & 1) : 0);
+                if (columns % GROUP == 0) {
+                    const int group = (unit * 64 + 16 * step) / GROUP;
+                    const LaneScales of_group = lane_scales(group_scales, block, group);
+#pragma unroll
+                    for (int r = 0; r < ROW_BLOCKS; r++)
+                        // a row block that is not there has no sums of inputs either
+                        if (!ZEROS || (first_row_block + r) * 8 < rows)
+                            close_group(sum[r], group_sum[r], of_group, group_scales, group, first_row_block + r);
+                }
+#endif
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < ROW_BLOCKS; r++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) partial[warp][r][i][lane] = sum[r][i];
+    __syncthreads();
+    for (int at = threadIdx.x; at < ROW_BLOCKS * 128; at += 32 * SLICES) {
+        const int r = at >> 7, i = (at >> 5) & 3;
+        Sum total = 0;
+#pragma unroll
+        for (int slice = 0; slice < SLICES; slice++) total += partial[slice][r][i][lane];
+        const int output = block * 16 + (lane >> 2) + 8 * (i >> 1);
+        const int row = (first_row_block + r) * 8 + 2 * (lane & 3) + (i & 1);
+        if (output < n && row < rows) {
+            float value = (float)total;
+            if (F::SCALED_BY_ROW) value = __fmul_rn(__fmul_rn(value, row_scales[row]), output_scales[output]);
+            y[(size_t)row * n + output] = value;
+        }
+    }
+}
