@@ -128,12 +128,12 @@ fn run_block(
             timeouts = if woken { timeouts } else { 0 };
             woken = false;
         } else {
-            let slept = warps.iter_mut().fold(false, |any, warp| warp.time_out() | any);
-            timeouts += 1;
-            woken = true;
-            if !slept || timeouts > TIMEOUTS {
+            let tries_left = timeouts < TIMEOUTS;
+            if !tries_left || !warps.iter_mut().fold(false, |any, warp| warp.time_out() | any) {
                 return Err(stuck(&block, &mut warps, source));
             }
+            timeouts += 1;
+            woken = true;
         }
     }
     block.finish().map_err(Fault::from)
