@@ -51,7 +51,8 @@ fn swizzled_tiles_have_no_bank_conflicts() {
 #[test]
 fn memory_is_copied_and_read() {
     for gpu in devices() {
-        climb(&*roofline::copy_bench(&gpu, 16 * 100_003, 103).unwrap());
+        assert_eq!(climb(&*roofline::bench(&gpu, 16 * 100_003, 103).unwrap()), ["copy", "read"]);
+        assert_eq!(climb(&*roofline::read_bench(&gpu, 160, 103).unwrap()), ["read"]);
     }
 }
 
