@@ -50,9 +50,7 @@ impl Format {
             Format::F16 => kernel.define("WEIGHTS", "HalfTiles"),
             Format::Bf16 => kernel.define("WEIGHTS", "Bf16Tiles"),
             Format::Int8 => kernel.define("WEIGHTS", "Int8"),
-            Format::Int4 { group, zeros } => {
-                kernel.define("WEIGHTS", "Int4").define("GROUP", group).define("ZEROS", u32::from(zeros))
-            }
+            Format::Int4 { group, .. } => kernel.define("WEIGHTS", "Int4").define("GROUP", group),
         }
     }
 
@@ -122,7 +120,8 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
         KernelSpec::new(&GROUP_SUMS, "group_sums"),
         KernelSpec::new(&ADD_SLICES, "add_slices"),
     ];
-    for format in Format::all() {
+    // zeros are an argument
+    for format in Format::all().into_iter().filter(|f| !matches!(f, Format::Int4 { zeros: true, .. })) {
         kernels.extend([format.gemv(1), format.gemv(2), format.gemm(false)]);
         if format != Format::Int8 {
             kernels.push(format.gemm(true));
