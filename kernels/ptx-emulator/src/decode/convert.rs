@@ -10,7 +10,10 @@ const SUFFIXES: [&str; 13] =
 
 /// The function of `cvt`, from its suffixes. Two-source forms pack two numbers, the first in the high half.
 pub fn conversion(parts: &[&str]) -> Option<Arithmetic> {
-    let (to, from) = (parts[parts.len() - 2], parts[parts.len() - 1]);
+    let [.., to, from] = *parts else { return None };
+    if parts.len() < 3 {
+        return None;
+    }
     let has = |name: &str| parts.contains(&name);
     if !parts[1..parts.len() - 2].iter().all(|part| SUFFIXES.contains(part)) {
         return None;
