@@ -4,6 +4,7 @@
 //! [`Counts`] says what a variant moves and computes without running it, from the loops that it would run.
 
 mod counts;
+mod cuda;
 mod flash;
 mod mask;
 mod merge;
@@ -64,6 +65,9 @@ impl AttentionSpec {
 
     /// The variant on `device`.
     pub fn build(&self, device: &Device) -> Result<Box<dyn Attention>, Unsupported> {
+        if let Device::Cuda(cuda) = device {
+            return Ok(Box::new(cuda::CudaAttention::new(cuda, self.on_cuda()?)));
+        }
         let cpu = device.cpu().clone();
         let refused = |e: SpecError| Unsupported { axis: "attention", variant: self.tag(), reason: e.to_string() };
         match self {
@@ -77,6 +81,26 @@ impl AttentionSpec {
                 Ok(Box::new(flash::Flash::new(spec.clone(), cpu)))
             }
         }
+    }
+}
+
+impl AttentionSpec {
+    /// The kernel that stands for the variant on a GPU; what has none there is refused.
+    fn on_cuda(&self) -> Result<cuda::Form, Unsupported> {
+        match self {
+            AttentionSpec::Naive => Ok(cuda::Form::Rows),
+            AttentionSpec::Flash(spec) if *spec == FlashSpec::default() => Ok(cuda::Form::Splits),
+            _ => Err(Unsupported {
+                axis: "attention",
+                variant: self.tag(),
+                reason: "tile sizes and orders are the CPU's; a GPU has `naive` and plain `flash`".into(),
+            }),
+        }
+    }
+
+    /// Refuses what has no kernel on a GPU.
+    pub fn plan_cuda(&self) -> Result<(), Unsupported> {
+        self.on_cuda().map(|_| ())
     }
 }
 

@@ -15,7 +15,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use model::{Activations, CacheFull, SeqId, Step, StepModel, TokenId};
+use model::{Activations, CacheFull, SeqId, Step, StepError, StepModel, TokenId};
 use serde::{Deserialize, Serialize};
 
 use crate::{DecodeError, Decoder, Emitted, Hypothesis, Ledger, Sequence, SpecError, sampling};
@@ -135,7 +135,8 @@ impl Beam {
             }
         }
         let searches = &self.searches;
-        self.target.forward(&Step::batch(&steps)).map_err(|full| {
+        self.target.forward(&Step::batch(&steps)).map_err(|e| {
+            let StepError::CacheFull(full) = e else { return e.into() };
             let owns = |id: &SeqId| searches[id].running.iter().any(|beam| beam.seq == full.seq);
             let owner = live.iter().map(|&at| sequences[at].id()).find(owns);
             CacheFull { seq: owner.unwrap_or(full.seq), ..full }.into()

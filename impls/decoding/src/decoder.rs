@@ -1,6 +1,6 @@
 //! What an engine sees of a decoder, and the loop of those that add one token per target pass.
 
-use model::{CacheFull, SeqId, Step, StepModel, TokenId};
+use model::{CacheFull, SeqId, Step, StepError, StepModel, TokenId};
 
 use crate::sampling::UnusableLogits;
 use crate::{Emitted, Hypothesis, Ledger, Sequence};
@@ -35,6 +35,9 @@ pub enum DecodeError {
     /// A model had no room.
     #[error(transparent)]
     CacheFull(#[from] CacheFull),
+    /// A model's device failed.
+    #[error(transparent)]
+    Device(StepError),
     /// A model's logits have no most likely token.
     #[error("{model} logits of sequence {seq:?} for position {position}: {source}")]
     Logits {
@@ -47,6 +50,15 @@ pub enum DecodeError {
         /// What is wrong with them.
         source: UnusableLogits,
     },
+}
+
+impl From<StepError> for DecodeError {
+    fn from(e: StepError) -> DecodeError {
+        match e {
+            StepError::CacheFull(full) => DecodeError::CacheFull(full),
+            StepError::Device(_) => DecodeError::Device(e),
+        }
+    }
 }
 
 /// One batched target pass over all that is uncached, then one token per unfinished sequence by `choose`.

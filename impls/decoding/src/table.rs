@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use model::{Activations, CacheFull, SeqId, Span, Step, StepModel, TokenId, Visibility};
+use model::{Activations, CacheFull, SeqId, Span, Step, StepError, StepModel, TokenId, Visibility};
 
 /// Next-token probabilities that depend on the last token (first-order Markov) or on nothing (i.i.d.).
 #[derive(Debug, Clone)]
@@ -101,12 +101,12 @@ impl StepModel for TableModel {
 
     /// # Panics
     /// If the Step contradicts itself or what is cached: the decoder under test is wrong.
-    fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
+    fn forward(&mut self, step: &Step) -> Result<&Activations, StepError> {
         check_rows(step, self.vocab);
         for span in &step.spans {
             check_span(step, span, self.cached(span.seq).len());
             if span.kv_len > self.capacity {
-                return Err(CacheFull { seq: span.seq, needed: span.kv_len, capacity: self.capacity });
+                return Err(CacheFull { seq: span.seq, needed: span.kv_len, capacity: self.capacity }.into());
             }
         }
         for span in &step.spans {

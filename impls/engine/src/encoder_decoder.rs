@@ -6,7 +6,7 @@ use std::sync::Arc;
 use decoding::Decoder;
 use model::checkpoint::{Bytes, CheckpointError, SafeTensorsFile, Tensors, open_weights};
 use model::encoder_decoder::Caches;
-use model::{Device, EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape, TokenId};
+use model::{Device, EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape, TokenId, Unsupported};
 
 use crate::engine::plain_format;
 use crate::layer::linear;
@@ -133,6 +133,10 @@ impl EncoderDecoderEngine {
     ) -> Result<EncoderDecoderEngine, EngineError> {
         let EncoderDecoderCheckpoint { source, shape, tensors, .. } = checkpoint;
         let EncoderDecoderParts { spec, device, source_tokens, target_tokens } = parts;
+        if device.cuda().is_some() {
+            let reason = format!("{source}: cross attention has no kernel on a GPU; use a cpu device");
+            return Err(Unsupported { axis: "device", variant: device.name(), reason }.into());
+        }
         let limit = shape.max_positions;
         for (side, tokens) in [("source", source_tokens), ("target", target_tokens)] {
             if tokens > limit {

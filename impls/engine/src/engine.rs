@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use decoding::Decoder;
 use model::block::{Block, LatentForm, Trunk, read_layer};
-use model::{Activations, Device, SeqId, Session, Step, StepModel, TokenId, Transformer, Unsupported, read_ends};
+use model::{
+    Activations, Architecture, Device, Linear, PlacementError, SeqId, Session, Step, StepModel, TokenId, Transformer,
+    Unsupported, read_ends,
+};
 use weights::WeightsSpec;
 
 use crate::calibrate::run_layer;
@@ -106,7 +109,11 @@ impl Engine {
                 names.push(name);
             }
         }
-        format!("{}: {}", self.device.cpu().isa().name(), names.join(" + "))
+        let device = match self.device.cuda() {
+            Some(_) => self.device.name(),
+            None => self.device.cpu().isa().name().into(),
+        };
+        format!("{device}: {}", names.join(" + "))
     }
 }
 
@@ -176,7 +183,14 @@ pub fn build_transformer(
         (true, Some(_)) => LatentForm::Absorbed,
         (false, _) => LatentForm::Expanded,
     };
-    let trunk = Trunk::new(a.clone(), device.clone(), spec.attention.build(device)?).with_latent_form(form);
+    refuse_without_kernels(a, device)?;
+    // a layer's codes are chosen, and its inputs seen, in host memory; then it moves to where it computes
+    let host = device.host();
+    let trunk_on = |device: &Device| {
+        let attention = spec.attention.build(device)?;
+        Ok::<_, EngineError>(Trunk::new(a.clone(), device.clone(), attention).with_latent_form(form))
+    };
+    let trunk = trunk_on(&host)?;
     if checkpoint.beside().is_some() && spec.weights.equaliser().is_some() {
         return Err(EngineError::Mismatch(format!(
             "weights `{}` divide what the adapter reads; use merge = true",
@@ -203,17 +217,60 @@ pub fn build_transformer(
         (options.progress)(layer, a.n_layers);
         let (vectors, matrices) = read_layer(a, tensors, layer)?;
         let prepared = prepare_layer(&trunk, &spec.weights, layer, vectors, matrices, &samples)?;
-        let mut linears = prepared.build(&spec.weights, device)?;
+        let mut linears = prepared.build(&spec.weights, &host)?;
         if let Some(adapter) = checkpoint.beside() {
-            linears = adapter.attach((a, tensors), layer, device, linears)?;
+            linears = adapter.attach((a, tensors), layer, &host, linears)?;
         }
         let block = Block::new(&trunk, prepared.vectors, linears);
         for x in &mut samples {
             run_layer(&trunk, layer, &block, x, None)?;
         }
-        blocks.push(block);
+        blocks.push(match device.cuda() {
+            None => block,
+            Some(_) => block.try_map(layer, &mut |slot, linear| place(spec, device, slot.name, linear))?,
+        });
     }
-    let head = linear(&plain_format(&spec.weights), device, "head", &exit.head, None)?;
+    let head = linear(&plain_format(&spec.weights), &host, "head", &exit.head, None)?;
+    let head = place(spec, device, "head", head)?;
     (options.progress)(a.n_layers, a.n_layers);
+    let trunk = if device.cuda().is_some() { trunk_on(device)? } else { trunk };
     Ok(Transformer { trunk, entry, blocks, exit: exit.with_head(head) })
+}
+
+/// `linear` where `device` computes.
+fn place(
+    spec: &EngineSpec,
+    device: &Device,
+    slot: &str,
+    linear: Box<dyn Linear>,
+) -> Result<Box<dyn Linear>, EngineError> {
+    let Some(cuda) = device.cuda() else { return Ok(linear) };
+    linear.on_cuda(cuda).map_err(|e| match e {
+        PlacementError::NoKernel(_) => {
+            Unsupported { axis: "weights", variant: spec.weights.tag(), reason: format!("{slot}: {e}") }.into()
+        }
+        PlacementError::Gpu(e) => EngineError::Gpu(e),
+    })
+}
+
+/// Refuses models that need what no kernel of `device` computes.
+fn refuse_without_kernels(a: &Architecture, device: &Device) -> Result<(), Unsupported> {
+    if device.cuda().is_none() {
+        return Ok(());
+    }
+    let missing = [
+        (a.latent.is_some(), "latent attention"),
+        (a.experts.is_some(), "a mixture of experts"),
+        (a.shared_keys.is_some(), "collaborative attention"),
+        (a.online_hadamard, "online Hadamard transforms"),
+        (a.embedding_dim != a.hidden, "an embedding of another width than the residual stream"),
+    ];
+    match missing.iter().find(|(has, _)| *has) {
+        None => Ok(()),
+        Some((_, what)) => Err(Unsupported {
+            axis: "device",
+            variant: device.name(),
+            reason: format!("family `{}` has {what}, which has no kernel on a GPU; use a cpu device", a.family),
+        }),
+    }
 }

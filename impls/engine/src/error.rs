@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use model::{CacheFull, Unsupported, checkpoint::CheckpointError};
+use cuda_kernels::GpuError;
+use model::{CacheFull, StepError, Unsupported, checkpoint::CheckpointError};
 
 /// Errors of sources, tokenizers and assembly.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,12 @@ pub enum EngineError {
         /// Why.
         source: weights::WeightsError,
     },
+    /// The GPU refused.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// A Step gave no logits.
+    #[error(transparent)]
+    Step(#[from] StepError),
     /// The cache is too small.
     #[error(transparent)]
     Cache(#[from] CacheFull),

@@ -23,6 +23,6 @@ pub use error::EngineError;
 pub use generation::GenerationConfig;
 pub use layer::{PreparedLayer, prepare_layer, projection};
 pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource};
-pub use spec::{CpuSpec, DeviceSpec, EngineSpec, IsaName, PlanFacts};
+pub use spec::{CpuSpec, CudaSpec, DeviceSpec, EngineSpec, IsaName, PlanFacts};
 pub use tokenizer::Tokenizer;
 pub use work::WorkCount;

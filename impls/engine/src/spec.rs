@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use attention::AttentionSpec;
 use cpu_kernels::{Cpu, Isa};
+use cuda_kernels::{Arch, Gpu, GpuError, Nvrtc};
 use decoding::DecodingSpec;
 use kv_cache::KvSpec;
-use model::{Device, Unsupported};
+use model::{Cuda, Device, Unsupported};
 use serde::{Deserialize, Serialize};
 use weights::WeightsSpec;
 
@@ -33,7 +34,28 @@ pub struct EngineSpec {
 pub enum DeviceSpec {
     /// This processor.
     Cpu(CpuSpec),
+    /// A CUDA device.
+    Cuda(CudaSpec),
 }
+
+/// CUDA device: which, or the emulator that executes the same kernels on this processor, thread by thread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CudaSpec {
+    /// Number of the device.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ordinal: usize,
+    /// No device: results are those of the kernels, times say nothing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub emulate: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What emulated kernels are compiled for: every kernel runs there.
+const EMULATED: Arch = Arch::Sm90a;
 
 /// CPU device: instruction set pinned, or the best one present.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,32 +96,52 @@ impl Default for DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// Opens the device with `threads` worker threads.
+    /// Opens the device with `threads` worker threads on the processor, which prepares what a GPU computes with.
     pub fn open(&self, threads: usize) -> Result<Device, EngineError> {
-        let DeviceSpec::Cpu(spec) = self;
-        let cpu = Cpu::new(spec.isa.map(IsaName::isa), threads)
-            .map_err(|e| unsupported_device(&self.tag(), e.to_string()))?;
-        Ok(Device::Cpu(Arc::new(cpu)))
+        let isa = match self {
+            DeviceSpec::Cpu(spec) => spec.isa.map(IsaName::isa),
+            DeviceSpec::Cuda(_) => None,
+        };
+        let cpu = Cpu::new(isa, threads).map_err(|e| unsupported_device(&self.tag(), e.to_string()))?;
+        let cpu = Arc::new(cpu);
+        match self {
+            DeviceSpec::Cpu(_) => Ok(Device::Cpu(cpu)),
+            DeviceSpec::Cuda(spec) => {
+                let gpu = spec.open().map_err(|e| unsupported_device(&self.tag(), e.to_string()))?;
+                Ok(Device::Cuda(Arc::new(Cuda::new(gpu, cpu))))
+            }
+        }
     }
 
-    /// Name in frames: `cpu` (best) or `cpu-avx2` (pinned).
+    /// Name in frames: `cpu` (best), `cpu-avx2` (pinned), `cuda`, `cuda-1` (the second), `cuda-emulated`.
     pub fn tag(&self) -> String {
-        let DeviceSpec::Cpu(spec) = self;
-        match spec.isa {
-            None => "cpu".into(),
-            Some(isa) => format!("cpu-{}", isa.isa().name()),
+        match self {
+            DeviceSpec::Cpu(CpuSpec { isa: None }) => "cpu".into(),
+            DeviceSpec::Cpu(CpuSpec { isa: Some(isa) }) => format!("cpu-{}", isa.isa().name()),
+            DeviceSpec::Cuda(CudaSpec { emulate: true, .. }) => "cuda-emulated".into(),
+            DeviceSpec::Cuda(CudaSpec { ordinal: 0, .. }) => "cuda".into(),
+            DeviceSpec::Cuda(CudaSpec { ordinal, .. }) => format!("cuda-{ordinal}"),
         }
     }
 
     fn plan(&self) -> Result<(), Unsupported> {
-        let DeviceSpec::Cpu(spec) = self;
-        match spec.isa.map(IsaName::isa) {
-            Some(isa) if !isa.is_available() => {
+        match self {
+            DeviceSpec::Cpu(CpuSpec { isa: Some(isa) }) if !isa.isa().is_available() => {
                 let has = Isa::available().iter().map(|i| i.name()).collect::<Vec<_>>().join(", ");
                 Err(unsupported("device", &self.tag(), format!("this processor has {has}")))
             }
-            _ => Ok(()),
+            DeviceSpec::Cpu(_) => Ok(()),
+            DeviceSpec::Cuda(spec) => {
+                spec.open().map(|_| ()).map_err(|e| unsupported("device", &self.tag(), e.to_string()))
+            }
         }
+    }
+}
+
+impl CudaSpec {
+    fn open(&self) -> Result<Gpu, GpuError> {
+        let nvrtc = Nvrtc::open()?;
+        if self.emulate { Ok(Gpu::emulated(EMULATED, nvrtc)) } else { Gpu::open(self.ordinal, nvrtc) }
     }
 }
 
@@ -124,6 +166,11 @@ impl EngineSpec {
     /// Whether this combination can run here; a refusal becomes a skipped cell with its reason.
     pub fn plan(&self, facts: PlanFacts) -> Result<(), Unsupported> {
         self.device.plan()?;
+        if let DeviceSpec::Cuda(_) = self.device {
+            self.attention.plan_cuda()?;
+            self.weights.plan_cuda()?;
+            self.kv.on_cuda()?;
+        }
         if self.decoding.needs_draft() && !facts.has_draft {
             return Err(unsupported(
                 "decoding",

@@ -10,6 +10,8 @@ mod encoder_decoder;
 mod equalise;
 #[path = "parity/gguf.rs"]
 mod gguf;
+#[path = "parity/gpu.rs"]
+mod gpu;
 #[path = "parity/quantize.rs"]
 mod quantize;
 #[path = "parity/rotated.rs"]

@@ -11,6 +11,7 @@ pub use placement::contiguous::ContiguousSpec;
 use encoding::{F16, F32, Int8};
 use model::{Device, KvCache, KvShape, Unsupported};
 use placement::contiguous::Contiguous;
+use placement::slots::Slots;
 use serde::{Deserialize, Serialize};
 
 /// A KV cache; in TOML a table with the tag `kind`: `{ kind = "contiguous", encoding = "f16" }`.
@@ -70,10 +71,24 @@ impl KvSpec {
                 EncodingName::F16 => Box::new(Contiguous::<F16>::new(shape, capacity_tokens)),
                 EncodingName::Int8 => Box::new(Contiguous::<Int8>::new(shape, capacity_tokens)),
             }),
+            (spec, Device::Cuda(cuda)) => Ok(Box::new(Slots::new(cuda, shape, capacity_tokens, spec.on_cuda()?))),
             (spec, device) => Err(Unsupported {
                 axis: "kv",
                 variant: spec.tag(),
                 reason: format!("no such cache on {}; use a cpu device", device.name()),
+            }),
+        }
+    }
+
+    /// Whether the cache keeps f16 on a GPU; what it cannot keep there is refused.
+    pub fn on_cuda(&self) -> Result<bool, Unsupported> {
+        match self {
+            KvSpec::Contiguous(ContiguousSpec { encoding: EncodingName::F32 }) => Ok(false),
+            KvSpec::Contiguous(ContiguousSpec { encoding: EncodingName::F16 }) => Ok(true),
+            _ => Err(Unsupported {
+                axis: "kv",
+                variant: self.tag(),
+                reason: "a GPU keeps contiguous caches in f32 or f16 only; use one of these, or a cpu device".into(),
             }),
         }
     }

@@ -1,3 +1,4 @@
 //! Where entries live.
 
 pub(crate) mod contiguous;
+pub(crate) mod slots;

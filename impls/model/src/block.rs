@@ -18,12 +18,12 @@ pub use matrix::{Matrix, MatrixValues, NormWeights, Reader};
 pub use parts::{AttentionOf, BlockOf, FeedForwardOf, MlpOf, Slot};
 pub use read::{BlockVectors, read_layer};
 pub use sources::sources;
-pub use workspace::Workspace;
+pub use workspace::{Inputs, Workspace};
 
 use crate::architecture::{Architecture, NormPlace, QkNormScope, Residual};
 use crate::probe::{Probe, Site};
 use crate::rope::RopeTable;
-use crate::{Activations, Attention, Device, HeadShape, KvCache, KvShape, Linear, Step, ops};
+use crate::{Activations, Attention, Device, HeadShape, KvCache, KvShape, Linear, Parameters, Step, ops};
 
 /// What every layer of a model shares.
 pub struct Trunk {
@@ -116,7 +116,7 @@ impl Pass<'_> {
         let a = &self.trunk.architecture;
         match norm {
             Some(norm) => ops::norm(&self.trunk.device, a.norm, norm, a.norm_eps, x, &mut self.ws.normed),
-            None => self.ws.normed.copy_from(x),
+            None => ops::copy(&self.trunk.device, x, &mut self.ws.normed),
         }
     }
 
@@ -141,6 +141,15 @@ impl Block {
         Block { vectors, linears, absorbed }
     }
 
+    /// The same layer with every matrix product turned into another; `layer` numbers the sites.
+    pub fn try_map<E>(
+        self,
+        layer: usize,
+        f: &mut dyn FnMut(Slot, Box<dyn Linear>) -> Result<Box<dyn Linear>, E>,
+    ) -> Result<Block, E> {
+        Ok(Block { linears: self.linears.try_map(layer, f)?, ..self })
+    }
+
     /// Its norms and biases, as they are multiplied.
     pub fn vectors(&self) -> &BlockVectors {
         &self.vectors
@@ -162,11 +171,17 @@ impl Block {
         let mut attended = std::mem::take(&mut pass.ws.projected);
         normalise(pass, norms.attention_out.as_ref(), &mut attended);
         match a.residual {
-            Residual::Serial => {
-                pass.join(&attended, x);
-                normalise(pass, norms.attention.as_ref().filter(|_| post), x);
-                pass.enter(before(norms.mlp.as_ref()), x);
-            }
+            Residual::Serial => match before(norms.mlp.as_ref()) {
+                Some(norm) => {
+                    let (norm, added) = ((a.norm, norm, a.norm_eps), (&attended, a.residual_scale));
+                    ops::add_norm(&pass.trunk.device, added, norm, x, &mut pass.ws.normed);
+                }
+                None => {
+                    pass.join(&attended, x);
+                    normalise(pass, norms.attention.as_ref().filter(|_| post), x);
+                    pass.enter(None, x);
+                }
+            },
             Residual::Parallel { shared_norm: true } => {}
             Residual::Parallel { shared_norm: false } => pass.enter(norms.mlp.as_ref(), x),
         }
@@ -195,11 +210,33 @@ impl Block {
             return;
         };
         pass.tap(Site::QkvIn(layer), &ws.normed);
-        ops::linear(&**qkv, &ws.normed, vectors.qkv_bias.as_deref(), &mut ws.qkv);
+        ops::linear(&trunk.device, &**qkv, &ws.normed, vectors.qkv_bias.as_ref(), &mut ws.qkv);
+        self.remember(pass, &mut ws);
+        trunk.attention.forward(pass.step, layer, &trunk.head_shape(layer), &ws.q, pass.kv, &mut ws.attended);
+        if let Some(matrix) = &trunk.head_hadamard {
+            ops::hadamard_runs(&trunk.device, matrix, a.value_dim(), &mut ws.attended);
+        }
+        pass.tap(Site::OutIn(layer), &ws.attended);
+        ops::linear(&trunk.device, &**out, &ws.attended, vectors.out_bias.as_ref(), &mut ws.projected);
+        *pass.ws = ws;
+    }
+
+    /// `ws.qkv` → `ws.q`, positions applied; keys and values go to the cache.
+    fn remember(&self, pass: &mut Pass<'_>, ws: &mut Workspace) {
+        let (trunk, layer, vectors) = (pass.trunk, pass.layer, &self.vectors);
+        let a = &trunk.architecture;
+        let between = vectors.mixing.is_some() || vectors.q_norm.is_some() || vectors.k_norm.is_some();
+        let fused = |ws: &mut Workspace, cache| {
+            ops::split_turn_append(&trunk.device, a.rope(), &ws.qkv, a.n_heads, &ws.inputs, cache, &mut ws.q)
+        };
+        if !between && fused(ws, pass.kv.on_cuda(layer)) {
+            return;
+        }
         let kv = trunk.kv_shape();
         let (k_dim, v_dim) = (kv.n_key_heads * kv.key_dim, kv.n_value_heads * kv.value_dim);
         let q_dim = a.shared_keys.unwrap_or(a.n_heads * a.head_dim);
-        ops::split_columns(&ws.qkv, [(&mut ws.q, q_dim), (&mut ws.k, k_dim), (&mut ws.v, v_dim)]);
+        let parts = [(&mut ws.q, q_dim), (&mut ws.k, k_dim), (&mut ws.v, v_dim)];
+        ops::split_columns(&trunk.device, &ws.qkv, parts);
         if let Some(mixing) = &vectors.mixing {
             collaborative::mix(mixing, a.n_heads, &ws.q, &mut ws.spare);
             std::mem::swap(&mut ws.q, &mut ws.spare);
@@ -207,17 +244,10 @@ impl Block {
         head_norm(trunk, vectors.q_norm.as_ref(), &mut ws.q);
         head_norm(trunk, vectors.k_norm.as_ref(), &mut ws.k);
         if let Some(rope) = a.rope() {
-            ops::rope(&trunk.device, rope, &mut ws.q, a.head_dim, &ws.cos, &ws.sin);
-            ops::rope(&trunk.device, rope, &mut ws.k, a.head_dim, &ws.cos, &ws.sin);
+            ops::rope(&trunk.device, rope, &mut ws.q, a.head_dim, &ws.inputs);
+            ops::rope(&trunk.device, rope, &mut ws.k, a.head_dim, &ws.inputs);
         }
         pass.kv.append(layer, pass.step, &ws.k, &ws.v);
-        trunk.attention.forward(pass.step, layer, &trunk.head_shape(layer), &ws.q, pass.kv, &mut ws.attended);
-        if let Some(matrix) = &trunk.head_hadamard {
-            ops::hadamard_runs(&trunk.device, matrix, a.value_dim(), &mut ws.attended);
-        }
-        pass.tap(Site::OutIn(layer), &ws.attended);
-        ops::linear(&**out, &ws.attended, vectors.out_bias.as_deref(), &mut ws.projected);
-        *pass.ws = ws;
     }
 
     /// `ws.normed` → `ws.mlp_out`.
@@ -227,7 +257,7 @@ impl Block {
         };
         let x = std::mem::take(&mut pass.ws.normed);
         let mut out = std::mem::take(&mut pass.ws.mlp_out);
-        let biases = [self.vectors.gate_up_bias.as_deref(), self.vectors.down_bias.as_deref()];
+        let biases = [self.vectors.gate_up_bias.as_ref(), self.vectors.down_bias.as_ref()];
         feed_forward(part, biases, [Site::GateUpIn(pass.layer), Site::DownIn(pass.layer)], &x, &mut out, pass);
         pass.ws.normed = x;
         pass.ws.mlp_out = out;
@@ -237,7 +267,7 @@ impl Block {
 /// W_down · activation(W_up · x), gated where the family gates.
 fn feed_forward(
     part: &FeedForwardOf<Box<dyn Linear>>,
-    [up_bias, down_bias]: [Option<&[f32]>; 2],
+    [up_bias, down_bias]: [Option<&Parameters>; 2],
     [up_site, down_site]: [Site; 2],
     x: &Activations,
     y: &mut Activations,
@@ -247,7 +277,7 @@ fn feed_forward(
     pass.tap(up_site, x);
     let mut up = std::mem::take(&mut pass.ws.gate_up);
     let mut inner = std::mem::take(&mut pass.ws.gated);
-    ops::linear(&*part.gate_up, x, up_bias, &mut up);
+    ops::linear(device, &*part.gate_up, x, up_bias, &mut up);
     if a.gated {
         ops::activate_mul(device, a.activation, &up, &mut inner);
     } else {
@@ -258,7 +288,7 @@ fn feed_forward(
         ops::hadamard(device, matrix, &mut inner);
     }
     pass.tap(down_site, &inner);
-    ops::linear(&*part.down, &inner, down_bias, y);
+    ops::linear(device, &*part.down, &inner, down_bias, y);
     pass.ws.gate_up = up;
     pass.ws.gated = inner;
 }

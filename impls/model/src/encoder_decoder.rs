@@ -15,9 +15,8 @@ pub use shape::{EncoderDecoderShape, FAMILIES, Stack};
 
 use layers::{Common, Layer, Norm, Reader};
 
-use crate::block::Matrix;
 use crate::checkpoint::{CheckpointError, Tensors};
-use crate::{Activations, Attention, Device, KvCache, Linear, Step, ops};
+use crate::{Activations, Attention, Device, Embedding, KvCache, Linear, Parameters, Step, ops};
 
 /// The shared embedding `[vocab, hidden]`; other names hold the same tensor where it is absent.
 const EMBEDDINGS: [&str; 4] =
@@ -29,13 +28,13 @@ const LOGITS_BIAS: &str = "final_logits_bias";
 /// An encoder–decoder ready to run; immutable, so that several sessions share it.
 pub struct EncoderDecoder {
     common: Common,
-    embedding: Matrix,
+    embedding: Embedding,
     encoder: Vec<Layer>,
     decoder: Vec<Layer>,
     /// After encoder and decoder; pre-norm only.
     last_norms: Option<[Norm; 2]>,
     head: Box<dyn Linear>,
-    logits_bias: Vec<f32>,
+    logits_bias: Parameters,
 }
 
 impl EncoderDecoder {
@@ -68,7 +67,15 @@ impl EncoderDecoder {
         };
         let head = make("head", &embedding)?;
         let common = Common { shape, device, attention };
-        Ok(EncoderDecoder { common, embedding, encoder, decoder, last_norms, head, logits_bias })
+        Ok(EncoderDecoder {
+            common,
+            embedding: embedding.into(),
+            encoder,
+            decoder,
+            last_norms,
+            head,
+            logits_bias: logits_bias.into(),
+        })
     }
 
     /// Sizes.
@@ -108,7 +115,7 @@ impl EncoderDecoder {
         }
         for (layer, block) in self.decoder.iter().enumerate() {
             if let Some(cross) = &block.cross {
-                cross.remember(step, layer, &x, sources, b);
+                cross.remember(&self.common, (step, layer), &x, sources, b);
             }
         }
         b.x = x;
@@ -130,12 +137,13 @@ impl EncoderDecoder {
             block.forward(&self.common, place, &mut x, kv, Some((look, sources)), b);
         }
         let mut rows = std::mem::take(&mut b.gathered);
-        ops::gather_rows(&x, &step.logit_rows, &mut rows);
+        let wanted = step.logit_rows.iter().map(|&row| row as u32).collect::<Vec<_>>();
+        ops::gather_rows(&self.common.device, &x, &wanted.into(), &mut rows);
         if let Some([_, norm]) = &self.last_norms {
             norm.apply(&self.common, &rows, &mut x);
             std::mem::swap(&mut x, &mut rows);
         }
-        ops::linear(&*self.head, &rows, Some(&self.logits_bias), &mut b.logits);
+        ops::linear(&self.common.device, &*self.head, &rows, Some(&self.logits_bias), &mut b.logits);
         (b.x, b.gathered) = (x, rows);
         &b.logits
     }
@@ -143,7 +151,8 @@ impl EncoderDecoder {
     fn embed(&self, step: &Step, x: &mut Activations) {
         let hidden = self.shape().hidden;
         let scale = if self.shape().scale_embedding { (hidden as f32).sqrt() } else { 1.0 };
-        ops::embed(&self.embedding, &step.tokens, x);
+        let tokens = step.tokens.iter().map(|token| token.0).collect::<Vec<_>>();
+        ops::embed(&self.common.device, &self.embedding, &tokens.into(), 1.0, x);
         for (row, &position) in step.positions.iter().enumerate() {
             for (feature, value) in x.row_mut(row).iter_mut().enumerate() {
                 *value = *value * scale + sinusoid(position, feature, hidden) as f32;

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use cpu_kernels::attention::{Codes, Rows};
+use cuda_kernels::Buffer;
+use cuda_kernels::rows::{CacheLayout, Places, Stored};
 
 use crate::{Activations, SeqId, Step};
 
@@ -106,6 +108,19 @@ pub struct KvTile<'a> {
     pub v: KvEntries<'a>,
 }
 
+/// Keys and values of one layer in device memory, and the places there of the rows of the Step that runs.
+#[derive(Debug, Clone, Copy)]
+pub struct CudaCache<'a> {
+    /// Keys, positions already applied.
+    pub keys: (CacheLayout, Stored<'a>),
+    /// Values.
+    pub values: (CacheLayout, Stored<'a>),
+    /// Where the rows lie.
+    pub places: Places<'a>,
+    /// Entries that each row sees, its own included.
+    pub lengths: &'a Buffer<i32>,
+}
+
 /// Memory of a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KvBytes {
@@ -133,6 +148,15 @@ pub struct CacheFull {
 pub trait KvCache: Send + Sync {
     /// Makes room so that `seq` (created when new) can hold `len` entries in every layer.
     fn reserve(&mut self, seq: SeqId, len: usize) -> Result<(), CacheFull>;
+    /// Takes note of `step` before its layers; room must have been reserved. Caches in host memory learn all from `append`.
+    fn begin(&mut self, step: &Step) {
+        let _ = step;
+    }
+    /// What `layer` holds, where it is in device memory.
+    fn on_cuda(&self, layer: usize) -> Option<CudaCache<'_>> {
+        let _ = layer;
+        None
+    }
     /// Stores the rows of `step` for `layer`: `k` `[rows, key_width]`, `v` `[rows, value_width]`. Room must have been
     /// reserved.
     fn append(&mut self, layer: usize, step: &Step, k: &Activations, v: &Activations);

@@ -1,6 +1,21 @@
 //! The seam of the weights axis: a matrix product with stored weights.
 
-use crate::{Activations, Device};
+use std::sync::Arc;
+
+use cuda_kernels::GpuError;
+
+use crate::{Activations, Cuda, Device};
+
+/// A matrix product that cannot move to a GPU.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PlacementError {
+    /// No kernel there reads its codes.
+    #[error("weights stored as `{0}` have no kernel on a GPU; use f32, f16, bf16, int8 or 4-bit groups")]
+    NoKernel(String),
+    /// The device refused.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}
 
 /// How a format rounds its inputs before it multiplies: x ≈ step·(code − zero), codes −127 … 127.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,6 +92,11 @@ pub trait Linear: Send + Sync {
     fn on(&self, device: &Device) -> Option<Box<dyn Linear>> {
         let _ = device;
         None
+    }
+    /// The same codes on a GPU, where activations then are.
+    fn on_cuda(self: Box<Self>, cuda: &Arc<Cuda>) -> Result<Box<dyn Linear>, PlacementError> {
+        let _ = cuda;
+        Err(PlacementError::NoKernel(self.kernel_name()))
     }
     /// Codes on each side of 0 that inputs are rounded to, where they are: how coarse that is.
     fn input_levels(&self) -> Option<f32> {

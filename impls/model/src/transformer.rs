@@ -4,13 +4,18 @@
 
 use std::sync::Arc;
 
+use cuda_kernels::GpuError;
+
 use crate::architecture::{Architecture, Positions};
-use crate::block::{Block, Matrix, NormWeights, Pass, Reader, Trunk, Workspace};
+use crate::block::{Block, Inputs, Matrix, NormWeights, Pass, Reader, Trunk, Workspace};
 use crate::checkpoint::{CheckpointError, Tensors};
+use crate::graphs::Graphs;
 use crate::names::Source;
 use crate::probe::{Probe, Site, reborrow};
 use crate::rope::History;
-use crate::{Activations, CacheFull, KvBytes, KvCache, KvShape, Linear, SeqId, Step, StepModel, ops};
+use crate::{
+    Activations, Embedding, KvBytes, KvCache, KvShape, Linear, Parameters, SeqId, Step, StepError, StepModel, ops,
+};
 
 /// A decoder ready to run; immutable, so that several sessions share it.
 pub struct Transformer {
@@ -27,9 +32,9 @@ pub struct Transformer {
 /// From tokens to the residual stream.
 pub struct Entry {
     /// Token embedding `[vocab, embedding_dim]`, in the checkpoint's type.
-    pub embedding: Matrix,
+    pub embedding: Embedding,
     /// Learned positions `[max_positions + offset, hidden]`.
-    positions: Option<Vec<f32>>,
+    positions: Option<Parameters>,
     /// From the embedding's width to the residual stream's, `[hidden, embedding_dim]`.
     projection: Option<cpu_kernels::PackedF32>,
 }
@@ -43,7 +48,7 @@ pub struct Exit<M> {
     /// The head `[vocab, embedding_dim]`; the embedding when tied.
     pub head: M,
     /// Added to logits.
-    bias: Option<Vec<f32>>,
+    bias: Option<Parameters>,
 }
 
 impl<M> Exit<M> {
@@ -70,7 +75,7 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
     let positions = match a.positions {
         Positions::Learned { offset } => {
             let shape = [a.max_positions + offset, a.hidden];
-            Some(reader.table(&format!("{}.weight", a.names.positions), shape)?)
+            Some(reader.table(&format!("{}.weight", a.names.positions), shape)?.into())
         }
         Positions::Rope(_) => None,
     };
@@ -79,22 +84,34 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
         norm: if a.final_norm { Some(reader.norm(a.names.final_norm, a.norm, a.hidden)?) } else { None },
         projection: projection(outward, [a.embedding_dim, a.hidden])?.map(Arc::new),
         head: if a.tied_head { embedding.clone() } else { table(a.names.head)? },
-        bias: if a.biases.head { Some(reader.vector(&format!("{}.bias", a.names.head), a.vocab_size)?) } else { None },
+        bias: if a.biases.head {
+            Some(reader.vector(&format!("{}.bias", a.names.head), a.vocab_size)?.into())
+        } else {
+            None
+        },
     };
-    Ok((Entry { embedding, positions, projection: projection(inward, [a.hidden, a.embedding_dim])? }, exit))
+    Ok((
+        Entry { embedding: embedding.into(), positions, projection: projection(inward, [a.hidden, a.embedding_dim])? },
+        exit,
+    ))
 }
 
 impl Entry {
-    /// The residual stream `[tokens, hidden]` before the first layer.
+    /// The residual stream `[tokens, hidden]` of `step` before the first layer.
     pub fn embed(&self, trunk: &Trunk, step: &Step, x: &mut Activations) {
+        let mut inputs = Inputs::default();
+        inputs.set(&trunk.device, None, step);
+        self.enter(trunk, &inputs, x);
+    }
+
+    fn enter(&self, trunk: &Trunk, inputs: &Inputs, x: &mut Activations) {
         let a = &trunk.architecture;
-        ops::embed(&self.embedding, &step.tokens, x);
-        ops::scale(a.embedding_scale, x);
+        ops::embed(&trunk.device, &self.embedding, &inputs.tokens, a.embedding_scale, x);
         if let Some(projection) = &self.projection {
             ops::project(&trunk.device, projection, x);
         }
         if let (Some(table), Positions::Learned { offset }) = (&self.positions, &a.positions) {
-            ops::add_positions(table, *offset, &step.positions, x);
+            ops::add_positions(&trunk.device, table, *offset, &inputs.positions, x);
         }
     }
 }
@@ -120,9 +137,15 @@ impl Transformer {
         self.blocks.iter().flat_map(Block::linears).chain([&*self.exit.head])
     }
 
-    /// Runs `step`; keys and values are appended to `kv`, where room must have been reserved. Logits
-    /// `[step.logit_rows, vocab]` are left in the workspace.
-    pub fn forward<'w>(
+    /// Puts everything that `step` brings where the pass reads it: after this the device alone works.
+    pub(crate) fn begin(&self, step: &Step, kv: &mut dyn KvCache, ws: &mut Workspace) {
+        kv.begin(step);
+        ws.begin(&self.trunk, step);
+    }
+
+    /// Runs `step`, which [`Transformer::begin`] has seen; keys and values are appended to `kv`, where room must have been
+    /// reserved. Logits `[step.logit_rows, vocab]` are left in the workspace.
+    pub(crate) fn forward<'w>(
         &self,
         step: &Step,
         kv: &mut dyn KvCache,
@@ -130,16 +153,15 @@ impl Transformer {
         mut probe: Option<&mut dyn Probe>,
     ) -> &'w Activations {
         let mut x = std::mem::take(&mut ws.residual);
-        self.entry.embed(&self.trunk, step, &mut x);
+        self.entry.enter(&self.trunk, &ws.inputs, &mut x);
         if let Some(probe) = probe.as_deref_mut() {
             probe.tap(Site::Residual(0), &x);
         }
-        ws.begin(&self.trunk, step);
         for (layer, block) in self.blocks.iter().enumerate() {
             let probe = reborrow(&mut probe);
             block.forward(&mut Pass { trunk: &self.trunk, layer, step, kv: &mut *kv, ws: &mut *ws, probe }, &mut x);
         }
-        ops::gather_rows(&x, &step.logit_rows, &mut ws.gathered);
+        ops::gather_rows(&self.trunk.device, &x, &ws.inputs.logit_rows, &mut ws.gathered);
         ws.residual = x;
         self.leave(ws, probe);
         &ws.logits
@@ -157,7 +179,7 @@ impl Transformer {
         let (a, device, exit) = (self.architecture(), &self.trunk.device, &self.exit);
         match &exit.norm {
             Some(norm) => ops::norm(device, a.norm, norm, a.norm_eps, &ws.gathered, &mut ws.normed),
-            None => ws.normed.copy_from(&ws.gathered),
+            None => ops::copy(device, &ws.gathered, &mut ws.normed),
         }
         if let Some(projection) = &exit.projection {
             ops::project(device, projection, &mut ws.normed);
@@ -165,10 +187,10 @@ impl Transformer {
         if let Some(probe) = probe {
             probe.tap(Site::HeadIn, &ws.normed);
         }
-        ops::linear(&*exit.head, &ws.normed, exit.bias.as_deref(), &mut ws.logits);
-        ops::scale(a.logit_scale, &mut ws.logits);
+        ops::linear(device, &*exit.head, &ws.normed, exit.bias.as_ref(), &mut ws.logits);
+        ops::scale(device, a.logit_scale, &mut ws.logits);
         if let Some(cap) = a.logit_softcap {
-            ops::soft_cap(cap, &mut ws.logits);
+            ops::soft_cap(device, cap, &mut ws.logits);
         }
     }
 }
@@ -181,16 +203,26 @@ pub struct Session {
     pub kv: Box<dyn KvCache>,
     workspace: Workspace,
     history: History,
+    graphs: Graphs,
+    /// Logits that a GPU made.
+    read: Activations,
 }
 
 impl Session {
     /// A session with an empty cache.
     pub fn new(transformer: Arc<Transformer>, kv: Box<dyn KvCache>) -> Session {
-        Session { transformer, kv, workspace: Workspace::default(), history: History::default() }
+        Session {
+            transformer,
+            kv,
+            workspace: Workspace::default(),
+            history: History::default(),
+            graphs: Graphs::default(),
+            read: Activations::default(),
+        }
     }
 
     /// [`StepModel::forward`] with a probe.
-    pub fn forward_probed(&mut self, step: &Step, probe: Option<&mut dyn Probe>) -> Result<&Activations, CacheFull> {
+    pub fn forward_probed(&mut self, step: &Step, probe: Option<&mut dyn Probe>) -> Result<&Activations, StepError> {
         for span in &step.spans {
             self.kv.reserve(span.seq, span.kv_len)?;
         }
@@ -202,7 +234,25 @@ impl Session {
         for span in step.spans.iter().filter(|_| rerun.is_some()) {
             self.kv.reserve(span.seq, span.kv_len)?;
         }
-        Ok(self.transformer.forward(step, &mut *self.kv, &mut self.workspace, probe))
+        self.transformer.begin(step, &mut *self.kv, &mut self.workspace);
+        let (transformer, kv, workspace) = (&self.transformer, &mut *self.kv, &mut self.workspace);
+        let Some(cuda) = transformer.trunk.device.cuda() else {
+            return Ok(transformer.forward(step, kv, workspace, probe));
+        };
+        if probe.is_some() {
+            return Err(GpuError::shape("probe", "activations are tapped on a cpu device only").into());
+        }
+        self.graphs.run(cuda, step, || {
+            transformer.forward(step, &mut *kv, &mut *workspace, None);
+        });
+        cuda.check()?;
+        workspace.logits.read_into(&mut self.read)?;
+        Ok(&self.read)
+    }
+
+    /// Passes that a GPU made by replaying a recorded graph.
+    pub fn graph_replays(&self) -> u64 {
+        self.graphs.replays()
     }
 }
 
@@ -211,7 +261,7 @@ impl StepModel for Session {
         self.transformer.architecture().vocab_size
     }
 
-    fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
+    fn forward(&mut self, step: &Step) -> Result<&Activations, StepError> {
         self.forward_probed(step, None)
     }
 

@@ -68,6 +68,16 @@ macro_rules! coat {
                 self.weight.unpack()
             }
 
+            fn on_cuda(
+                self: Box<Self>,
+                cuda: &std::sync::Arc<model::Cuda>,
+            ) -> Result<Box<dyn model::Linear>, model::PlacementError> {
+                match crate::format::cuda::OnCuda::upload(&self.weight, cuda.gpu())? {
+                    Some((weights, name)) => Ok(crate::format::cuda::CudaLinear::boxed(cuda, weights, name, self)),
+                    None => Err(model::PlacementError::NoKernel(self.kernel_name())),
+                }
+            }
+
             $($rounding)*
 
             fn kernel_name(&self) -> String {
@@ -79,6 +89,7 @@ macro_rules! coat {
 
 mod bf16;
 mod codebook;
+mod cuda;
 mod f16;
 mod f32;
 mod group;

@@ -3,6 +3,7 @@
 
 pub(crate) mod group_length;
 
+use model::Unsupported;
 use serde::{Deserialize, Serialize};
 
 use crate::equalise::Equalise;
@@ -103,6 +104,21 @@ impl WeightsSpec {
             WeightsSpec::Lut(spec) => spec.tag(),
             WeightsSpec::Mixed(spec) => spec.tag(),
         }
+    }
+
+    /// Refuses kinds whose codes no kernel on a GPU reads. Stored weights are judged when they are read.
+    pub fn plan_cuda(&self) -> Result<(), Unsupported> {
+        let has_kernel = match self {
+            WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Stored => true,
+            WeightsSpec::Int8(spec) => spec.is_plain(),
+            WeightsSpec::Mixed(spec) => return spec.parts().try_for_each(WeightsSpec::plan_cuda),
+            _ => self.activation_bits().is_none() && self.group_grid().is_some_and(|grid| grid.bits <= 4),
+        };
+        if has_kernel {
+            return Ok(());
+        }
+        let reason = "no kernel on a GPU reads its codes; use f32, f16, bf16, plain int8 or groups of at most 4 bits";
+        Err(Unsupported { axis: "weights", variant: self.tag(), reason: reason.into() })
     }
 
     /// Whether building needs [`crate::CalibrationStats`].

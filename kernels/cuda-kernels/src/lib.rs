@@ -16,6 +16,7 @@ mod number;
 mod nvrtc;
 pub mod quantized;
 mod registry;
+pub mod rows;
 mod sampled;
 mod source;
 mod tensor_map;

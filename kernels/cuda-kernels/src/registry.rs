@@ -4,6 +4,12 @@ use crate::KernelSpec;
 
 /// All kernels with all constants they are launched with.
 pub fn all_kernels() -> Vec<KernelSpec> {
-    [crate::attention::kernels(), crate::gemv::kernels(), crate::linear::kernels(), crate::quantized::kernels()]
-        .concat()
+    let folders = [
+        crate::attention::kernels(),
+        crate::gemv::kernels(),
+        crate::linear::kernels(),
+        crate::quantized::kernels(),
+        crate::rows::kernels(),
+    ];
+    folders.concat()
 }

@@ -66,6 +66,8 @@ pub const HEADERS: &[Source] = &[
     Source { name: "numbers.cuh", text: include_str!("numbers.cuh") },
     Source { name: "warp.cuh", text: include_str!("warp.cuh") },
     Source { name: "mma.cuh", text: include_str!("mma.cuh") },
+    Source { name: "lanes.cuh", text: include_str!("lanes.cuh") },
+    Source { name: "places.cuh", text: include_str!("places.cuh") },
     Source { name: "tile.cuh", text: include_str!("linear/tile.cuh") },
     Source { name: "inputs.cuh", text: include_str!("linear/inputs.cuh") },
     Source { name: "stored.cuh", text: include_str!("linear/stored.cuh") },

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 use decoding::{Decoder, Ledger, Sequence};
 use engine::{Engine, WorkCount};
-use model::{Activations, CacheFull, KvBytes, SeqId, Session, Step, StepModel, TokenId};
+use model::{Activations, KvBytes, SeqId, Session, Step, StepError, StepModel, TokenId};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use results::trace::{Chunk, Event, Work};
 
@@ -32,7 +32,7 @@ impl StepModel for Noted {
         self.session.vocab()
     }
 
-    fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
+    fn forward(&mut self, step: &Step) -> Result<&Activations, StepError> {
         let mut work = WorkCount::default();
         for span in &step.spans {
             let logit_rows = step.logit_rows.iter().filter(|r| span.rows.contains(r)).count();

@@ -8,7 +8,7 @@ use decoding::table::TableModel;
 use decoding::{
     DecodeError, Decoder, DecodingSpec, Finish, Greedy, SamplingSpec, Sequence, Speculative, SpeculativeSpec,
 };
-use model::{Activations, CacheFull, SeqId, Step, StepModel, TokenId};
+use model::{Activations, CacheFull, SeqId, Step, StepError, StepModel, TokenId};
 
 use crate::{afresh, run, sequence, tokens};
 
@@ -112,7 +112,7 @@ impl StepModel for Constant {
     fn vocab(&self) -> usize {
         4
     }
-    fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
+    fn forward(&mut self, step: &Step) -> Result<&Activations, StepError> {
         let row = [0.0, self.1, 0.5, self.1];
         self.0 = Activations::from_vec(step.logit_rows.len(), 4, row.repeat(step.logit_rows.len()));
         Ok(&self.0)
@@ -175,7 +175,7 @@ impl StepModel for Watched {
     fn vocab(&self) -> usize {
         self.0.vocab()
     }
-    fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
+    fn forward(&mut self, step: &Step) -> Result<&Activations, StepError> {
         let mut seen = self.1.lock().expect("unpoisoned");
         seen.n_steps += 1;
         seen.n_rows += step.rows();

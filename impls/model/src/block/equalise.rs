@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::matrix::{Matrix, MatrixValues, NormWeights};
 use super::parts::{AttentionOf, BlockOf, MlpOf};
 use super::read::BlockVectors;
+use crate::Parameters;
 use crate::architecture::{Architecture, NormPlace, Residual};
 use crate::probe::Site;
 
@@ -136,7 +137,7 @@ fn scale_norm(norm: Option<&mut NormWeights>, by: &[f32]) {
     norm.bias.iter_mut().zip(by).for_each(|(bias, by)| *bias *= by);
 }
 
-fn scale_bias(bias: Option<&mut Vec<f32>>, first: usize, by: &[f32]) {
+fn scale_bias(bias: Option<&mut Parameters>, first: usize, by: &[f32]) {
     let Some(bias) = bias else { return };
     bias[first..].iter_mut().zip(by).for_each(|(bias, by)| *bias *= by);
 }

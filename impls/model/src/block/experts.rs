@@ -71,8 +71,8 @@ pub(super) fn forward(mlp: &MlpOf<Box<dyn Linear>>, shared_gate: Option<&[f32]>,
     sum.as_mut_slice().fill(0.0);
     for visits in visits.chunk_by(|a, b| a.expert == b.expert) {
         let expert = visits[0].expert;
-        let rows: Vec<usize> = visits.iter().map(|visit| visit.row).collect();
-        ops::gather_rows(&x, &rows, &mut buffers.rows);
+        let rows: Vec<u32> = visits.iter().map(|visit| visit.row as u32).collect();
+        ops::gather_rows(&pass.trunk.device, &x, &rows.into(), &mut buffers.rows);
         let sites = [Site::ExpertIn(layer, expert), Site::ExpertDownIn(layer, expert)];
         feed_forward(&experts[expert], [None; 2], sites, &buffers.rows, &mut buffers.out, pass);
         for (i, visit) in visits.iter().enumerate() {

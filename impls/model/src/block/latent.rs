@@ -96,11 +96,11 @@ pub(super) fn attend(
     let (trunk, layer) = (pass.trunk, pass.layer);
     pass.tap(Site::QkvIn(layer), &ws.normed);
     queries(&**q, q_up.as_deref(), own, pass, ws);
-    ops::linear(&**kv, &ws.normed, own.kv_bias.as_deref(), &mut ws.qkv);
-    ops::split_columns(&ws.qkv, [(&mut ws.k, l.kv_rank), (&mut ws.rotary, l.rope_dim)]);
+    ops::linear(&trunk.device, &**kv, &ws.normed, own.kv_bias.as_ref(), &mut ws.qkv);
+    ops::split_columns(&trunk.device, &ws.qkv, [(&mut ws.k, l.kv_rank), (&mut ws.rotary, l.rope_dim)]);
     ops::norm(&trunk.device, NormKind::Rms, &own.kv_norm, trunk.architecture.norm_eps, &ws.k, &mut ws.v);
     if let Some(rope) = trunk.architecture.rope() {
-        ops::rope(&trunk.device, rope, &mut ws.rotary, l.rope_dim, &ws.cos, &ws.sin);
+        ops::rope(&trunk.device, rope, &mut ws.rotary, l.rope_dim, &ws.inputs);
         rotate_queries(trunk, l, ws);
     }
     let shape = trunk.head_shape(layer);
@@ -123,15 +123,15 @@ pub(super) fn attend(
         }
     }
     pass.tap(Site::OutIn(layer), &ws.attended);
-    ops::linear(&**out, &ws.attended, vectors.out_bias.as_deref(), &mut ws.projected);
+    ops::linear(&trunk.device, &**out, &ws.attended, vectors.out_bias.as_ref(), &mut ws.projected);
 }
 
 fn queries(q: &dyn Linear, q_up: Option<&dyn Linear>, own: &LatentVectors, pass: &mut Pass<'_>, ws: &mut Workspace) {
     let (trunk, layer) = (pass.trunk, pass.layer);
     let (Some(up), Some(norm)) = (q_up, &own.q_norm) else {
-        return ops::linear(q, &ws.normed, own.q_bias.as_deref(), &mut ws.q);
+        return ops::linear(&trunk.device, q, &ws.normed, own.q_bias.as_ref(), &mut ws.q);
     };
-    ops::linear(q, &ws.normed, own.q_bias.as_deref(), &mut ws.qkv);
+    ops::linear(&trunk.device, q, &ws.normed, own.q_bias.as_ref(), &mut ws.qkv);
     ops::norm(&trunk.device, NormKind::Rms, norm, trunk.architecture.norm_eps, &ws.qkv, &mut ws.gated);
     pass.tap(Site::QueryUpIn(layer), &ws.gated);
     up.forward(&ws.gated, &mut ws.q);
@@ -145,7 +145,7 @@ fn rotate_queries(trunk: &Trunk, l: Latent, ws: &mut Workspace) {
     for (to, from) in ws.spare.as_mut_slice().chunks_exact_mut(l.rope_dim).zip(ws.q.as_slice().chunks_exact(head)) {
         to.copy_from_slice(&from[l.nope_dim..]);
     }
-    ops::rope(&trunk.device, rope, &mut ws.spare, l.rope_dim, &ws.cos, &ws.sin);
+    ops::rope(&trunk.device, rope, &mut ws.spare, l.rope_dim, &ws.inputs);
     for (from, to) in ws.spare.as_slice().chunks_exact(l.rope_dim).zip(ws.q.as_mut_slice().chunks_exact_mut(head)) {
         to[l.nope_dim..].copy_from_slice(from);
     }

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use crate::Parameters;
 use crate::architecture::{Architecture, NormKind};
 use crate::checkpoint::{CheckpointError, StoredCodes, Tensor, TensorData, Tensors};
 use crate::names::Source;
@@ -46,9 +47,9 @@ impl Matrix {
 #[derive(Debug, Clone)]
 pub struct NormWeights {
     /// `[features]`.
-    pub gain: Vec<f32>,
+    pub gain: Parameters,
     /// `[features]`; zeros in a layer norm without bias, empty in an RMS norm.
-    pub bias: Vec<f32>,
+    pub bias: Parameters,
 }
 
 /// A checkpoint read in the words of its architecture.
@@ -177,7 +178,7 @@ impl<'a> Reader<'a> {
             NormKind::LayerNoBias => vec![0.0; width],
             NormKind::Layer => self.vector(&format!("{name}.bias"), width)?,
         };
-        Ok(NormWeights { gain, bias })
+        Ok(NormWeights { gain: gain.into(), bias: bias.into() })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::matrix::{Matrix, NormWeights, Reader};
 use super::parts::{AttentionOf, BlockOf, MlpOf};
 use super::sources::sources;
+use crate::Parameters;
 use crate::architecture::{Architecture, NormKind, QkNormScope};
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::names::{self, Source, in_layer};
@@ -27,12 +28,12 @@ pub struct BlockVectors {
     /// Over all heads of a row: `[heads·head_dim]`, or `[head_dim]` when heads share it.
     pub(super) q_norm: Option<NormWeights>,
     pub(super) k_norm: Option<NormWeights>,
-    pub(super) qkv_bias: Option<Vec<f32>>,
+    pub(super) qkv_bias: Option<Parameters>,
     /// How each head mixes shared queries, `[n_heads, shared_keys]`.
     pub(super) mixing: Option<Vec<f32>>,
-    pub(super) out_bias: Option<Vec<f32>>,
-    pub(super) gate_up_bias: Option<Vec<f32>>,
-    pub(super) down_bias: Option<Vec<f32>>,
+    pub(super) out_bias: Option<Parameters>,
+    pub(super) gate_up_bias: Option<Parameters>,
+    pub(super) down_bias: Option<Parameters>,
     pub(super) shared_gate: Option<Vec<f32>>,
     pub(super) latent: Option<LatentVectors>,
 }
@@ -40,9 +41,9 @@ pub struct BlockVectors {
 /// Norms and biases of latent attention.
 #[derive(Debug, Clone)]
 pub(super) struct LatentVectors {
-    pub(super) q_bias: Option<Vec<f32>>,
+    pub(super) q_bias: Option<Parameters>,
     pub(super) q_norm: Option<NormWeights>,
-    pub(super) kv_bias: Option<Vec<f32>>,
+    pub(super) kv_bias: Option<Parameters>,
     pub(super) kv_norm: NormWeights,
 }
 
@@ -81,7 +82,7 @@ pub fn read_layer(
         k_norm: None,
         qkv_bias: None,
         mixing: a.shared_keys.map(|rank| reader.table(&names::mixing(a, layer), [a.n_heads, rank])).transpose()?,
-        out_bias: reader.bias(a.biases.out, &[names::out(a, layer)])?,
+        out_bias: reader.bias(a.biases.out, &[names::out(a, layer)])?.map(Parameters::from),
         gate_up_bias: None,
         down_bias: None,
         shared_gate: None,
@@ -89,7 +90,7 @@ pub fn read_layer(
     };
     match &places.attention {
         AttentionOf::Grouped { qkv, .. } => {
-            vectors.qkv_bias = reader.bias(a.biases.qkv, qkv)?;
+            vectors.qkv_bias = reader.bias(a.biases.qkv, qkv)?.map(Parameters::from);
             vectors.q_norm = qk_norm(&reader, layer, 0, a.n_heads)?;
             vectors.k_norm = qk_norm(&reader, layer, 1, a.n_kv_heads)?;
         }
@@ -99,8 +100,8 @@ pub fn read_layer(
     }
     match &places.mlp {
         MlpOf::Dense(dense) => {
-            vectors.gate_up_bias = reader.bias(a.biases.mlp, &dense.gate_up)?;
-            vectors.down_bias = reader.bias(a.biases.mlp, &dense.down)?;
+            vectors.gate_up_bias = reader.bias(a.biases.mlp, &dense.gate_up)?.map(Parameters::from);
+            vectors.down_bias = reader.bias(a.biases.mlp, &dense.down)?.map(Parameters::from);
         }
         MlpOf::Experts { shared, .. } => {
             let gate = a.names.experts.as_ref().map_or("", |experts| experts.shared_gate);
@@ -127,12 +128,13 @@ fn qk_norm(
         QkNormScope::EachHead if name.contains("{}") => {
             let parts = (0..heads).map(|h| reader.norm(&name.replace("{}", &h.to_string()), norm.kind, a.head_dim));
             let parts = parts.collect::<Result<Vec<_>, _>>()?;
-            let join = |f: fn(&NormWeights) -> &[f32]| parts.iter().flat_map(|p| f(p).to_vec()).collect();
-            NormWeights { gain: join(|p| &p.gain), bias: join(|p| &p.bias) }
+            let join =
+                |f: fn(&NormWeights) -> &[f32]| -> Vec<f32> { parts.iter().flat_map(|p| f(p).to_vec()).collect() };
+            NormWeights { gain: join(|p| &p.gain).into(), bias: join(|p| &p.bias).into() }
         }
         QkNormScope::EachHead => {
             let gain = reader.table(&format!("{name}.weight"), [heads, a.head_dim])?;
-            NormWeights { bias: vec![0.0; gain.len()], gain }
+            NormWeights { bias: vec![0.0; gain.len()].into(), gain: gain.into() }
         }
     };
     Ok(Some(weights))
@@ -148,9 +150,9 @@ fn latent(
     let Some(l) = a.latent else { unreachable!("latent sources belong to a family with latent attention") };
     let norm = |name: &str, width| reader.norm(&in_layer(a, layer, name), NormKind::Rms, width);
     Ok(LatentVectors {
-        q_bias: reader.bias(a.biases.qkv && compressed, q)?,
+        q_bias: reader.bias(a.biases.qkv && compressed, q)?.map(Parameters::from),
         q_norm: l.q_rank.map(|rank| norm("self_attn.q_a_layernorm", rank)).transpose()?,
-        kv_bias: reader.bias(a.biases.qkv, kv)?,
+        kv_bias: reader.bias(a.biases.qkv, kv)?.map(Parameters::from),
         kv_norm: norm("self_attn.kv_a_layernorm", l.kv_rank)?,
     })
 }

@@ -47,7 +47,7 @@ impl BlockVectors {
             let offset = if a.norm == NormKind::RmsUnitOffset { 1.0 } else { 0.0 };
             all.push((format!("{name}.weight"), gain.iter().map(|g| g - offset).collect()));
             if a.norm == NormKind::Layer {
-                all.push((format!("{name}.bias"), bias.clone()));
+                all.push((format!("{name}.bias"), bias.to_vec()));
             }
         }
         let places = sources(a, layer);

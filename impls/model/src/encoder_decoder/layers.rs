@@ -4,7 +4,7 @@ use super::shape::EncoderDecoderShape;
 use crate::architecture::NormKind;
 use crate::block::{Matrix, MatrixValues, NormWeights};
 use crate::checkpoint::{CheckpointError, TensorData, Tensors};
-use crate::{Activations, Attention, Device, HeadShape, KvCache, Linear, Step, ops};
+use crate::{Activations, Attention, Device, HeadShape, KvCache, Linear, Parameters, Step, ops};
 
 /// Makes a matrix product of a matrix; the first argument says which one in errors.
 pub type MakeLinear<'a, E> = &'a mut dyn FnMut(&str, &Matrix) -> Result<Box<dyn Linear>, E>;
@@ -15,7 +15,7 @@ pub(super) struct Norm(NormWeights);
 /// A matrix product with bias.
 pub(super) struct Projection {
     pub(super) linear: Box<dyn Linear>,
-    bias: Vec<f32>,
+    bias: Parameters,
 }
 
 /// Attention of a sublayer. k and v of cross attention are read from the encoder's output, so they are apart from q.
@@ -110,7 +110,7 @@ impl Reader<'_> {
 
     pub(super) fn norm(&self, name: &str, hidden: usize) -> Result<Norm, CheckpointError> {
         let part = |part: &str| self.vector(&format!("{name}.{part}"), &[hidden]);
-        Ok(Norm(NormWeights { gain: part("weight")?, bias: part("bias")? }))
+        Ok(Norm(NormWeights { gain: part("weight")?.into(), bias: part("bias")?.into() }))
     }
 
     fn projection<E: From<CheckpointError>>(
@@ -124,7 +124,7 @@ impl Reader<'_> {
         let matrix = self.matrix(&names("weight"), rows, cols)?;
         let biases = names("bias").iter().map(|n| self.vector(n, &[rows])).collect::<Result<Vec<_>, _>>()?;
         let linear = make(&format!("{layer}, {}", parts.join(" and ")), &matrix)?;
-        Ok(Projection { linear, bias: biases.concat() })
+        Ok(Projection { linear, bias: biases.concat().into() })
     }
 
     fn heads<E: From<CheckpointError>>(
@@ -172,8 +172,8 @@ impl Norm {
 }
 
 impl Projection {
-    fn apply(&self, x: &Activations, y: &mut Activations) {
-        ops::linear(&*self.linear, x, Some(&self.bias), y);
+    fn apply(&self, common: &Common, x: &Activations, y: &mut Activations) {
+        ops::linear(&common.device, &*self.linear, x, Some(&self.bias), y);
     }
 }
 
@@ -206,10 +206,17 @@ impl Heads {
     }
 
     /// Appends keys and values of `x` to `layer` of `kv`.
-    pub(super) fn remember(&self, step: &Step, layer: usize, x: &Activations, kv: &mut dyn KvCache, b: &mut Buffers) {
-        self.kv.apply(x, &mut b.kv);
+    pub(super) fn remember(
+        &self,
+        common: &Common,
+        (step, layer): (&Step, usize),
+        x: &Activations,
+        kv: &mut dyn KvCache,
+        b: &mut Buffers,
+    ) {
+        self.kv.apply(common, x, &mut b.kv);
         let hidden = x.cols();
-        ops::split_columns(&b.kv, [(&mut b.k, hidden), (&mut b.v, hidden)]);
+        ops::split_columns(&common.device, &b.kv, [(&mut b.k, hidden), (&mut b.v, hidden)]);
         kv.append(layer, step, &b.k, &b.v);
     }
 
@@ -223,9 +230,9 @@ impl Heads {
         y: &mut Activations,
         b: &mut Buffers,
     ) {
-        self.q.apply(x, &mut b.q);
+        self.q.apply(common, x, &mut b.q);
         common.attention.forward(step, layer, &self.head_shape(n_heads), &b.q, kv, &mut b.attended);
-        self.out.apply(&b.attended, y);
+        self.out.apply(common, &b.attended, y);
     }
 }
 
@@ -242,7 +249,7 @@ impl Layer {
         b: &mut Buffers,
     ) {
         sublayer(common, &self.attention.norm, x, b, |x, y, b| {
-            self.attention.remember(step, layer, x, kv, b);
+            self.attention.remember(common, (step, layer), x, kv, b);
             self.attention.look(common, (step, layer, n_heads), x, kv, y, b);
         });
         if let (Some(cross), Some((look, sources))) = (&self.cross, source) {
@@ -252,9 +259,9 @@ impl Layer {
         }
         let FeedForward { inner, outer, norm } = &self.feed_forward;
         sublayer(common, norm, x, b, |x, y, b| {
-            inner.apply(x, &mut b.inner);
+            inner.apply(common, x, &mut b.inner);
             ops::activate(&common.device, common.shape.activation, &mut b.inner);
-            outer.apply(&b.inner, y);
+            outer.apply(common, &b.inner, y);
         });
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::EncoderDecoder;
 use super::layers::Buffers;
-use crate::{Activations, CacheFull, KvBytes, KvCache, SeqId, Span, Step, StepModel, TokenId, Visibility};
+use crate::{Activations, CacheFull, KvBytes, KvCache, SeqId, Span, Step, StepError, StepModel, TokenId, Visibility};
 
 /// The caches of a session.
 pub struct Caches {
@@ -110,7 +110,7 @@ impl StepModel for EncoderDecoderSession {
 
     /// # Panics
     /// If a sequence of `step` has no source.
-    fn forward(&mut self, step: &Step) -> Result<&Activations, CacheFull> {
+    fn forward(&mut self, step: &Step) -> Result<&Activations, StepError> {
         let look = self.look(step);
         let Caches { sources, decoder, .. } = &mut self.caches;
         for span in &step.spans {

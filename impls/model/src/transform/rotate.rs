@@ -174,7 +174,7 @@ impl Pass<'_> {
         };
         let norm = match a.final_norm {
             true => self.norm(names.final_norm)?,
-            false => NormWeights { gain: vec![1.0; a.hidden], bias: vec![] },
+            false => NormWeights { gain: vec![1.0; a.hidden].into(), bias: vec![].into() },
         };
         head.fold_input(&norm, &self.stream);
         embedding.rotate_rows(&self.stream, self.centred());
@@ -197,7 +197,7 @@ impl Pass<'_> {
         let a = self.a;
         let norm = match a.norm_names()[0] {
             Some(name) => self.norm(&in_layer(a, layer, name))?,
-            None => NormWeights { gain: vec![1.0; a.hidden], bias: vec![] },
+            None => NormWeights { gain: vec![1.0; a.hidden].into(), bias: vec![].into() },
         };
         let sources = names::qkv(a, layer);
         let mut parts: Vec<Dense> =
@@ -230,7 +230,7 @@ impl Pass<'_> {
         let [attention, mlp, ..] = a.norm_names();
         let norm = match mlp.or(attention) {
             Some(name) => self.norm(&in_layer(a, layer, name))?,
-            None => NormWeights { gain: vec![1.0; a.hidden], bias: vec![] },
+            None => NormWeights { gain: vec![1.0; a.hidden].into(), bias: vec![].into() },
         };
         let (Some(experts), Some(of)) = (a.experts.as_ref().filter(|_| a.is_sparse(layer)), &a.names.experts) else {
             return self.feed_forward(&norm, names::up(a, layer), names::down(a, layer), true);

@@ -70,6 +70,11 @@ impl PackedGroup {
         }
     }
 
+    /// The codes that were packed, constants as f16 holds them.
+    pub fn codes(&self) -> GroupCodes {
+        self.store.codes()
+    }
+
     /// The weights that [`Self::forward`] multiplies by, as row-major f32 `[n, k]` in input column order.
     pub fn unpack(&self) -> Vec<f32> {
         self.store.unpack()

@@ -172,19 +172,57 @@ impl GroupStore {
         out
     }
 
-    /// The decoded weight at a stored position; the scalar statement of what kernels compute.
-    fn weight(&self, row: usize, position: usize) -> f32 {
-        let (panel, lane) = (row / LANES, row % LANES);
-        let block = (panel * self.blocks + position / BLOCK) * self.bits * LANES;
-        let word = |i: usize| self.words[block + i * LANES + lane];
-        let code = codes::get(self.bits, word, self.fill.code_of(self.bits, position % BLOCK));
-        let group = (panel * self.groups() + position / BLOCK / self.blocks_per_group) * LANES + lane;
+    /// The codes that were packed, constants as f16 holds them.
+    pub(super) fn codes(&self) -> GroupCodes {
+        let stored: Vec<(usize, usize)> =
+            (0..self.positions()).filter_map(|position| Some((position, self.column(position)?))).collect();
+        // without padding a group is its blocks; with it, what of them is filled
+        let group = stored.iter().filter(|(position, _)| *position < self.blocks_per_group * BLOCK).count();
+        let groups = self.groups();
+        let mut codes = GroupCodes {
+            n: self.n,
+            k: self.k,
+            bits: self.bits as u8,
+            group: group.max(1),
+            codes: Vec::with_capacity(self.n * self.k),
+            scales: Vec::with_capacity(self.n * groups),
+            zeros: Vec::with_capacity(self.n * groups),
+            order: None,
+        };
+        for row in 0..self.n {
+            codes.codes.extend(stored.iter().map(|&(position, _)| self.code(row, position) as u8));
+            for block in (0..self.blocks).step_by(self.blocks_per_group.max(1)) {
+                let (scale, zero) = self.constants(row, block * BLOCK);
+                codes.scales.push(scale);
+                codes.zeros.push(zero);
+            }
+        }
+        let in_order = stored.iter().enumerate().all(|(j, &(_, column))| j == column);
+        codes.order = (!in_order).then(|| stored.iter().map(|&(_, column)| column as u32).collect());
+        codes
+    }
+
+    fn code(&self, row: usize, position: usize) -> u32 {
+        let block = (row / LANES * self.blocks + position / BLOCK) * self.bits * LANES;
+        let word = |i: usize| self.words[block + i * LANES + row % LANES];
+        codes::get(self.bits, word, self.fill.code_of(self.bits, position % BLOCK))
+    }
+
+    /// Scale and zero of a stored position.
+    fn constants(&self, row: usize, position: usize) -> (f32, f32) {
+        let group = row / LANES * self.groups() + position / BLOCK / self.blocks_per_group;
+        let at = group * LANES + row % LANES;
         let zero = match &self.zeros {
             Zeros::Equal(zero) => *zero,
-            Zeros::PerGroup(zeros) => f16::from_bits(zeros[group]).to_f32(),
+            Zeros::PerGroup(zeros) => f16::from_bits(zeros[at]).to_f32(),
         };
-        let scale = f16::from_bits(self.scales[group]).to_f32();
-        code as f32 * scale + -(zero * scale)
+        (f16::from_bits(self.scales[at]).to_f32(), zero)
+    }
+
+    /// The decoded weight at a stored position; the scalar statement of what kernels compute.
+    fn weight(&self, row: usize, position: usize) -> f32 {
+        let (scale, zero) = self.constants(row, position);
+        self.code(row, position) as f32 * scale + -(zero * scale)
     }
 }
 

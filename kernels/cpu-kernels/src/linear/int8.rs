@@ -186,6 +186,12 @@ impl PackedInt8 {
         self.unpack_on(&[])
     }
 
+    /// The codes `[n, k]` and scales `[n]` that were packed.
+    pub fn codes(&self) -> (Vec<i8>, Vec<f32>) {
+        let codes = (0..self.n).flat_map(|row| (0..self.k).map(move |j| self.code(row, j))).collect();
+        (codes, self.scales[..self.n].to_vec())
+    }
+
     /// The code of output `row` and column `j`.
     pub(super) fn code(&self, row: usize, j: usize) -> i8 {
         let base = (row / LANES) * self.k.div_ceil(4) * LANES * 4 + (row % LANES) * 4;

@@ -54,9 +54,9 @@ impl Dense {
         let cols = self.cols();
         for (row, values) in self.values.chunks_exact_mut(cols).enumerate() {
             if let Some(bias) = &mut self.bias {
-                bias[row] += values.iter().zip(&norm.bias).map(|(w, b)| w * f64::from(*b)).sum::<f64>();
+                bias[row] += values.iter().zip(&*norm.bias).map(|(w, b)| w * f64::from(*b)).sum::<f64>();
             }
-            values.iter_mut().zip(&norm.gain).for_each(|(w, gain)| *w *= f64::from(*gain));
+            values.iter_mut().zip(&*norm.gain).for_each(|(w, gain)| *w *= f64::from(*gain));
             q.apply(values);
         }
     }
