@@ -2,7 +2,7 @@
 //! its data in the L2 cache and out of it. An emulated device has no clock: there a run is counted.
 
 use anyhow::{Context, Result};
-use cuda_kernels::{Bench, Gpu, GpuError, Number, Rung, attention, gemv, quantized};
+use cuda_kernels::{Bench, Gpu, GpuError, Number, Rung, attention, gemm, gemv, quantized, roofline};
 use results::trace::{Counted, Event, Roof, Work};
 
 use super::cell::{Held, Outcome};
@@ -47,7 +47,7 @@ fn run_all(
     (repetition, seed): (u32, u64),
 ) -> Result<Outcome> {
     if !gpu.is_emulated() && benches.roof.is_none() {
-        let _ = seed;
+        benches.roof = Some(roof(gpu, seed)?);
     }
     let (mut events, mut facts) = (vec![], vec![]);
     for problem in problems {
@@ -79,13 +79,38 @@ fn run_all(
             }
         }
         if benches.flush.is_none() && !gpu.is_emulated() {
-            let _ = FLUSH_BYTES;
+            benches.flush = Some(roofline::copy_bench(gpu, FLUSH_BYTES, seed)?);
         }
     }
     match events.is_empty() {
         true => Ok(Outcome::Refused(format!("no problem of this workload suits {}", gpu.name()))),
         false => Ok(Outcome::Ran { events, facts }),
     }
+}
+
+/// The device's limits: the fastest read of memory, and the fastest 16-bit product of a size that fills it.
+fn roof(gpu: &Gpu, seed: u64) -> Result<Roof, GpuError> {
+    let fastest = |bench: &dyn Bench, of: fn(&dyn Bench) -> u64| -> Result<f64, GpuError> {
+        let mut best = 0.0f64;
+        for (rung, fits) in bench.rungs() {
+            if fits.is_ok() {
+                let (calls, ms) = warm(gpu, bench, rung.name)?;
+                best = best.max((calls * of(bench)) as f64 / (ms.max(1e-6) * 1e-3));
+            }
+        }
+        Ok(best)
+    };
+    let memory = roofline::copy_bench(gpu, 4 * FLUSH_BYTES, seed)?;
+    let product = gemm::bench(gpu, 8192, 8192, 8192, Number::Bf16, seed)?;
+    let stream_bytes_s = fastest(&*memory, |bench| bench.bytes())?;
+    Ok(Roof {
+        stream_bytes_s,
+        cache_bytes_s: stream_bytes_s,
+        fma_flop_s: fastest(&*product, |bench| bench.flops())?,
+        int8_op_s: 0.0,
+        // bytes are only counted of samples whose cache was emptied
+        llc_bytes: 1,
+    })
 }
 
 /// `problem` in the memory of `gpu`.
@@ -107,7 +132,12 @@ fn open(gpu: &Gpu, problem: &GpuProblem, seed: u64) -> Result<Box<dyn Bench>> {
         }
         GpuProblem::Gemv { rows, n, k, number } => gemv::bench(gpu, stored(number), rows, n, k, seed)?,
         GpuProblem::Quantized { rows, n, k, bits, group } => quantized::bench(gpu, bits, group, rows, n, k, seed)?,
-        _ => anyhow::bail!("soon"),
+        GpuProblem::AttentionDecode { batch, heads, kv_heads, keys, head_dim, number } => {
+            let shape = attention::DecodeBenchShape { batch, heads, kv_heads, keys, dim: head_dim, number: element(number) };
+            attention::decode_bench(gpu, shape, seed)?
+        }
+        GpuProblem::Gemm { m, n, k, number } => gemm::bench(gpu, m, n, k, stored(number), seed)?,
+        GpuProblem::Memory { megabytes } => roofline::copy_bench(gpu, megabytes * 1_000_000, seed)?,
     })
 }
 
@@ -201,7 +231,7 @@ fn warm(gpu: &Gpu, bench: &dyn Bench, rung: &str) -> Result<(u64, f64), GpuError
 fn cold(gpu: &Gpu, bench: &dyn Bench, rung: &str, flush: &dyn Bench) -> Result<f64, GpuError> {
     let mut marks = vec![];
     for _ in 0..COLD_CALLS {
-        flush.run("read")?;
+        flush.run("read_only")?;
         let start = gpu.moment()?;
         bench.run(rung)?;
         marks.push((start, gpu.moment()?));
@@ -213,8 +243,10 @@ fn cold(gpu: &Gpu, bench: &dyn Bench, rung: &str, flush: &dyn Bench) -> Result<f
     Ok(sum)
 }
 
+/// Of a warm sample no bytes are counted: they came out of a cache that no roof was measured of.
 fn timed(problem: &GpuProblem, bench: &dyn Bench, rung: Rung, cache: &str, calls: u64, ms: f64) -> Event {
-    let (bytes, operations) = (calls * bench.bytes(), calls * bench.flops());
+    let bytes = if cache.is_empty() { calls * bench.bytes() } else { 0 };
+    let operations = calls * bench.flops();
     let int8 = matches!(problem, GpuProblem::Quantized { bits: 8, .. });
     let (flops, int8_ops) = if int8 { (0, operations) } else { (operations, 0) };
     Event::Kernel {
