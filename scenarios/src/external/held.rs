@@ -361,7 +361,11 @@ impl HeldExternal {
                     shape: problem.shape(),
                     calls,
                     duration_ns,
-                    work: Work { bytes: if cold { calls * problem.bytes() } else { 0 }, flops: calls * problem.flops(), int8_ops: 0 },
+                    work: Work {
+                        bytes: if cold { calls * problem.bytes() } else { 0 },
+                        flops: calls * problem.flops(),
+                        int8_ops: 0,
+                    },
                 });
             }
         }
