@@ -241,6 +241,11 @@ impl Backend for Driver {
     fn counts(&self) -> Option<ptx_emulator::Counts> {
         None
     }
+
+    fn raw_stream(&self) -> Result<Option<u64>, GpuError> {
+        self.bind()?;
+        Ok(Some(self.stream.cu_stream() as u64))
+    }
 }
 
 /// Argument bytes at an address that suits any parameter.

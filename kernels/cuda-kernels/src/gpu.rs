@@ -89,6 +89,10 @@ pub(crate) trait Backend: Send + Sync {
     fn tensor_map(&self, map: &crate::TensorMapShape) -> Result<[u8; 128], GpuError>;
     fn mark(&self) -> Result<Box<dyn Mark>, GpuError>;
     fn counts(&self) -> Option<ptx_emulator::Counts>;
+    /// The stream's handle for other libraries of the device, which is made this thread's; `None` where there is no such thing.
+    fn raw_stream(&self) -> Result<Option<u64>, GpuError> {
+        Ok(None)
+    }
 }
 
 /// Launches that were recorded.

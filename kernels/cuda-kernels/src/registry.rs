@@ -6,9 +6,11 @@ use crate::KernelSpec;
 pub fn all_kernels() -> Vec<KernelSpec> {
     let folders = [
         crate::attention::kernels(),
+        crate::gemm::kernels(),
         crate::gemv::kernels(),
         crate::linear::kernels(),
         crate::quantized::kernels(),
+        crate::roofline::kernels(),
         crate::rows::kernels(),
     ];
     folders.concat()

@@ -52,15 +52,36 @@ impl Sampled {
         of_sums: f64,
         of_result: f64,
     ) -> Result<Deviation, GpuError> {
-        let mut row_values = vec![T::zeroed(); self.width];
+        let mut stored = vec![T::zeroed(); self.width];
+        self.compare(of_sums, of_result, |row| {
+            y.read_into(row * self.width, &mut stored)?;
+            Ok(stored.iter().map(|&value| read(value)).collect())
+        })
+    }
+
+    /// The same of f32 that lie in `y` as two halves each, the lower first.
+    pub(crate) fn deviation_of_pairs(&self, y: &Buffer<u16>, of_sums: f64) -> Result<Deviation, GpuError> {
+        let mut stored = vec![0u16; 2 * self.width];
+        self.compare(of_sums, 0.0, |row| {
+            y.read_into(2 * row * self.width, &mut stored)?;
+            Ok(stored.chunks(2).map(|p| f32::from_bits(u32::from(p[0]) | u32::from(p[1]) << 16)).collect())
+        })
+    }
+
+    fn compare(
+        &self,
+        of_sums: f64,
+        of_result: f64,
+        mut read_row: impl FnMut(usize) -> Result<Vec<f32>, GpuError>,
+    ) -> Result<Deviation, GpuError> {
         let mut deviation = Deviation { largest: 0.0, allowed: 0.0 };
         for (&row, expected) in self.rows.iter().zip(self.expected.chunks(self.columns.len().max(1))) {
-            y.read_into(row * self.width, &mut row_values)?;
-            if row_values.iter().any(|&value| read(value).is_nan()) {
+            let values = read_row(row)?;
+            if values.iter().any(|value| value.is_nan()) {
                 return Ok(Deviation { largest: f64::NAN, ..deviation });
             }
             for (&column, &(sum, magnitude)) in self.columns.iter().zip(expected) {
-                let error = (f64::from(read(row_values[column])) - sum).abs();
+                let error = (f64::from(values[column]) - sum).abs();
                 deviation.largest = deviation.largest.max(error);
                 deviation.allowed = deviation.allowed.max(of_sums * magnitude + of_result * sum.abs());
             }

@@ -11,7 +11,6 @@
 #include "mma.cuh"
 #include "warp.cuh"
 
-#define LOG2_E 1.4426950408889634f
 #define LN_2 0.6931471805599453f
 
 struct Problem {
@@ -114,7 +113,7 @@ static __device__ __forceinline__ void write_rows(const float (&values)[count], 
         sum += __shfl_xor_sync(FULL_WARP, sum, 2);
         const int r = row + 8 * half;
         if (r >= problem.q_len) continue;
-        const float by = sum > 0.0f ? 1.0f / sum : 0.0f;
+        const float by = sum > 0.0f ? __fdividef(1.0f, sum) : 0.0f;
         u32 *to = (u32 *)(out + problem.q_row(r));
 #pragma unroll
         for (int n = 0; n < count / 4; n++) to[4 * n + t] = Number::pack(values[4 * n + 2 * half] * by, values[4 * n + 2 * half + 1] * by);

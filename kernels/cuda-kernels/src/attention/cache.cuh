@@ -52,7 +52,7 @@ struct Cache {
 // Exponent to base 2 of a score: scaled, and held between ±softcap where that is above 0.
 static __device__ __forceinline__ float exponent_of(float dot, float scale, float softcap) {
     const float score = dot * scale;
-    return LOG2_E * (softcap > 0.0f ? softcap * tanhf(score / softcap) : score);
+    return LOG2_E * (softcap > 0.0f ? softcap * tanhf(__fdividef(score, softcap)) : score);
 }
 
 // Tokens [begin, end) of a split: equal parts of what the sequence's rows see. The count of splits that have any.

@@ -20,14 +20,14 @@
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
 attention_decode(const float *q, const void *k, const void *v, const int *lengths, const int *slots, const int *pages, float *out,
                  float *partial, float2 *states, int q_rows, int heads, int kv_heads, int dim, int q_stride, int out_stride,
-                 int page_tokens, int max_pages, int window, int added_length, float scale, float softcap) {
+                 int page_tokens, int max_pages, int window, float scale, float softcap) {
     __shared__ float merged[WARPS][ROWS][DIM];
     __shared__ float2 merged_state[WARPS][ROWS];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int split = blockIdx.z, splits = gridDim.z, sequence = blockIdx.x;
     const int group = heads / kv_heads, all_rows = group * q_rows, chunks = (all_rows + ROWS - 1) / ROWS;
     const int kv_head = blockIdx.y / chunks, first_row = blockIdx.y % chunks * ROWS, rows = min(ROWS, all_rows - first_row);
-    const int length = lengths[sequence] + added_length;
+    const int length = lengths[sequence];
     const Split mine(length, q_rows, window, split, splits);
     if (splits > 1 && split >= mine.count) return;
     const Cache cache{pages, slots ? slots[sequence] : sequence, kv_heads, kv_head, page_tokens, max_pages, dim};
@@ -140,7 +140,7 @@ attention_decode(const float *q, const void *k, const void *v, const int *length
         }
         const int q_row = sequence * q_rows + row / group, head = kv_head * group + row % group;
         if (splits == 1) {
-            out[(size_t)q_row * out_stride + head * dim + d] = total > 0.0f ? value / total : 0.0f;
+            out[(size_t)q_row * out_stride + head * dim + d] = total > 0.0f ? __fdividef(value, total) : 0.0f;
         } else {
             const size_t place = ((size_t)q_row * heads + head) * splits + split;
             partial[place * dim + d] = value;

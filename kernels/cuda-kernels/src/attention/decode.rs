@@ -122,25 +122,6 @@ pub fn decode(
     out: Rows<'_>,
     workspace: &DecodeWorkspace,
 ) -> Result<(), GpuError> {
-    launch(shape, q, kv, Lengths { buffer: lengths, added: 0 }, slots, out, workspace)
-}
-
-/// Visible tokens of each sequence: an entry of a buffer plus a constant.
-#[derive(Clone, Copy)]
-pub(super) struct Lengths<'a> {
-    pub(super) buffer: &'a Buffer<i32>,
-    pub(super) added: usize,
-}
-
-pub(super) fn launch(
-    shape: &DecodeShape,
-    q: Rows<'_>,
-    kv: &KvView<'_>,
-    lengths: Lengths<'_>,
-    slots: Option<&Buffer<i32>>,
-    out: Rows<'_>,
-    workspace: &DecodeWorkspace,
-) -> Result<(), GpuError> {
     let heads = &shape.heads;
     let (width, rows, splits) = (heads.heads * heads.dim, shape.rows(), workspace.splits);
     heads.check(NAME)?;
@@ -149,8 +130,8 @@ pub(super) fn launch(
     let slots_known = if slots.is_some() { 0 } else { shape.sequences };
     kv.check(NAME, slots_known, heads.kv_heads, heads.dim)?;
     let named = slots.map_or(shape.sequences, Buffer::len);
-    if lengths.buffer.len() < shape.sequences || named < shape.sequences {
-        let reason = format!("{} lengths and {named} slots for {} sequences", lengths.buffer.len(), shape.sequences);
+    if lengths.len() < shape.sequences || named < shape.sequences {
+        let reason = format!("{} lengths and {named} slots for {} sequences", lengths.len(), shape.sequences);
         return Err(GpuError::shape(NAME, reason));
     }
     let places = if splits == 1 { 0 } else { rows * heads.heads * splits };
@@ -168,7 +149,7 @@ pub(super) fn launch(
         q.arg(),
         Arg::Pointer(kv.k),
         Arg::Pointer(kv.v),
-        lengths.buffer.arg(),
+        lengths.arg(),
         slots.map_or(Arg::Pointer(0), Buffer::arg),
         kv.table(),
         out.arg(),
@@ -183,7 +164,6 @@ pub(super) fn launch(
         int(kv.page_tokens),
         int(kv.max_pages),
         window,
-        int(lengths.added),
         Arg::F32(heads.scale),
         softcap,
     ];
@@ -197,7 +177,7 @@ pub(super) fn launch(
     let args = [
         workspace.partial.arg(),
         workspace.states.arg(),
-        lengths.buffer.arg(),
+        lengths.arg(),
         out.arg(),
         int(rows),
         int(shape.q_rows),
@@ -206,7 +186,6 @@ pub(super) fn launch(
         int(splits),
         int(out.stride),
         window,
-        int(lengths.added),
     ];
     let grid = LaunchShape::line((rows * heads.heads).div_ceil(4), THREADS);
     // SAFETY: as above; the workspace holds `splits` partial results of every row and head.

@@ -10,11 +10,11 @@
 
 extern "C" __global__ void __launch_bounds__(128)
 attention_decode_merge(const float *partial, const float2 *states, const int *lengths, float *out, int all_rows, int q_rows, int heads,
-                       int dim, int splits, int out_stride, int window, int added_length) {
+                       int dim, int splits, int out_stride, int window) {
     const int lane = threadIdx.x & 31, row = blockIdx.x * 4 + (threadIdx.x >> 5);
     if (row >= all_rows * heads) return;
     const int q_row = row / heads, head = row % heads;
-    const int count = Split(lengths[q_row / q_rows] + added_length, q_rows, window, 0, splits).count;
+    const int count = Split(lengths[q_row / q_rows], q_rows, window, 0, splits).count;
     const float2 *state = states + (size_t)row * splits;
     float largest = NEGATIVE_INFINITY;
     for (int s = lane; s < count; s += 32) largest = fmaxf(largest, state[s].x);
@@ -26,6 +26,6 @@ attention_decode_merge(const float *partial, const float2 *states, const int *le
     for (int d = lane; d < dim; d += 32) {
         float value = 0.0f;
         for (int s = 0; s < count; s++) value = fmaf(exp2_fast(state[s].x - shift), partial[((size_t)row * splits + s) * dim + d], value);
-        out[(size_t)q_row * out_stride + head * dim + d] = total > 0.0f ? value / total : 0.0f;
+        out[(size_t)q_row * out_stride + head * dim + d] = total > 0.0f ? __fdividef(value, total) : 0.0f;
     }
 }

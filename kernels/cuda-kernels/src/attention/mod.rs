@@ -24,5 +24,6 @@ use crate::KernelSpec;
 pub fn kernels() -> Vec<KernelSpec> {
     let mut all = decode::kernels();
     all.extend(forward::kernels());
+    all.extend(prefill::kernels());
     all
 }

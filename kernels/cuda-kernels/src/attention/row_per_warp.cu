@@ -33,7 +33,7 @@ attention_row_per_warp(const unsigned short *q, const unsigned short *k, const u
 #pragma unroll
         for (int i = 0; i < PER_LANE; i++) result[i] = fmaf(weight, NUMBER::to_float(v[from + i]), result[i] * shrink); // 3.
     }
-    const float by = sum > 0.0f ? 1.0f / sum : 0.0f;
+    const float by = sum > 0.0f ? __fdividef(1.0f, sum) : 0.0f;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) out[problem.q_row(row) + at + i] = NUMBER::from_float(result[i] * by);
     if (lse && lane == 0) lse[problem.lse_row(row)] = sum > 0.0f ? (largest + __log2f(sum)) * LN_2 : NEGATIVE_INFINITY;

@@ -102,7 +102,7 @@ attention_tiled_f32(const unsigned short *q, const unsigned short *k, const unsi
         for (int step = 8; step > 0; step >>= 1) sum[r] += __shfl_xor_sync(FULL_WARP, sum[r], step);
         const int at = row + 4 * y + r;
         if (at >= q_len) continue;
-        const float by = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
+        const float by = sum[r] > 0.0f ? __fdividef(1.0f, sum[r]) : 0.0f;
 #pragma unroll
         for (int j = 0; j < DIM / 16; j++) out[problem.q_row(at) + x + 16 * j] = NUMBER::from_float(result[r][j] * by);
         if (lse && x == 0) lse[problem.lse_row(at)] = sum[r] > 0.0f ? (largest[r] + __log2f(sum[r])) * LN_2 : NEGATIVE_INFINITY;

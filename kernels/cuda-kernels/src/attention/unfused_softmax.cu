@@ -19,7 +19,7 @@ attention_unfused_softmax(float *scores, float *lse, int q_len, int kv_len, int 
     largest = warp_max(largest);
     for (int key = begin + lane; key < end; key += 32) sum += exp2_fast(mine[key] * scale - largest);
     sum = warp_sum(sum);
-    const float by = sum > 0.0f ? 1.0f / sum : 0.0f;
+    const float by = sum > 0.0f ? __fdividef(1.0f, sum) : 0.0f;
     for (int key = lane; key < kv_len; key += 32) {
         const bool seen = key >= begin && key < end;
         mine[key] = seen ? exp2_fast(mine[key] * scale - largest) * by : 0.0f;

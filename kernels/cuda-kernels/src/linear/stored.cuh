@@ -38,3 +38,16 @@ template <class Number, int count> static __device__ __forceinline__ Values<coun
     }
     return r;
 }
+
+// Two neighbouring 16-bit results, as one word where both are there and the row starts on one.
+template <class Number>
+static __device__ __forceinline__ void store_pair(unsigned short *c, int row, int column, int rows, int columns, float low, float high) {
+    if (row >= rows || column >= columns) return;
+    unsigned short *to = c + (size_t)row * columns + column;
+    if ((columns & 1) == 0) {
+        *(u32 *)to = Number::pack(low, high);
+    } else {
+        *to = Number::from_float(low);
+        if (column + 1 < columns) to[1] = Number::from_float(high);
+    }
+}

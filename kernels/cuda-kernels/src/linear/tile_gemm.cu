@@ -49,7 +49,8 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #endif
 #if !SPLIT
     Sum total[2][4][4] = {};
-    int slice = 0;
+    int slice_end = 0;
+    for (int slice = 0; slice_end == 0; slice++) slice_end = slice_start(slice + 1, units, GRANULARITY);
 #endif
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
@@ -116,7 +117,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #endif
         }
 #if !SPLIT
-        if (unit + 1 == end || unit + 1 == slice_start(slice + 1, units, GRANULARITY)) {
+        if (unit + 1 == slice_end) {
 #pragma unroll
             for (int m = 0; m < 2; m++)
 #pragma unroll
@@ -124,7 +125,8 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #pragma unroll
                     for (int i = 0; i < 4; i++) total[m][r][i] += sum[m][r][i], sum[m][r][i] = 0;
             // slices of nothing add nothing
-            while (slice + 1 < SLICES && slice_start(slice + 1, units, GRANULARITY) <= unit + 1) slice++;
+            for (int slice = 1; slice <= SLICES && slice_end == unit + 1; slice++)
+                slice_end = max(slice_end, slice_start(slice, units, GRANULARITY));
         }
 #endif
     }

@@ -193,6 +193,9 @@ impl Tiles {
         if rows == 0 || self.n == 0 {
             return Ok(());
         }
+        if self.units == 0 {
+            return Err(GpuError::shape("tile_gemv", "x has no columns"));
+        }
         workspace.fit(self.needs(rows, route))?;
         self.prepare(x, rows, workspace)?;
         self.multiply(rows, y, workspace, route)
@@ -293,4 +296,56 @@ pub(crate) fn check_rows(
         return Err(GpuError::shape(kernel, reason));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linear::{Bf16Weights, F16Weights, Group4Weights, GroupCodes, Int8Weights};
+    use crate::sampled::normals;
+    use crate::{Arch, Nvrtc};
+
+    fn weights(gpu: &Gpu, format: Format, n: usize, k: usize) -> Result<Tiles, GpuError> {
+        let bits: Vec<u16> = (0..n * k).map(|i| 0x3c00 | (i * 7919 % 1021) as u16).collect();
+        let codes: Vec<u8> = (0..n * k).map(|i| (i * 7919 % 251 % 16) as u8).collect();
+        Ok(match format {
+            Format::F16 => F16Weights::upload(gpu, &bits, n, k)?.0,
+            Format::Bf16 => Bf16Weights::upload(gpu, &bits, n, k)?.0,
+            Format::Int8 => {
+                let codes: Vec<i8> = codes.iter().map(|&c| 8 * c as i8 - 60).collect();
+                Int8Weights::upload(gpu, &codes, &normals(n, 1), n, k)?.0
+            }
+            Format::Int4 { group, zeros } => {
+                let scales = normals(n * k.div_ceil(group), 2);
+                let zero = |i: usize| if zeros { (i % 5) as f32 + 5.5 } else { 8.0 };
+                let zeros: Vec<f32> = (0..scales.len()).map(zero).collect();
+                let source = GroupCodes { n, k, group, codes: &codes, scales: &scales, zeros: &zeros, order: None };
+                Group4Weights::upload(gpu, &source)?.0
+            }
+        })
+    }
+
+    /// Slices of nothing, of one unit and of several: whatever the layout of the work, the sums are added alike.
+    #[test]
+    fn every_route_gives_the_same_bits() {
+        let Ok(nvrtc) = Nvrtc::open() else { return eprintln!("skipped: no compiler") };
+        let gpu = Gpu::emulated(Arch::Sm80, nvrtc);
+        let (n, rows) = (20, 10);
+        for (format, k) in Format::all().into_iter().flat_map(|f| [64, 256, 640, 1088].map(|k| (f, k))) {
+            let tiles = weights(&gpu, format, n, k).unwrap();
+            let x = gpu.upload(&normals(rows * k, 3)).unwrap();
+            let mut workspace = Workspace::new(&gpu).unwrap();
+            let mut by = |route| {
+                let y = gpu.upload(&vec![f32::NAN; rows * n]).unwrap();
+                tiles.forward(&x, rows, &y, &mut workspace, route).unwrap();
+                y.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+            };
+            let expected = by(Route::Gemv { row_blocks: 1 });
+            assert_eq!(by(Route::Gemv { row_blocks: 2 }), expected, "{format:?} k {k}: 16 rows");
+            assert_eq!(by(Route::Gemm { split: false }), expected, "{format:?} k {k}: whole");
+            if format != Format::Int8 {
+                assert_eq!(by(Route::Gemm { split: true }), expected, "{format:?} k {k}: split");
+            }
+        }
+    }
 }

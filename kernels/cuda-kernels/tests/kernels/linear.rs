@@ -137,6 +137,13 @@ fn int8_weights_are_exact() {
     }
 }
 
+/// The zero of the group of an index.
+type Zero = fn(usize) -> f32;
+/// Columns per group, n, k, zeros, act-order and row counts of a case.
+type Case = (usize, usize, usize, Zero, bool, &'static [usize]);
+/// Output and column of number `i` of a word of a lane.
+type Place = fn(usize, usize, usize) -> (usize, usize);
+
 /// Codes, their decoded values in f64, and what made them.
 struct Group {
     codes: Vec<u8>,
@@ -172,7 +179,7 @@ fn group4_weights() {
         let many: fn(usize) -> f32 = |i| (i % 7) as f32 + 4.3;
         let round: fn(f32) -> f32 = |v| f16::from_f32(v).to_f32();
         // (n, k, columns per group, zeros, act-order, row counts)
-        let cases: [(usize, usize, usize, fn(usize) -> f32, bool, &[usize]); 7] = [
+        let cases: [Case; 7] = [
             (40, 320, 32, eight, false, &[1, 9, 17]),
             (24, 192, 64, many, false, &[1, 10, 17]),
             (24, 1280, 128, eight, false, &[2, 17]),
@@ -237,8 +244,7 @@ fn sizes_that_do_not_fit_are_refused() {
 /// Each place of a tile is taken once.
 #[test]
 fn tile_maps_are_bijective() {
-    let maps: [(fn(usize, usize, usize) -> (usize, usize), usize); 3] =
-        [(place_16, 2), (place_int8, 4), (place_int4, 8)];
+    let maps: [(Place, usize); 3] = [(place_16, 2), (place_int8, 4), (place_int4, 8)];
     for (place, per_word) in maps {
         let columns = 8 * per_word;
         let mut taken = vec![false; 16 * columns];

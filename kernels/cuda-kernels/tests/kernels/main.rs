@@ -3,6 +3,7 @@
 mod attention;
 mod compile;
 mod devices;
+mod gemm;
 mod gemv;
 mod linear;
 mod problems;

@@ -1,0 +1,55 @@
+//! Matrix products: every rung on the emulated device, against f64.
+
+use cuda_kernels::{Number, gemm, roofline};
+
+use crate::devices;
+use crate::problems::climb;
+
+#[test]
+fn every_rung_agrees_with_the_oracle() {
+    for gpu in devices() {
+        for (m, n, k, number) in [
+            (1, 1, 8, Number::F32),
+            (65, 130, 40, Number::F32),
+            (128, 129, 64, Number::F16),
+            (70, 33, 200, Number::Bf16),
+            (15, 300, 8, Number::F16),
+        ] {
+            let problem = gemm::bench(&gpu, m, n, k, number, 100).unwrap();
+            let ran = climb(&*problem);
+            assert!(ran.len() >= if number == Number::F32 { 3 } else { 7 }, "{ran:?}");
+        }
+        assert!(gemm::bench(&gpu, 8, 8, 12, Number::F16, 0).is_err());
+    }
+}
+
+/// More stages than the ring holds and more tiles than blocks: every wait and hand-over happens more than once.
+#[test]
+fn rings_turn_and_blocks_stay() {
+    for gpu in devices() {
+        let problem = gemm::bench(&gpu, 130, 257, 648, Number::Bf16, 101).unwrap();
+        climb(&*problem);
+    }
+}
+
+/// Swizzled tiles: what a warp reads or writes at once lies on different banks.
+#[test]
+fn swizzled_tiles_have_no_bank_conflicts() {
+    for gpu in devices() {
+        let problem = gemm::bench(&gpu, 128, 128, 64, Number::F16, 102).unwrap();
+        for rung in ["g1_coalesced", "g2_register_tile", "g3_mma"] {
+            let Some(before) = gpu.counts() else { continue };
+            problem.run(rung).unwrap();
+            let after = gpu.counts().unwrap();
+            assert!(after.shared_requests > before.shared_requests, "{rung} did nothing");
+            assert_eq!(after.shared_conflicts, before.shared_conflicts, "{rung}");
+        }
+    }
+}
+
+#[test]
+fn memory_is_copied_and_read() {
+    for gpu in devices() {
+        climb(&*roofline::copy_bench(&gpu, 16 * 100_003, 103).unwrap());
+    }
+}
