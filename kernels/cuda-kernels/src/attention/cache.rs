@@ -35,19 +35,41 @@ impl Element {
 }
 
 /// A type that keys and values are stored as.
-pub trait Stored: bytemuck::NoUninit + bytemuck::AnyBitPattern {
+pub trait Stored: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send + Sync {
     /// Its name.
     const ELEMENT: Element;
+    /// The nearest value.
+    fn from_f32(value: f32) -> Self;
+    /// The value itself.
+    fn to_f64(self) -> f64;
 }
 
 impl Stored for f32 {
     const ELEMENT: Element = Element::F32;
+    fn from_f32(value: f32) -> f32 {
+        value
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
 }
 impl Stored for half::f16 {
     const ELEMENT: Element = Element::F16;
+    fn from_f32(value: f32) -> half::f16 {
+        half::f16::from_f32(value)
+    }
+    fn to_f64(self) -> f64 {
+        half::f16::to_f64(self)
+    }
 }
 impl Stored for half::bf16 {
     const ELEMENT: Element = Element::Bf16;
+    fn from_f32(value: f32) -> half::bf16 {
+        half::bf16::from_f32(value)
+    }
+    fn to_f64(self) -> f64 {
+        half::bf16::to_f64(self)
+    }
 }
 
 /// Keys and values of one layer.

@@ -33,7 +33,8 @@ pub struct DecodeShape {
 }
 
 impl DecodeShape {
-    fn rows(&self) -> usize {
+    /// Query rows.
+    pub fn rows(&self) -> usize {
         self.sequences * self.q_rows
     }
 

@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod decode;
+mod decode_bench;
 mod forward;
 mod heads;
 mod oracle;
@@ -14,6 +15,7 @@ mod prefill;
 pub use bench::forward_bench;
 pub use cache::{Element, KvView, Rows, Stored};
 pub use decode::{DecodeShape, DecodeWorkspace, decode, splits};
+pub use decode_bench::decode_bench;
 pub use forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};
 pub use heads::Heads;
 pub use prefill::{PrefillShape, prefill};

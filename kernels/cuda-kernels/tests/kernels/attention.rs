@@ -2,6 +2,7 @@
 
 mod cache;
 mod forward;
+mod traps;
 
 use cuda_kernels::attention::{Element, ForwardShape};
 

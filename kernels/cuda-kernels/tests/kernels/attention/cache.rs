@@ -1,7 +1,7 @@
 //! Attention over a cache: decoding in splits and prefill, contiguous and in pages.
 
 use cuda_kernels::attention::{
-    DecodeShape, DecodeWorkspace, Element, Heads, KvView, PrefillShape, Rows, Stored, decode, prefill,
+    DecodeShape, DecodeWorkspace, Element, Heads, KvView, PrefillShape, Rows, Stored, decode, decode_bench, prefill,
 };
 use cuda_kernels::{Buffer, Gpu};
 use half::{bf16, f16};
@@ -9,6 +9,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use crate::devices;
+use crate::problems::climb;
 
 /// Sequences of these lengths, each in a slot of its own, rows beyond a length never written.
 struct Problem {
@@ -298,5 +299,14 @@ fn prefill_takes_rows_of_several_sequences() {
             &mixed[10..40],
         );
         check_prefill(&gpu, Heads::new(3, 1, 128), Element::F32, true, &[(1, 5), (0, 3)]);
+    }
+}
+
+#[test]
+fn the_decoding_ladder_is_right() {
+    for gpu in devices() {
+        let shape = DecodeShape { sequences: 2, q_rows: 1, max_length: 600, heads: Heads::new(4, 2, 64) };
+        let ran = climb(&*decode_bench(&gpu, shape, Element::Bf16, 1).unwrap());
+        assert_eq!(ran, ["d0_unsplit", "d1_split_kv", "d2_paged"]);
     }
 }

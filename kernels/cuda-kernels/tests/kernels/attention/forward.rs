@@ -1,34 +1,26 @@
 //! The forward ladder.
 
-use cuda_kernels::attention::{Element, ForwardShape, forward_bench};
-use cuda_kernels::{Bench, Gpu};
+use cuda_kernels::Gpu;
+use cuda_kernels::attention::{Element, ForwardShape, forward_bench, rungs};
 
 use super::shape;
 use crate::devices;
+use crate::problems::climb;
 
-/// Runs every rung on `shape` and compares; outputs start as NaN.
-fn check(gpu: &Gpu, shape: ForwardShape, rungs: &[&str]) {
+/// Every rung on `shape`, outputs NaN before; none may be left out.
+fn check(gpu: &Gpu, shape: ForwardShape) {
     let bench = forward_bench(gpu, shape, 7).unwrap();
-    for (rung, can) in bench.rungs().into_iter().filter(|(rung, _)| rungs.is_empty() || rungs.contains(&rung.name)) {
-        can.unwrap_or_else(|reason| panic!("{}: {reason}", rung.name));
-        run(&*bench, rung.name);
-    }
-}
-
-fn run(bench: &dyn Bench, rung: &str) {
-    let label = bench.label();
-    bench.poison().unwrap();
-    bench.run(rung).unwrap_or_else(|e| panic!("{rung} of {label}: {e}"));
-    let deviation = bench.deviation(rung).unwrap_or_else(|e| panic!("{rung} of {label}: {e}"));
-    assert!(deviation.is_within(), "{rung} of {label}: {deviation:?}");
+    assert_eq!(climb(&*bench).len(), rungs().filter(|rung| rung.needs <= gpu.arch()).count());
 }
 
 #[test]
 fn every_rung_is_right_around_its_tile_sizes() {
     for gpu in devices() {
-        for (q_len, kv_len) in [(1, 1), (15, 15), (65, 65), (129, 129)] {
-            check(&gpu, shape(q_len, kv_len, 64), &[]);
+        for len in [1, 15, 64, 65, 127, 129] {
+            check(&gpu, shape(len, len, 64));
         }
+        check(&gpu, ForwardShape { number: Element::F16, ..shape(129, 65, 128) });
+        check(&gpu, ForwardShape { causal: false, ..shape(64, 127, 128) });
     }
 }
 
@@ -48,7 +40,7 @@ fn other_numbers_heads_and_masks() {
     ];
     for gpu in devices() {
         for shape in shapes {
-            check(&gpu, shape, &[]);
+            check(&gpu, shape);
         }
     }
 }
