@@ -5,7 +5,6 @@ use super::workspace::{Needs, Workspace};
 use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Source};
 
 static PACK_INPUTS: Source = Source { name: "linear/pack_inputs.cu", text: include_str!("pack_inputs.cu") };
-static GROUP_SUMS: Source = Source { name: "linear/group_sums.cu", text: include_str!("group_sums.cu") };
 static QUANTISE_ROWS: Source = Source { name: "linear/quantise_rows.cu", text: include_str!("quantise_rows.cu") };
 static ADD_SLICES: Source = Source { name: "linear/add_slices.cu", text: include_str!("add_slices.cu") };
 static GEMV: Source = Source { name: "linear/tile_gemv.cu", text: include_str!("tile_gemv.cu") };
@@ -124,7 +123,6 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
         Format::F16.pack_inputs(),
         Format::Bf16.pack_inputs(),
         Format::Int8.pack_inputs(),
-        KernelSpec::new(&GROUP_SUMS, "group_sums"),
         KernelSpec::new(&ADD_SLICES, "add_slices"),
     ];
     // zeros are an argument
@@ -233,21 +231,19 @@ impl Tiles {
         if self.format == Format::Int8 {
             let args = [x.arg(), workspace.inputs.arg(), workspace.per_row.arg(), rows_arg, k, units];
             // SAFETY: x holds rows × k values; the workspace holds a 64-byte row of codes per unit and padded row, and their scales.
-            return unsafe { gpu.launch(&kernel, LaunchShape::line(padded, 256), &args) };
+            return unsafe { gpu.launch(&kernel, LaunchShape::line(padded, 1024), &args) };
         }
-        let loads = padded / 8 * self.units * 64;
-        let args = [x.arg(), address(&self.gather), workspace.inputs.arg(), rows_arg, k, units];
-        // SAFETY: x holds rows × k values, `gather` one column per stored position, the workspace `loads` times 16 bytes.
-        unsafe { gpu.launch(&kernel, LaunchShape::line(loads.div_ceil(256), 256), &args) }?;
-        if let Format::Int4 { group, zeros: true } = self.format {
-            let sums = padded * self.units * UNIT / group;
-            let group = Arg::I32(group as i32);
-            let args = [x.arg(), address(&self.gather), workspace.per_row.arg(), rows_arg, k, units, group];
-            let kernel = KernelSpec::new(&GROUP_SUMS, "group_sums");
-            // SAFETY: as above; the workspace holds a sum per group and padded row.
-            unsafe { gpu.launch(&kernel, LaunchShape::line(sums.div_ceil(8), 256), &args) }?;
-        }
-        Ok(())
+        // a thread takes the loads of one group where sums are asked for, one load elsewhere
+        let (loads, sums) = match self.format {
+            Format::Int4 { group, zeros: true } => (group / 32, workspace.per_row.arg()),
+            _ => (1, Arg::Pointer(0)),
+        };
+        let threads = padded / 8 * (2 * self.units / loads) * 32;
+        let packed = workspace.inputs.arg();
+        let args = [x.arg(), address(&self.gather), packed, sums, rows_arg, k, units, Arg::I32(loads as i32)];
+        // SAFETY: x holds rows × k values, `gather` one column per stored position, the workspace 16 bytes per load and lane and a sum
+        // per group and padded row.
+        unsafe { gpu.launch(&kernel, LaunchShape::line(threads.div_ceil(256), 256), &args) }
     }
 
     /// The product of what [`Self::prepare`] left, or of f32 inputs where the route is direct.
