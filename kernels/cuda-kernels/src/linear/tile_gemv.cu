@@ -1,14 +1,32 @@
 // What: y = x W^T for few rows, every weight read once.
 // Source: gpu design of this crate: weights as the A operand of mma.sync, dequantised in registers.
-// Shapes: tiles, inputs as in tile.cuh; y [rows][n] f32. Block: 16 outputs, 8 warps; grid (n / 16, rows / (8 ROW_BLOCKS)).
+// Shapes: tiles, inputs as in tile.cuh, or (DIRECT) x [rows][64 units] f32; y [rows][n] f32. Block: 16 outputs, 8 warps;
+//   grid (n / 16, rows / (8 ROW_BLOCKS)).
 // Method: 1. warp w sums slice w of k, AHEAD units of weights on their way. 2. groups are scaled on their sums.
 //   3. the slices are added in order through shared memory.
 // Exactness: f32 sums in an order that depends on k alone; int8 exact. Same bits as tile_gemm.
 // Cost: weights once, inputs once per block (from L2). Not handled: nothing; n is padded by the packer.
 #include "scales.cuh"
 
+#if DIRECT
+// The inputs of one load of a lane, rounded here: one kernel less for the price of twice the bytes of x.
+static __device__ __forceinline__ uint4 rounded(const float *x) {
+    float2 v[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = __ldg((const float2 *)(x + 8 * i));
+    typedef WEIGHTS::Input Input;
+    return make_uint4(Input::pack(v[0].x, v[0].y), Input::pack(v[1].x, v[1].y), Input::pack(v[2].x, v[2].y), Input::pack(v[3].x, v[3].y));
+}
+typedef float InputWord;
+#else
+static __device__ __forceinline__ uint4 rounded(const uint4 *x) { return __ldg(x); }
+typedef uint4 InputWord;
+#endif
+// From one load of a lane to its next, in both forms.
+#define INPUTS_APART 32
+
 extern "C" __global__ void __launch_bounds__(32 * SLICES)
-tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const half_bits *zeros, const float *sums, const float *row_scales,
+tile_gemv(const uint4 *tiles, const InputWord *x, const half_bits *scales, const half_bits *zeros, const float *sums, const float *row_scales,
           const float *output_scales, float *y, int rows, int n, int units) {
     typedef WEIGHTS F;
     typedef F::Sum Sum;
@@ -17,11 +35,16 @@ tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
     const int block = blockIdx.x, first_row_block = blockIdx.y * ROW_BLOCKS;
     const int begin = slice_start(warp, units, GRANULARITY), end = slice_start(warp + 1, units, GRANULARITY);
     // addresses of the loop's first unit: within AHEAD units offsets are constants
-    const uint4 *weights = tiles + ((size_t)block * units + begin) * F::TILES * 32 + lane, *inputs[ROW_BLOCKS];
+    const uint4 *weights = tiles + ((size_t)block * units + begin) * F::TILES * 32 + lane;
+    const InputWord *inputs[ROW_BLOCKS];
     bool there[ROW_BLOCKS];
 #pragma unroll
     for (int r = 0; r < ROW_BLOCKS; r++) {
+#if DIRECT
+        inputs[r] = x + ((size_t)((first_row_block + r) * 8 + (lane >> 2)) * units + begin) * 64 + 2 * (lane & 3);
+#else
         inputs[r] = x + ((size_t)(first_row_block + r) * units + begin) * F::LOADS * 32 + lane;
+#endif
         // rows there are: the lanes of others have nothing to fetch
         there[r] = (first_row_block + r) * 8 + (lane >> 2) < rows;
     }
@@ -52,7 +75,7 @@ tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
             for (int r = 0; r < ROW_BLOCKS; r++)
 #pragma unroll
                 for (int i = 0; i < F::LOADS; i++)
-                    b[r][i] = there[r] ? __ldg(inputs[r] + (d * F::LOADS + i) * 32) : make_uint4(0, 0, 0, 0);
+                    b[r][i] = there[r] ? rounded(inputs[r] + (d * F::LOADS + i) * INPUTS_APART) : make_uint4(0, 0, 0, 0);
 #if GROUP
             // on their way together with the weights
             LaneScales of_group[GROUP < 64 ? 2 : 1];
@@ -89,7 +112,7 @@ tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
         }
         weights += AHEAD * F::TILES * 32;
 #pragma unroll
-        for (int r = 0; r < ROW_BLOCKS; r++) inputs[r] += AHEAD * F::LOADS * 32;
+        for (int r = 0; r < ROW_BLOCKS; r++) inputs[r] += AHEAD * F::LOADS * INPUTS_APART;
 #if GROUP
         group_scales.scales += AHEAD * 64 / GROUP * 16;
         if (zeros) group_scales.zeros += AHEAD * 64 / GROUP * 16;
