@@ -29,7 +29,10 @@ struct Judged<'a> {
 
 impl<'a> Judged<'a> {
     fn new(part: &'a ClaimPart, tier: Tier, evidence: &Evidence<'_>) -> Judged<'a> {
-        let finding = measure(&part.measure, evidence);
+        let finding = match measure(&part.measure, evidence) {
+            Finding::Missing(why) if evidence.wants_absent_gpu(&part.measure) => Finding::NoGpu(why),
+            finding => finding,
+        };
         let verdict = of_part(tier, &part.rule, &finding);
         Judged { part, finding, verdict }
     }
@@ -46,7 +49,7 @@ fn judge_one(claim: &Claim, evidence: &Evidence<'_>, command: &str) -> ClaimResu
     let judged = combine(claim.tier, parts.iter().map(|p| (&p.part.rule, p.verdict)));
     let verdict = match (&claim.not_applicable, claim.tier) {
         (Some(_), _) => Verdict::NotApplicableAtScale,
-        (None, Tier::Absolute) if judged != Verdict::Failed => Verdict::Reported,
+        (None, Tier::Absolute) if !matches!(judged, Verdict::Failed | Verdict::SkippedNoGpu) => Verdict::Reported,
         _ => judged,
     };
     let headline = parts.first().and_then(|p| p.finding.measured());
@@ -83,7 +86,7 @@ fn reason(claim: &Claim, parts: &[Judged<'_>]) -> String {
                 let shown = measured.as_ref().map_or(String::new(), |m| format!("{}; ", number(m)));
                 format!("{label}: {shown}{word}: {why}")
             }
-            Finding::Missing(why) => format!("{label}: {word}: {why}"),
+            Finding::NoGpu(why) | Finding::Missing(why) => format!("{label}: {word}: {why}"),
         }
     };
     let mut text =

@@ -49,7 +49,7 @@ impl ExternalEngine {
     /// What it calls its attention variants.
     pub fn attention(self) -> &'static [&'static str] {
         match self {
-            ExternalEngine::PyTorch => &["sdpa"],
+            ExternalEngine::PyTorch => &["sdpa", "cuda-flash", "cuda-cudnn"],
             ExternalEngine::LlamaCpp => &["plain", "flash"],
         }
     }

@@ -1,6 +1,7 @@
 //! The scenario: what a TOML file may say. Only these types derive `Deserialize`; once parsed, they are trusted.
 
 mod claim;
+mod gpu_problem;
 mod model;
 mod parse;
 mod validate;
@@ -16,6 +17,7 @@ use weights::WeightsSpec;
 use crate::external::External;
 
 pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Statistic};
+pub use gpu_problem::{GpuNumber, GpuProblem};
 pub use model::ModelPart;
 pub use parse::{parse, read};
 pub use workload::{Kernel, Protocol, Workload};

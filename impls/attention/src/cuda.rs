@@ -97,7 +97,7 @@ impl CudaAttention {
 fn fits(shape: &HeadShape, layout: CacheLayout) -> bool {
     shape.key_dim == shape.value_dim
         && shape.n_key_heads == shape.n_value_heads
-        && layout.dim % 8 == 0
+        && layout.dim.is_multiple_of(8)
         && layout.dim <= 256
 }
 

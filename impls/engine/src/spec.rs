@@ -124,6 +124,11 @@ impl DeviceSpec {
         }
     }
 
+    /// Whether it is a GPU and not an emulated one.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self, DeviceSpec::Cuda(CudaSpec { emulate: false, .. }))
+    }
+
     fn plan(&self) -> Result<(), Unsupported> {
         match self {
             DeviceSpec::Cpu(CpuSpec { isa: Some(isa) }) if !isa.isa().is_available() => {

@@ -66,6 +66,9 @@ pub enum WeightsError {
         /// Most columns.
         most: usize,
     },
+    /// The matrix cannot be where the device computes.
+    #[error("{0}")]
+    NotPlaced(String),
     /// The quantizer could not choose codes.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
@@ -97,6 +100,10 @@ pub fn build_linear(
     }
     if let Some(at) = weight.first_non_finite() {
         return Err(WeightsError::NonFinite { row: at / in_features, column: at % in_features });
+    }
+    if let Some(cuda) = device.cuda() {
+        let linear = build_linear(spec, &device.host(), weight, out_features, in_features, stats)?;
+        return linear.on_cuda(cuda).map_err(|e| WeightsError::NotPlaced(e.to_string()));
     }
     let (n, k) = (out_features, in_features);
     let cpu = device.cpu().clone();

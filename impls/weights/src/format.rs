@@ -73,7 +73,7 @@ macro_rules! coat {
                 cuda: &std::sync::Arc<model::Cuda>,
             ) -> Result<Box<dyn model::Linear>, model::PlacementError> {
                 match crate::format::cuda::OnCuda::upload(&self.weight, cuda.gpu())? {
-                    Some((weights, name)) => Ok(crate::format::cuda::CudaLinear::boxed(cuda, weights, name, self)),
+                    Some((weights, kernel)) => Ok(crate::format::cuda::CudaLinear::boxed(cuda, weights, kernel, self)),
                     None => Err(model::PlacementError::NoKernel(self.kernel_name())),
                 }
             }
@@ -94,6 +94,7 @@ mod f16;
 mod f32;
 mod group;
 mod group_int8;
+mod half_input;
 mod int8;
 mod int8_grid;
 mod lattice;

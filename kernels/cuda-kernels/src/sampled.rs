@@ -44,7 +44,7 @@ impl Sampled {
     }
 
     /// How far `y`, read as f32 by `read`, is from the oracle: sums may err by `of_sums`·Σ|a·b|, results by `of_result`·|result|.
-    /// A row that holds no number anywhere is infinitely far.
+    /// Of the element that uses most of its allowance; a row that holds no number anywhere is infinitely far.
     pub(crate) fn deviation<T: bytemuck::NoUninit + bytemuck::AnyBitPattern>(
         &self,
         y: &Buffer<T>,
@@ -82,8 +82,14 @@ impl Sampled {
             }
             for (&column, &(sum, magnitude)) in self.columns.iter().zip(expected) {
                 let error = (f64::from(values[column]) - sum).abs();
-                deviation.largest = deviation.largest.max(error);
-                deviation.allowed = deviation.allowed.max(of_sums * magnitude + of_result * sum.abs());
+                let allowed = of_sums * magnitude + of_result * sum.abs();
+                // the element that uses most of what it may
+                if error * deviation.allowed > deviation.largest * allowed
+                    || (deviation.is_within() && error > allowed)
+                    || (deviation.allowed == 0.0 && deviation.largest == 0.0)
+                {
+                    deviation = Deviation { largest: error, allowed };
+                }
             }
         }
         Ok(deviation)

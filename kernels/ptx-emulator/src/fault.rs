@@ -71,7 +71,9 @@ pub enum Trouble {
         near: Near,
     },
     /// Bytes nobody wrote.
-    #[error("{bytes} bytes at {space} address {address:#x} are read before anything was written there (or while a copy into them is under way)")]
+    #[error(
+        "{bytes} bytes at {space} address {address:#x} are read before anything was written there (or while a copy into them is under way)"
+    )]
     Uninitialised {
         /// Address space.
         space: &'static str,
@@ -89,7 +91,9 @@ pub enum Trouble {
         alignment: u64,
     },
     /// Lanes of a warp that a barrier or collective waits for left or wait elsewhere.
-    #[error("lanes {missing:#010x} of the warp never reach this instruction, which needs lanes {needed:#010x} together")]
+    #[error(
+        "lanes {missing:#010x} of the warp never reach this instruction, which needs lanes {needed:#010x} together"
+    )]
     Divergent {
         /// Mask of the lanes that did not come.
         missing: u32,
@@ -103,7 +107,9 @@ pub enum Trouble {
         waits: String,
     },
     /// Two threads touched the same shared byte without a barrier between, one of them writing.
-    #[error("race in shared memory: byte {address:#x} was {earlier} by thread {other} and nothing orders the two accesses")]
+    #[error(
+        "race in shared memory: byte {address:#x} was {earlier} by thread {other} and nothing orders the two accesses"
+    )]
     Race {
         /// Offset in shared memory.
         address: u64,

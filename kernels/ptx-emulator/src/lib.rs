@@ -17,6 +17,7 @@ mod memory;
 mod operation;
 mod parse;
 mod shared;
+mod syntax;
 mod tensor_map;
 
 pub use counts::Counts;
@@ -84,7 +85,10 @@ pub fn launch(module: &Module, memory: &mut Memory, launch: &Launch<'_>) -> Resu
         return Err(refuse(format!("{threads} threads, kernel `{}` is compiled for {most}", program.name)));
     }
     if program.cluster > 1 {
-        return Err(refuse(format!("kernel `{}` wants clusters of {} blocks; 1 is supported", program.name, program.cluster)));
+        return Err(refuse(format!(
+            "kernel `{}` wants clusters of {} blocks; 1 is supported",
+            program.name, program.cluster
+        )));
     }
     let geometry_bytes = launch.shared_bytes as u64 + program.dynamic_shared - shared::FIRST_SHARED;
     if geometry_bytes > 232_448 {

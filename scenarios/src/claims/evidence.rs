@@ -6,7 +6,7 @@ use results::run::Run;
 use results::summary::Role;
 
 use crate::cell::{Cell, ResolvedScenario};
-use crate::scenario::Select;
+use crate::scenario::{Measure, Select};
 
 /// Where the rows of a run against another build have their cells.
 const HEAD: &str = "head/";
@@ -53,6 +53,12 @@ impl<'a> Evidence<'a> {
             let tags: Vec<&str> = wanted.iter().map(|tag| tag.as_str()).collect();
             format!("the scenario has no cell {}", tags.join("+"))
         })
+    }
+
+    /// Whether `measure` looks at a cell that was skipped because it needs a GPU.
+    pub fn wants_absent_gpu(&self, measure: &Measure) -> bool {
+        let absent = |cell: &Cell| cell.spec.device.is_gpu() && cell.unsupported.is_some();
+        measure.selections().into_iter().any(|(_, select)| self.cell(select).is_ok_and(absent))
     }
 
     /// Believable rows of `cell`: measured, in a sitting that did not end with the cell wrong or failed.

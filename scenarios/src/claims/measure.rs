@@ -41,6 +41,8 @@ pub enum Finding {
         /// The number all the same.
         measured: Option<Measured>,
     },
+    /// It is about a GPU, and there is none.
+    NoGpu(String),
     /// The rows it needs are not there.
     Missing(String),
 }
@@ -51,7 +53,7 @@ impl Finding {
         match self {
             Finding::Number(measured) => Some(measured),
             Finding::NoEffectHere { measured, .. } => measured.as_ref(),
-            Finding::Missing(_) => None,
+            Finding::NoGpu(_) | Finding::Missing(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::scenario::Rule;
 pub fn of_part(tier: Tier, rule: &Rule, finding: &Finding) -> Verdict {
     let measured = match finding {
         Finding::Missing(_) => return Verdict::Failed,
+        Finding::NoGpu(_) => return Verdict::SkippedNoGpu,
         Finding::NoEffectHere { .. } => return Verdict::NotApplicableAtScale,
         Finding::Number(measured) => measured,
     };
@@ -57,9 +58,10 @@ fn short_of_the_bound(rule: &Rule, low: f64, high: f64) -> Verdict {
 
 /// The verdict of a claim: that of its worst part; parts that are only reported do not count.
 pub fn combine<'a>(tier: Tier, parts: impl Iterator<Item = (&'a Rule, Verdict)>) -> Verdict {
-    const WORST_FIRST: [Verdict; 7] = [
+    const WORST_FIRST: [Verdict; 8] = [
         Verdict::Failed,
         Verdict::Violated,
+        Verdict::SkippedNoGpu,
         Verdict::NotReproduced,
         Verdict::NotApplicableAtScale,
         Verdict::Inconclusive,
@@ -67,8 +69,9 @@ pub fn combine<'a>(tier: Tier, parts: impl Iterator<Item = (&'a Rule, Verdict)>)
         Verdict::Reported,
     ];
     // a part that is only reported and could not be measured is still a failure to report
+    let unmeasured = |verdict: Verdict| matches!(verdict, Verdict::Failed | Verdict::SkippedNoGpu);
     let counted =
-        |(rule, verdict): &(&Rule, Verdict)| !rule.report_only || *verdict == Verdict::Failed || tier == Tier::Absolute;
+        |(rule, verdict): &(&Rule, Verdict)| !rule.report_only || unmeasured(*verdict) || tier == Tier::Absolute;
     let verdicts: Vec<Verdict> = parts.filter(counted).map(|(_, verdict)| verdict).collect();
     if verdicts.is_empty() {
         return Verdict::Reported;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cuda_kernels::{Gpu, Nvrtc};
 
 use super::table::{bytes, table};
 use super::{Outcome, PASS, print};
@@ -35,6 +36,7 @@ impl Doctor {
         print(&format!("Machine\n{}\n", table(&["fact", "value"], rows)))?;
         print(&format!("Embedded\n{}\n", embedded()))?;
         print(&format!("Other engines (--python {})\n{}\n", self.python.display(), engines(&self.python)))?;
+        print(&format!("GPU\n{}\n", gpu()))?;
         let hub = match cfg!(feature = "hub") {
             true => {
                 "hf:org/name@revision downloads into the Hugging Face cache (HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are honoured); not contacted now"
@@ -42,7 +44,7 @@ impl Doctor {
             false => "this build cannot download; cargo feature `hub`",
         };
         print(&format!(
-            "Elsewhere\n  GPU   cells run on the processor; this build has no CUDA device, so claims that need one say `skipped-no-gpu`\n  hub   {hub}\n  report  one HTML file; any browser opens it, none is needed to write it\n\nAdvice\n"
+            "Elsewhere\n  hub   {hub}\n  report  one HTML file; any browser opens it, none is needed to write it\n\nAdvice\n"
         ))?;
         for advice in advice(&facts, threads) {
             print(&format!("  - {advice}\n"))?;
@@ -52,6 +54,32 @@ impl Doctor {
         }
         Ok(PASS)
     }
+}
+
+/// The CUDA compiler and the first device, or what is missing of them.
+fn gpu() -> String {
+    let compiler = Nvrtc::open();
+    let compiler_says = match &compiler {
+        Ok(nvrtc) => format!("NVRTC {}: kernels compile, and run on the emulated device", nvrtc.version()),
+        Err(error) => error.to_string(),
+    };
+    let device = compiler.and_then(|nvrtc| {
+        let gpu = Gpu::open(0, nvrtc)?;
+        Ok((gpu.memory()?, gpu))
+    });
+    let device_says = match device {
+        Ok((memory, gpu)) => format!(
+            "{}, {}, {} multiprocessors, {} free of {}",
+            gpu.name(),
+            gpu.arch(),
+            gpu.multiprocessors(),
+            bytes(memory.free as u64),
+            bytes(memory.total as u64)
+        ),
+        Err(error) => format!("{error}; cells on `cuda` are skipped, and claims that need one say `skipped-no-gpu`"),
+    };
+    let rows = [["compiler".to_string(), compiler_says], ["device 0".into(), device_says]];
+    table(&["what", "state"], rows.map(Vec::from))
 }
 
 /// What each adapter says under `python`.

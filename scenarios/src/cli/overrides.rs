@@ -60,22 +60,50 @@ fn set_axis(table: &mut Table, axis: &str, value: Value) {
     }
 }
 
-/// Sets `a.b.c`; tables on the way are made.
+/// Sets `a.b.c`; a number goes into a list, `workload.0.text`; tables on the way are made.
 fn set_field(table: &mut Table, key: &str, value: Value) -> anyhow::Result<()> {
-    let mut place = table;
     let mut parts: Vec<&str> = key.split('.').collect();
     let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| anyhow!("--set: the key is empty"))?;
+    let mut place = Place::Table(table);
     for part in parts {
-        let inner = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        place = inner.as_table_mut().ok_or_else(|| {
-            anyhow!(
-                "--set {key}: `{part}` is not a table; axes ({}) and fields like budget.seconds can be set",
-                AXES.join(", ")
-            )
-        })?;
+        place = place.enter(part).map_err(|problem| anyhow!("--set {key}: {problem}"))?;
     }
-    place.insert(last.into(), value);
+    match place {
+        Place::Table(table) => _ = table.insert(last.into(), value),
+        Place::List(list) => *item(list, last).map_err(|problem| anyhow!("--set {key}: {problem}"))? = value,
+    }
     Ok(())
+}
+
+/// Where the next part of a key leads from.
+enum Place<'a> {
+    Table(&'a mut Table),
+    List(&'a mut Vec<Value>),
+}
+
+impl<'a> Place<'a> {
+    fn enter(self, part: &str) -> Result<Place<'a>, String> {
+        let inner = match self {
+            Place::Table(table) => table.entry(part).or_insert_with(|| Value::Table(Table::new())),
+            Place::List(list) => item(list, part)?,
+        };
+        match inner {
+            Value::Table(table) => Ok(Place::Table(table)),
+            Value::Array(list) => Ok(Place::List(list)),
+            _ => Err(format!(
+                "`{part}` is neither a table nor a list; axes ({}) and fields like budget.seconds or workload.0.text can be set",
+                AXES.join(", ")
+            )),
+        }
+    }
+}
+
+fn item<'a>(list: &'a mut [Value], part: &str) -> Result<&'a mut Value, String> {
+    let n = list.len();
+    let wanted = part
+        .parse::<usize>()
+        .map_err(|_| format!("`{part}` should be the number of an item, 0 to {}", n.max(1) - 1))?;
+    list.get_mut(wanted).ok_or_else(|| format!("there is no item {wanted}: the list has {n}, counted from 0"))
 }
 
 #[cfg(test)]
@@ -96,6 +124,11 @@ mod tests {
         assert_eq!(table["matrix"]["attention"][0]["kind"], Value::String("flash".into()));
         assert_eq!(table["budget"]["seconds"], Value::Integer(5));
         assert!(table["reference"].as_table().is_some_and(Table::is_empty));
+        let listed = "[[workload]]\nkind = \"decode\"\n[[workload]]\ntext = \"a\"\n";
+        assert_eq!(set(listed, &["workload.1.text=b"])["workload"][1]["text"], Value::String("b".into()));
+        for wrong in ["workload.2.text=b", "workload.text=b", "workload.0.kind.x=1"] {
+            assert!(apply(listed, &[wrong.into()]).is_err(), "{wrong}");
+        }
         assert!(apply(text, &["weights".into()]).is_err() && apply(text, &["name.x=1".into()]).is_err());
     }
 }

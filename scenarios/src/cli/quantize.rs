@@ -89,9 +89,9 @@ pub struct Quantize {
     /// Disjoint windows of that text, at most
     #[arg(long, value_name = "N", default_value_t = 32)]
     text_windows: usize,
-    /// Layout of the weights
-    #[arg(long, value_enum, default_value = "gptq")]
-    format: Format,
+    /// Layout of the weights [default: awq for awq at 4 bits, gptq otherwise]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Folder to make, which must not exist; for gguf the file
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -104,9 +104,15 @@ pub struct Quantize {
 }
 
 impl Quantize {
+    /// The layout asked for, or the one that the method's own tools write.
+    fn layout(&self) -> Format {
+        let own = if self.method == "awq" && self.bits == Some(4) { Format::Awq } else { Format::Gptq };
+        self.format.unwrap_or(own)
+    }
+
     pub(super) fn obey(&self) -> Outcome {
         let clock = Stopwatch::start();
-        let format = match self.format {
+        let format = match self.layout() {
             Format::Gptq => CheckpointFormat::Gptq { v2: false },
             Format::GptqV2 => CheckpointFormat::Gptq { v2: true },
             Format::Awq => CheckpointFormat::Awq,
@@ -141,7 +147,7 @@ impl Quantize {
         let quality = Quality {
             model: self.model.clone(),
             weights: weights.tag(),
-            format: format!("{:?}", self.format).to_lowercase(),
+            format: format!("{:?}", self.layout()).to_lowercase(),
             calibration: Calibrated {
                 text: if checkpoint.is_random() { "random tokens".into() } else { self.calibration.clone() },
                 windows: calibration.len(),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ExternalEngine;
 use super::export::{ModelShape, TensorPlace};
+use crate::scenario::GpuProblem;
 
 /// Version of these messages.
 const PROTOCOL: u32 = 1;
@@ -55,6 +56,9 @@ pub enum Ask<'a> {
         causal: bool,
         output: Option<&'a Path>,
     },
+    /// A problem of a GPU's ladders, checked against f64 by the adapter, then timed by the device's events: back to back,
+    /// or each call behind one that empties the cache.
+    GpuKernel { problem: &'a GpuProblem, backend: &'a str, seed: u64, cold: bool },
     /// Logits of every prompt row into `output`.
     Logits { tokens: &'a [u32], output: &'a Path },
     /// One timed pass over a prompt.

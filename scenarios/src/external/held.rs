@@ -14,7 +14,7 @@ use super::export::{ModelShape, raw_tensors};
 use super::{ExternalEngine, ExternalPart, best_isa};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::protocol::{Build, CellChecks, Reply};
-use crate::scenario::Workload;
+use crate::scenario::{GpuProblem, Workload};
 use crate::stopwatch::Stopwatch;
 use crate::worker::sweep::{CHECKED_LENGTH, Mode, Problem};
 use crate::worker::{Models, Outcome, build_engine, open_models};
@@ -203,6 +203,7 @@ impl HeldExternal {
                 let shape = HeadShape::new(*heads, *kv_heads, *head_dim);
                 self.attention(lengths, &shape, Mode::asked(*decode, *full), repetition)
             }
+            (Workload::GpuKernels { problems, .. }, ExternalEngine::PyTorch) => self.gpu(problems),
             (other, engine) => {
                 Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
             }
@@ -336,6 +337,42 @@ impl HeldExternal {
             }
         }
         Ok(events.into())
+    }
+
+    /// The problems that this engine has a counterpart of.
+    fn gpu(&mut self, problems: &[GpuProblem]) -> Result<Outcome> {
+        let (mut events, mut facts) = (vec![], vec![]);
+        let seed = self.resolved.scenario.seed;
+        for problem in problems {
+            for (cold, cache) in [(false, " warm"), (true, "")] {
+                let ask = Ask::GpuKernel { problem, backend: &self.part.attention, seed, cold };
+                let (duration_ns, calls, rss) = match self.adapter.timed(&ask) {
+                    Ok(timed) => timed,
+                    Err(AdapterError::Refused(reason)) => {
+                        facts.push((format!("skipped: {} {}", problem.op(), problem.shape()), reason));
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                self.peak_rss = rss;
+                events.push(Event::Kernel {
+                    op: format!("{}{cache}", problem.op()),
+                    rung: format!("{} {}", self.part.engine.name(), self.part.attention),
+                    shape: problem.shape(),
+                    calls,
+                    duration_ns,
+                    work: Work {
+                        bytes: if cold { calls * problem.bytes() } else { 0 },
+                        flops: calls * problem.flops(),
+                        int8_ops: 0,
+                    },
+                });
+            }
+        }
+        match events.is_empty() {
+            true => Ok(Outcome::Refused("the engine has a counterpart of no problem of this workload".into())),
+            false => Ok(Outcome::Ran { events, facts }),
+        }
     }
 
     fn problem_file(&self, shape: &HeadShape, n: usize, mode: Mode) -> PathBuf {

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use weights::WeightsSpec;
 
+use super::GpuProblem;
+
 /// A workload; cells that cannot run it are skipped with a reason.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -45,6 +47,15 @@ pub enum Workload {
     Kernels {
         /// Which ladders and sizes.
         kernels: Vec<Kernel>,
+    },
+    /// Rungs of a GPU's kernel ladders, each checked against f64, then timed by the device's clock; an emulated device
+    /// counts what they do instead, on problems small enough for it.
+    GpuKernels {
+        /// Which operations and sizes.
+        problems: Vec<GpuProblem>,
+        /// Rungs to run; every rung when empty.
+        #[serde(default)]
+        rungs: Vec<String>,
     },
     /// Attention alone over growing lengths, random q, k, v: time, scratch bytes, counted words and FLOPs.
     AttentionSweep {
@@ -114,6 +125,12 @@ impl Workload {
                 ops.dedup();
                 format!("kernels-{}", ops.join("-"))
             }
+            Workload::GpuKernels { problems, .. } => {
+                let mut ops: Vec<&str> = problems.iter().map(GpuProblem::op).collect();
+                ops.dedup();
+                let flops = problems.iter().map(GpuProblem::largest).max().unwrap_or(0);
+                format!("gpu-{}-{flops}", ops.join("-"))
+            }
             Workload::AttentionSweep { heads, kv_heads, head_dim, full, decode, batch, threads, .. } => {
                 let threads = if threads.is_empty() { String::new() } else { format!("-t{}", join(threads)) };
                 let mode = match (*decode, *full) {
@@ -138,7 +155,15 @@ impl Workload {
     /// Whether its result is a time, so that it is repeated and interleaved.
     pub fn is_timed(&self) -> bool {
         use Workload::*;
-        matches!(self, Prefill { .. } | Decode { .. } | Generate { .. } | Kernels { .. } | AttentionSweep { .. })
+        matches!(
+            self,
+            Prefill { .. }
+                | Decode { .. }
+                | Generate { .. }
+                | Kernels { .. }
+                | GpuKernels { .. }
+                | AttentionSweep { .. }
+        )
     }
 
     /// Tokens that one sequence of it holds at most.
@@ -150,7 +175,10 @@ impl Workload {
             Workload::Decode { tokens, context } => tokens.saturating_add(*context).saturating_add(1),
             Workload::Generate { prompt_tokens, new_tokens, .. } => prompt_tokens.saturating_add(*new_tokens),
             Workload::Sensitivity { window_tokens, .. } => *window_tokens,
-            Workload::Kernels { .. } | Workload::AttentionSweep { .. } | Workload::Identity { .. } => 0,
+            Workload::Kernels { .. }
+            | Workload::GpuKernels { .. }
+            | Workload::AttentionSweep { .. }
+            | Workload::Identity { .. } => 0,
         }
     }
 }

@@ -7,7 +7,7 @@ use model::{Device, TokenId};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::trace::{Event, Roof, Trace};
 
-use super::{kernels, progress, score, sensitivity, sweep, timed};
+use super::{gpu, kernels, progress, score, sensitivity, sweep, timed};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::library;
 use crate::machine;
@@ -40,6 +40,8 @@ pub struct Held {
     pub reference: Option<Engine>,
     /// What the last kernel workload ran on.
     pub problem: Option<Problem>,
+    /// What GPU kernels have run on.
+    pub gpu: Option<gpu::Benches>,
     /// Worker threads.
     pub threads: usize,
     /// The machine's roofs, as far as the run has measured them.
@@ -76,7 +78,7 @@ impl Held {
                 reference = Some(build_reference(&resolved, models, &first, &device)?);
             }
         }
-        let kernel_path = engine.as_ref().map_or_else(|| device.cpu().isa().name().to_string(), Engine::kernel_path);
+        let kernel_path = engine.as_ref().map_or_else(|| device.name(), Engine::kernel_path);
         let isa = device.cpu().isa().name().to_string();
         let held = Held {
             resolved,
@@ -86,6 +88,7 @@ impl Held {
             engine,
             reference,
             problem: None,
+            gpu: None,
             threads: build.threads,
             roof: build.roof,
         };
@@ -133,6 +136,7 @@ impl Held {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }
             Workload::Kernels { kernels } => kernels::ladders(self, kernels, repetition)?,
+            Workload::GpuKernels { problems, rungs } => gpu::ladders(self, problems, rungs, repetition)?,
             Workload::AttentionSweep {
                 lengths,
                 heads,

@@ -20,6 +20,8 @@ const STAGES: usize = 4;
 const MMA_STAGE: usize = 2 * 128 * 64;
 const WGMMA_STAGE: usize = 2 * 128 * 128;
 const SPECIALISED_STAGE: usize = (128 + 256) * 128;
+/// Shared memory through which `g6_persistent` stores: two panels of 64 columns for each consumer.
+const PANELS: usize = 2 * 2 * 64 * 128;
 /// What dynamic shared memory may lack to its first multiple of 1024.
 const ALIGNMENT: usize = 1024;
 
@@ -65,26 +67,28 @@ pub fn kernels() -> Vec<KernelSpec> {
     [Number::F32, Number::F16, Number::Bf16].into_iter().flat_map(of).collect()
 }
 
-/// Tensor maps of the operands: rows of A, rows of B for tiles of 128 and of 256 columns.
+/// Tensor maps: rows of A, rows of B for tiles of 128 and of 256 columns, panels of C where its rows can be copied (n a multiple of 8).
 struct Maps {
     a: TensorMap,
     b_128: TensorMap,
     b_256: TensorMap,
+    c: Option<TensorMap>,
 }
 
 impl Maps {
-    fn encode(gpu: &Gpu, a: u64, b: u64, [m, n, k]: [usize; 3]) -> Result<Maps, GpuError> {
-        let map = |base, rows: usize, box_rows| {
+    fn encode(gpu: &Gpu, [a, b, c]: [u64; 3], [m, n, k]: [usize; 3]) -> Result<Maps, GpuError> {
+        let map = |base, rows: usize, columns: usize, box_rows| {
             let shape = TensorMapShape {
                 base,
-                dims: vec![k as u64, rows as u64],
-                strides: vec![2 * k as u64],
+                dims: vec![columns as u64, rows as u64],
+                strides: vec![2 * columns as u64],
                 box_dims: vec![64, box_rows],
                 swizzle_bytes: 128,
             };
             TensorMap::encode(gpu, &shape)
         };
-        Ok(Maps { a: map(a, m, 128)?, b_128: map(b, n, 128)?, b_256: map(b, n, 256)? })
+        let c = if n.is_multiple_of(8) { Some(map(c, m, n, 64)?) } else { None };
+        Ok(Maps { a: map(a, m, k, 128)?, b_128: map(b, n, k, 128)?, b_256: map(b, n, k, 256)?, c })
     }
 }
 
@@ -116,8 +120,9 @@ pub fn bench(gpu: &Gpu, m: usize, n: usize, k: usize, number: Number, seed: u64)
     let c = gpu.alloc(m * n * number.bytes() / 2)?;
     let sizes = [m, n, k];
     let hopper = gpu.arch() >= Arch::Sm90a && number != Number::F32;
-    let maps = if hopper { Some(Maps::encode(gpu, a.address(), b.address(), sizes)?) } else { None };
-    let vendor = CublasLt::open(gpu, number, sizes, [a.address(), b.address(), c.address()]);
+    let addresses = [a.address(), b.address(), c.address()];
+    let maps = if hopper { Some(Maps::encode(gpu, addresses, sizes)?) } else { None };
+    let vendor = CublasLt::open(gpu, number, sizes, addresses);
     Ok(Box::new(Gemm { gpu: gpu.clone(), number, sizes, a, b, c, maps, vendor, oracle }))
 }
 
@@ -127,7 +132,9 @@ impl Gemm {
         let [m, n, _] = self.sizes;
         let tiles =
             |rows: usize, columns: usize, threads| LaunchShape::grid(n.div_ceil(columns), m.div_ceil(rows), 1, threads);
-        let specialised = |blocks| LaunchShape::line(blocks, 384).with_shared(STAGES * SPECIALISED_STAGE + ALIGNMENT);
+        let specialised = |blocks, panels| {
+            LaunchShape::line(blocks, 384).with_shared(STAGES * SPECIALISED_STAGE + panels + ALIGNMENT)
+        };
         let all = m.div_ceil(128) * n.div_ceil(256);
         match rung {
             "g0_naive" => tiles(16, 16, 256),
@@ -135,8 +142,8 @@ impl Gemm {
             "g2_register_tile" => tiles(128, 128, 256),
             "g3_mma" => tiles(128, 128, 256).with_shared(STAGES * MMA_STAGE),
             "g4_wgmma" => tiles(128, 128, 256).with_shared(STAGES * WGMMA_STAGE + ALIGNMENT),
-            "g5_specialised" => specialised(all),
-            _ => specialised(all.min(self.gpu.multiprocessors())),
+            "g5_specialised" => specialised(all, 0),
+            _ => specialised(all.min(self.gpu.multiprocessors()), PANELS),
         }
     }
 }
@@ -152,6 +159,9 @@ impl Bench for Gemm {
             None => Err("tensor cores take 16-bit numbers".to_string()),
             Some(kernel) if self.gpu.arch() < kernel.needs => {
                 Err(format!("needs {}, this device is {}", kernel.needs, self.gpu.arch()))
+            }
+            Some(_) if rung.name == "g6_persistent" && !self.sizes[1].is_multiple_of(8) => {
+                Err(format!("n = {}, expected a multiple of 8 for copies of results", self.sizes[1]))
             }
             Some(_) => Ok(()),
         };
@@ -181,15 +191,17 @@ impl Bench for Gemm {
         let kernel = kernel(name, self.number).ok_or_else(unknown)?;
         let [m, n, k] = self.sizes.map(|size| Arg::I32(size as i32));
         let c = self.c.arg();
-        let maps = |maps: &Maps, b: fn(&Maps) -> &TensorMap| -> Result<(), GpuError> {
-            let args = [Arg::TensorMap(&maps.a), Arg::TensorMap(b(maps)), c, m, n, k];
-            // SAFETY: the maps are of A and B as they were uploaded with boxes of the kernel's tiles, C holds m × n numbers.
+        let by_maps = |operands: [Arg<'_>; 3]| -> Result<(), GpuError> {
+            let args = [operands[0], operands[1], operands[2], m, n, k];
+            // SAFETY: the maps are of A, B and C as they were allocated, with boxes of the kernel's tiles; C holds m × n numbers.
             unsafe { self.gpu.launch(&kernel, self.shape(name), &args) }
         };
+        let map = Arg::TensorMap;
         match (name, &self.maps) {
-            ("g4_wgmma", Some(of)) => maps(of, |maps| &maps.b_128),
-            ("g5_specialised" | "g6_persistent", Some(of)) => maps(of, |maps| &maps.b_256),
-            ("g4_wgmma" | "g5_specialised" | "g6_persistent", None) => Err(unknown()),
+            ("g4_wgmma", Some(maps)) => by_maps([map(&maps.a), map(&maps.b_128), c]),
+            ("g5_specialised", Some(maps)) => by_maps([map(&maps.a), map(&maps.b_256), c]),
+            ("g6_persistent", Some(Maps { a, b_256, c: Some(c), .. })) => by_maps([map(a), map(b_256), map(c)]),
+            ("g4_wgmma" | "g5_specialised" | "g6_persistent", _) => Err(unknown()),
             _ => {
                 let args = [self.a.arg(), self.b.arg(), c, m, n, k];
                 // SAFETY: A holds m × k numbers, B n × k, C m × n; k is a multiple of 16 bytes of them.

@@ -60,6 +60,6 @@ impl DeviceLinear for Int8Weights {
         y: &Buffer<f32>,
         workspace: &mut Workspace,
     ) -> Result<(), GpuError> {
-        self.0.forward(x, rows, y, workspace, self.0.format.route(x.gpu(), rows, self.0.n))
+        self.0.forward(x, rows, y, workspace, self.0.route(rows))
     }
 }

@@ -3,7 +3,7 @@
 //! | weights | activations | kernels by rows | element's bits depend on the number of rows |
 //! |---|---|---|---|
 //! | [`F32Weights`] | f32 | `warp_rows` | no |
-//! | [`F16Weights`], [`Bf16Weights`] | rounded to the same | ≤ 16: `tile_gemv`; more: `tile_gemm` | no |
+//! | [`F16Weights`], [`Bf16Weights`] | rounded to the same | ≤ 16: `tile_gemv` (≤ 4: it rounds x itself); more: `tile_gemm` | no |
 //! | [`Int8Weights`] | int8 per row | the same | no (exact sums) |
 //! | [`Group4Weights`] | rounded to f16 | the same | no |
 //!

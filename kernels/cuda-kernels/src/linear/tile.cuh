@@ -28,6 +28,7 @@ static __device__ __forceinline__ u32 word(const uint4 &q, int i) { return i == 
 
 template <class Number> struct Weights16 {
     typedef float Sum;
+    typedef Number Input;
     static const int TILES = 4, LOADS = 2, STEPS = 4;
     static const bool SCALED_BY_ROW = false;
     static __device__ __forceinline__ void operand(u32 (&a)[4], const uint4 (&w)[TILES], int step) {
@@ -53,6 +54,7 @@ struct Int8 {
 // Codes 0 to 15 become code - 8, exactly, in f16. Nibble n of word e: row g + 8(n & 1), column 16 e + 2t + (n >> 2) + 8((n >> 1) & 1).
 struct Int4 {
     typedef float Sum;
+    typedef Half Input;
     static const int TILES = 1, LOADS = 2, STEPS = 4;
     static const bool SCALED_BY_ROW = false;
     static __device__ __forceinline__ void operand(u32 (&a)[4], const uint4 (&w)[TILES], int step) {

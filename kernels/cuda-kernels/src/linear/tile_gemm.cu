@@ -44,7 +44,19 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
     const int end = SPLIT ? slice_start(blockIdx.z + 1, units, GRANULARITY) : units;
     Sum sum[2][4][4] = {};
 #if GROUP
-    const GroupScales group_scales = {scales, zeros, sums, units * 64 / GROUP, (rows + 7) / 8 * 8};
+    const int groups = units * 64 / GROUP, padded_rows = (rows + 7) / 8 * 8;
+    GroupScales group_scales[2];
+#pragma unroll
+    for (int m = 0; m < 2; m++) {
+        // output blocks that are not there have no scales
+        const size_t at = ((size_t)min(block + my_blocks + m, blocks - 1) * groups + begin * 64 / GROUP) * 16 + (lane >> 2);
+        group_scales[m] = {scales + at, zeros ? zeros + at : 0, 0};
+    }
+    // row blocks that are not there have no sums
+    int sums_at[4];
+#pragma unroll
+    for (int r = 0; r < 4; r++) sums_at[r] = min(row_block + my_row_blocks + r, row_blocks - 1) * 8 + 2 * (lane & 3);
+    if (zeros) sums += (size_t)(begin * 64 / GROUP) * padded_rows;
     float group_sum[2][4][4] = {};
 #endif
 #if !SPLIT
@@ -74,8 +86,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
         for (int i = 0; i < (GROUP < 64 ? 2 : 1); i++)
 #pragma unroll
             for (int m = 0; m < 2; m++)
-                // output blocks that are not there have no scales
-                of_group[i][m] = lane_scales(group_scales, min(block + my_blocks + m, blocks - 1), unit * 64 / GROUP + i);
+                of_group[i][m] = lane_scales(group_scales[m], i);
 #endif
         // one tile a unit: all its steps' words by one load of 16 bytes, or the loads of single words would conflict
         uint4 w[2][F::TILES];
@@ -106,16 +117,25 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #if GROUP
             const bool ends = GROUP == 32 || (load == 1 && (GROUP == 64 || (unit & 1)));
             if (ends) {
-                const int group = (unit * 64 + 32 * load) / GROUP;
 #pragma unroll
                 for (int m = 0; m < 2; m++)
 #pragma unroll
                     for (int r = 0; r < 4; r++)
-                        close_group(sum[m][r], group_sum[m][r], of_group[GROUP == 32 ? load : 0][m], group_scales, group,
-                                    min(row_block + my_row_blocks + r, row_blocks - 1));
+                        close_group(sum[m][r], group_sum[m][r], of_group[GROUP == 32 ? load : 0][m], sums + sums_at[r]);
+                if (zeros) sums += padded_rows;
             }
 #endif
         }
+#if GROUP
+        if (GROUP < 128 || (unit & 1)) {
+            const int step = (GROUP < 64 ? 2 : 1) * 16;
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                group_scales[m].scales += step;
+                if (zeros) group_scales[m].zeros += step;
+            }
+        }
+#endif
 #if !SPLIT
         if (unit + 1 == slice_end) {
 #pragma unroll

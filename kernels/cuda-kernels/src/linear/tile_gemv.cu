@@ -1,14 +1,32 @@
 // What: y = x W^T for few rows, every weight read once.
 // Source: gpu design of this crate: weights as the A operand of mma.sync, dequantised in registers.
-// Shapes: tiles, inputs as in tile.cuh; y [rows][n] f32. Block: 16 outputs, 8 warps; grid (n / 16, rows / (8 ROW_BLOCKS)).
+// Shapes: tiles, inputs as in tile.cuh, or (DIRECT) x [rows][64 units] f32; y [rows][n] f32. Block: 16 outputs, 8 warps;
+//   grid (n / 16, rows / (8 ROW_BLOCKS)).
 // Method: 1. warp w sums slice w of k, AHEAD units of weights on their way. 2. groups are scaled on their sums.
 //   3. the slices are added in order through shared memory.
 // Exactness: f32 sums in an order that depends on k alone; int8 exact. Same bits as tile_gemm.
 // Cost: weights once, inputs once per block (from L2). Not handled: nothing; n is padded by the packer.
 #include "scales.cuh"
 
+#if DIRECT
+// The inputs of one load of a lane, rounded here: one kernel less for the price of twice the bytes of x.
+static __device__ __forceinline__ uint4 rounded(const float *x) {
+    float2 v[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = __ldg((const float2 *)(x + 8 * i));
+    typedef WEIGHTS::Input Input;
+    return make_uint4(Input::pack(v[0].x, v[0].y), Input::pack(v[1].x, v[1].y), Input::pack(v[2].x, v[2].y), Input::pack(v[3].x, v[3].y));
+}
+typedef float InputWord;
+#else
+static __device__ __forceinline__ uint4 rounded(const uint4 *x) { return __ldg(x); }
+typedef uint4 InputWord;
+#endif
+// From one load of a lane to its next, in both forms.
+#define INPUTS_APART 32
+
 extern "C" __global__ void __launch_bounds__(32 * SLICES)
-tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const half_bits *zeros, const float *sums, const float *row_scales,
+tile_gemv(const uint4 *tiles, const InputWord *x, const half_bits *scales, const half_bits *zeros, const float *sums, const float *row_scales,
           const float *output_scales, float *y, int rows, int n, int units) {
     typedef WEIGHTS F;
     typedef F::Sum Sum;
@@ -16,33 +34,55 @@ tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int block = blockIdx.x, first_row_block = blockIdx.y * ROW_BLOCKS;
     const int begin = slice_start(warp, units, GRANULARITY), end = slice_start(warp + 1, units, GRANULARITY);
-    const uint4 *from = tiles + (size_t)block * units * F::TILES * 32 + lane;
+    // addresses of the loop's first unit: within AHEAD units offsets are constants
+    const uint4 *weights = tiles + ((size_t)block * units + begin) * F::TILES * 32 + lane;
+    const InputWord *inputs[ROW_BLOCKS];
+    bool there[ROW_BLOCKS];
+#pragma unroll
+    for (int r = 0; r < ROW_BLOCKS; r++) {
+#if DIRECT
+        inputs[r] = x + ((size_t)((first_row_block + r) * 8 + (lane >> 2)) * units + begin) * 64 + 2 * (lane & 3);
+#else
+        inputs[r] = x + ((size_t)(first_row_block + r) * units + begin) * F::LOADS * 32 + lane;
+#endif
+        // rows there are: the lanes of others have nothing to fetch
+        there[r] = (first_row_block + r) * 8 + (lane >> 2) < rows;
+    }
     Sum sum[ROW_BLOCKS][4] = {};
     uint4 ahead[AHEAD][F::TILES];
 #pragma unroll
     for (int d = 0; d < AHEAD; d++)
-        if (begin + d < end) load_weights<F>(ahead[d], from + (size_t)(begin + d) * F::TILES * 32);
+        if (begin + d < end) load_weights<F>(ahead[d], weights + d * F::TILES * 32);
 #if GROUP
-    const GroupScales group_scales = {scales, zeros, sums, units * 64 / GROUP, (rows + 7) / 8 * 8};
     float group_sum[ROW_BLOCKS][4] = {};
+    const int padded_rows = (rows + 7) / 8 * 8;
+    const size_t first_group = (size_t)begin * 64 / GROUP;
+    GroupScales group_scales = {scales + ((size_t)block * (units * 64 / GROUP) + first_group) * 16 + (lane >> 2), 0, 0};
+    if (zeros) {
+        group_scales.zeros = zeros + (group_scales.scales - scales);
+        group_scales.sums = sums + first_group * padded_rows + first_row_block * 8 + 2 * (lane & 3);
+    }
 #endif
     for (int first = begin; first < end; first += AHEAD) {
 #pragma unroll
         for (int d = 0; d < AHEAD; d++) {
-            const int unit = first + d;
-            if (unit >= end) break;
+            if (first + d >= end) break;
             uint4 w[F::TILES], b[ROW_BLOCKS][F::LOADS];
 #pragma unroll
             for (int i = 0; i < F::TILES; i++) w[i] = ahead[d][i];
-            if (unit + AHEAD < end) load_weights<F>(ahead[d], from + (size_t)(unit + AHEAD) * F::TILES * 32);
+            if (first + d + AHEAD < end) load_weights<F>(ahead[d], weights + (d + AHEAD) * F::TILES * 32);
 #pragma unroll
-            for (int r = 0; r < ROW_BLOCKS; r++) {
-                // rows there are: the lanes of others have nothing to fetch
-                const bool there = (first_row_block + r) * 8 + (lane >> 2) < rows;
-                const uint4 *inputs = x + ((size_t)(first_row_block + r) * units + unit) * F::LOADS * 32 + lane;
+            for (int r = 0; r < ROW_BLOCKS; r++)
 #pragma unroll
-                for (int i = 0; i < F::LOADS; i++) b[r][i] = there ? __ldg(inputs + i * 32) : make_uint4(0, 0, 0, 0);
-            }
+                for (int i = 0; i < F::LOADS; i++)
+                    b[r][i] = there[r] ? rounded(inputs[r] + (d * F::LOADS + i) * INPUTS_APART) : make_uint4(0, 0, 0, 0);
+#if GROUP
+            // on their way together with the weights
+            LaneScales of_group[GROUP < 64 ? 2 : 1];
+#pragma unroll
+            for (int i = 0; i < (GROUP < 64 ? 2 : 1); i++)
+                if (64 * (d + 1) % GROUP == 0) of_group[i] = lane_scales(group_scales, 64 * d / GROUP + i);
+#endif
 #pragma unroll
             for (int step = 0; step < F::STEPS; step++) {
                 u32 a[4];
@@ -58,19 +98,25 @@ tile_gemv(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
                 }
 #if GROUP
                 // groups of 32 end after steps 1 and 3, of 64 after step 3, of 128 after step 3 of every second unit
-                const int columns = 16 * (step + 1) + (GROUP == 128 ? 64 * (d & 1) : 0);
+                const int columns = 16 * (step + 1) + 64 * d;
                 if (columns % GROUP == 0) {
-                    const int group = (unit * 64 + 16 * step) / GROUP;
-                    const LaneScales of_group = lane_scales(group_scales, block, group);
 #pragma unroll
                     for (int r = 0; r < ROW_BLOCKS; r++)
                         // a row block that is not there has no sums of inputs either
-                        if (!ZEROS || (first_row_block + r) * 8 < rows)
-                            close_group(sum[r], group_sum[r], of_group, group_scales, group, first_row_block + r);
+                        if (!zeros || (first_row_block + r) * 8 < rows) 
+                            close_group(sum[r], group_sum[r], of_group[GROUP < 64 ? step >> 1 : 0], group_scales.sums + 8 * r);
+                    if (zeros) group_scales.sums += padded_rows;
                 }
 #endif
             }
         }
+        weights += AHEAD * F::TILES * 32;
+#pragma unroll
+        for (int r = 0; r < ROW_BLOCKS; r++) inputs[r] += AHEAD * F::LOADS * INPUTS_APART;
+#if GROUP
+        group_scales.scales += AHEAD * 64 / GROUP * 16;
+        if (zeros) group_scales.zeros += AHEAD * 64 / GROUP * 16;
+#endif
     }
 #pragma unroll
     for (int r = 0; r < ROW_BLOCKS; r++)

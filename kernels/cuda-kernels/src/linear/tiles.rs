@@ -5,7 +5,6 @@ use super::workspace::{Needs, Workspace};
 use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Source};
 
 static PACK_INPUTS: Source = Source { name: "linear/pack_inputs.cu", text: include_str!("pack_inputs.cu") };
-static GROUP_SUMS: Source = Source { name: "linear/group_sums.cu", text: include_str!("group_sums.cu") };
 static QUANTISE_ROWS: Source = Source { name: "linear/quantise_rows.cu", text: include_str!("quantise_rows.cu") };
 static ADD_SLICES: Source = Source { name: "linear/add_slices.cu", text: include_str!("add_slices.cu") };
 static GEMV: Source = Source { name: "linear/tile_gemv.cu", text: include_str!("tile_gemv.cu") };
@@ -15,6 +14,9 @@ static GEMM: Source = Source { name: "linear/tile_gemm.cu", text: include_str!("
 pub(crate) const SLICES: usize = 8;
 /// Rows up to which weights stream past the inputs; beyond, both go through shared memory.
 pub(crate) const STREAMED_ROWS: usize = 16;
+
+/// Rows up to which each block rounds the inputs for itself.
+pub(crate) const DIRECT_ROWS: usize = 4;
 
 /// What the weights are, and so which kernel reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) enum Format {
 /// How the work is laid out; every choice gives the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
+    /// One block of warps per 16 outputs and up to 8 rows, which it rounds itself.
+    Direct,
     /// One block of warps per 16 outputs and 8 or 16 rows.
     Gemv { row_blocks: usize },
     /// Tiles of 128 outputs and 64 rows; each slice of k on its own block where `split`.
@@ -50,9 +54,7 @@ impl Format {
             Format::F16 => kernel.define("WEIGHTS", "HalfTiles"),
             Format::Bf16 => kernel.define("WEIGHTS", "Bf16Tiles"),
             Format::Int8 => kernel.define("WEIGHTS", "Int8"),
-            Format::Int4 { group, zeros } => {
-                kernel.define("WEIGHTS", "Int4").define("GROUP", group).define("ZEROS", u32::from(zeros))
-            }
+            Format::Int4 { group, .. } => kernel.define("WEIGHTS", "Int4").define("GROUP", group),
         }
     }
 
@@ -82,8 +84,9 @@ impl Format {
         8 * (tiles + loads) * 512
     }
 
-    pub(crate) fn gemv(self, row_blocks: usize) -> KernelSpec {
+    pub(crate) fn gemv(self, row_blocks: usize, direct: bool) -> KernelSpec {
         let kernel = KernelSpec::new(&GEMV, "tile_gemv").define("ROW_BLOCKS", row_blocks);
+        let kernel = kernel.define("DIRECT", u32::from(direct));
         self.specialise(kernel.define("AHEAD", self.ahead()))
     }
 
@@ -100,10 +103,11 @@ impl Format {
         }
     }
 
-    /// The layout for `rows` rows on `gpu`.
-    pub(crate) fn route(self, gpu: &Gpu, rows: usize, n: usize) -> Route {
+    /// The layout for `rows` rows of weights `[n, _]` on `gpu`; `direct`: whether the inputs can be taken as they are.
+    pub(crate) fn route(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
         let blocks = n.div_ceil(128) * rows.div_ceil(64);
         match self {
+            _ if direct && rows <= DIRECT_ROWS => Route::Direct,
             _ if rows <= 8 => Route::Gemv { row_blocks: 1 },
             _ if rows <= STREAMED_ROWS => Route::Gemv { row_blocks: 2 },
             // sums of int8 slices would be another type
@@ -119,13 +123,13 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
         Format::F16.pack_inputs(),
         Format::Bf16.pack_inputs(),
         Format::Int8.pack_inputs(),
-        KernelSpec::new(&GROUP_SUMS, "group_sums"),
         KernelSpec::new(&ADD_SLICES, "add_slices"),
     ];
-    for format in Format::all() {
-        kernels.extend([format.gemv(1), format.gemv(2), format.gemm(false)]);
+    // zeros are an argument
+    for format in Format::all().into_iter().filter(|f| !matches!(f, Format::Int4 { zeros: true, .. })) {
+        kernels.extend([format.gemv(1, false), format.gemv(2, false), format.gemm(false)]);
         if format != Format::Int8 {
-            kernels.push(format.gemm(true));
+            kernels.extend([format.gemv(1, true), format.gemm(true)]);
         }
     }
     kernels
@@ -160,7 +164,21 @@ impl Tiles {
         4 * self.words.len() + scales + self.output_scales.as_ref().map_or(0, |b| 4 * b.len())
     }
 
+    /// Whether a kernel can take x as it is: in its order, in whole units, its sums not asked for.
+    pub(crate) fn is_direct(&self) -> bool {
+        let as_they_are = self.gather.is_none() && self.k == self.units * UNIT && self.zeros.is_none();
+        as_they_are && self.format != Format::Int8
+    }
+
+    /// The layout for `rows` rows.
+    pub(crate) fn route(&self, rows: usize) -> Route {
+        self.format.route(self.words.gpu(), rows, self.n, self.is_direct())
+    }
+
     pub(crate) fn needs(&self, rows: usize, route: Route) -> Needs {
+        if route == Route::Direct {
+            return Needs::default();
+        }
         let padded = rows.next_multiple_of(8);
         Needs {
             inputs: padded * self.units * if self.format == Format::Int8 { 16 } else { 32 },
@@ -177,7 +195,7 @@ impl Tiles {
     pub(crate) fn reserve(&self, rows: usize, workspace: &mut Workspace) -> Result<(), GpuError> {
         // fewer rows may be split where more are not; of those with equally many blocks the last needs most
         let mut all = (1..=rows / 64).map(|blocks| 64 * blocks).chain([rows]);
-        all.try_for_each(|r| workspace.fit(self.needs(r, self.format.route(self.words.gpu(), r, self.n))))
+        all.try_for_each(|r| workspace.fit(self.needs(r, self.route(r))))
     }
 
     /// y `[rows, n]` = x `[rows, k]` · Wᵀ by `route`.
@@ -197,8 +215,11 @@ impl Tiles {
             return Err(GpuError::shape("tile_gemv", "x has no columns"));
         }
         workspace.fit(self.needs(rows, route))?;
+        if route == Route::Direct {
+            return self.multiply(x.arg(), rows, y, workspace, route);
+        }
         self.prepare(x, rows, workspace)?;
-        self.multiply(rows, y, workspace, route)
+        self.multiply(workspace.inputs.arg(), rows, y, workspace, route)
     }
 
     /// Inputs into the workspace, in the kernels' order and numbers.
@@ -210,26 +231,25 @@ impl Tiles {
         if self.format == Format::Int8 {
             let args = [x.arg(), workspace.inputs.arg(), workspace.per_row.arg(), rows_arg, k, units];
             // SAFETY: x holds rows × k values; the workspace holds a 64-byte row of codes per unit and padded row, and their scales.
-            return unsafe { gpu.launch(&kernel, LaunchShape::line(padded, 256), &args) };
+            return unsafe { gpu.launch(&kernel, LaunchShape::line(padded, 1024), &args) };
         }
-        let loads = padded / 8 * self.units * 64;
-        let args = [x.arg(), address(&self.gather), workspace.inputs.arg(), rows_arg, k, units];
-        // SAFETY: x holds rows × k values, `gather` one column per stored position, the workspace `loads` times 16 bytes.
-        unsafe { gpu.launch(&kernel, LaunchShape::line(loads.div_ceil(256), 256), &args) }?;
-        if let Format::Int4 { group, zeros: true } = self.format {
-            let sums = padded * self.units * UNIT / group;
-            let group = Arg::I32(group as i32);
-            let args = [x.arg(), address(&self.gather), workspace.per_row.arg(), rows_arg, k, units, group];
-            let kernel = KernelSpec::new(&GROUP_SUMS, "group_sums");
-            // SAFETY: as above; the workspace holds a sum per group and padded row.
-            unsafe { gpu.launch(&kernel, LaunchShape::line(sums.div_ceil(8), 256), &args) }?;
-        }
-        Ok(())
+        // a thread takes the loads of one group where sums are asked for, one load elsewhere
+        let (loads, sums) = match self.format {
+            Format::Int4 { group, zeros: true } => (group / 32, workspace.per_row.arg()),
+            _ => (1, Arg::Pointer(0)),
+        };
+        let threads = padded / 8 * (2 * self.units / loads) * 32;
+        let packed = workspace.inputs.arg();
+        let args = [x.arg(), address(&self.gather), packed, sums, rows_arg, k, units, Arg::I32(loads as i32)];
+        // SAFETY: x holds rows × k values, `gather` one column per stored position, the workspace 16 bytes per load and lane and a sum
+        // per group and padded row.
+        unsafe { gpu.launch(&kernel, LaunchShape::line(threads.div_ceil(256), 256), &args) }
     }
 
-    /// The product of what [`Self::prepare`] left.
-    pub(crate) fn multiply(
+    /// The product of what [`Self::prepare`] left, or of f32 inputs where the route is direct.
+    fn multiply(
         &self,
+        inputs: Arg<'static>,
         rows: usize,
         y: &Buffer<f32>,
         workspace: &Workspace,
@@ -240,7 +260,7 @@ impl Tiles {
         let to = if split { &workspace.partial } else { y };
         let args = [
             self.words.arg(),
-            workspace.inputs.arg(),
+            inputs,
             address(&self.scales),
             address(&self.zeros),
             workspace.per_row.arg(),
@@ -252,10 +272,11 @@ impl Tiles {
             Arg::I32(self.units as i32),
         ];
         match route {
-            Route::Gemv { row_blocks } => {
+            Route::Direct | Route::Gemv { .. } => {
+                let row_blocks = if let Route::Gemv { row_blocks } = route { row_blocks } else { 1 };
                 let shape = LaunchShape::grid(self.n.div_ceil(16), rows.div_ceil(8 * row_blocks), 1, 32 * SLICES);
                 // SAFETY: tiles, scales and inputs are padded to whole blocks and units; y holds rows × n values.
-                unsafe { gpu.launch(&self.format.gemv(row_blocks), shape, &args) }
+                unsafe { gpu.launch(&self.format.gemv(row_blocks, route == Route::Direct), shape, &args) }
             }
             Route::Gemm { .. } => {
                 let slices = if split { SLICES } else { 1 };
@@ -341,6 +362,9 @@ mod tests {
                 y.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<u32>>()
             };
             let expected = by(Route::Gemv { row_blocks: 1 });
+            if tiles.is_direct() {
+                assert_eq!(by(Route::Direct), expected, "{format:?} k {k}: inputs as they are");
+            }
             assert_eq!(by(Route::Gemv { row_blocks: 2 }), expected, "{format:?} k {k}: 16 rows");
             assert_eq!(by(Route::Gemm { split: false }), expected, "{format:?} k {k}: whole");
             if format != Format::Int8 {

@@ -15,7 +15,7 @@ mod int8;
 
 use crate::{Bench, Gpu, GpuError, KernelSpec};
 
-/// y `[rows, n]` = x `[rows, k]` · Wᵀ with weights of 4 bits in groups of 32, 64 or 128 columns (with zeros), or of 8 bits with a scale
+/// y `[rows, n]` = x `[rows, k]` · Wᵀ with weights of 4 bits in groups of 32, 64 or 128 columns (scale·(code − 8)), or of 8 bits with a scale
 /// per output (`group` is then not looked at).
 pub fn bench(
     gpu: &Gpu,

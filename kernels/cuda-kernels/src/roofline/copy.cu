@@ -1,8 +1,8 @@
 // What: memory read once, with and without being written again: the roofs that other kernels stand under.
 // Source: STREAM (McCalpin 1995), copy.
-// Shapes: from, to [count] uint4; sums [blocks x threads] u32 (read_only). Block: 256 threads; grid: a few blocks a multiprocessor.
+// Shapes: from, to [count] uint4; sums [blocks x threads] u32 (reading alone). Block: 256 threads; grid: a few blocks a multiprocessor.
 // Method: 1. threads stride over 16-byte words, four loads on their way each.
-// Exactness: a copy; read_only leaves each thread's exclusive or of what it read. Cost: 16 bytes read (and written) per word.
+// Exactness: a copy; reading alone leaves each thread's exclusive or of what it read. Cost: 16 bytes read (and written) per word.
 // Not handled: nothing.
 #include "numbers.cuh"
 

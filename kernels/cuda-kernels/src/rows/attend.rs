@@ -50,7 +50,10 @@ pub fn attend_rows(
     let groups = k.heads.max(v.heads);
     let features = v.dim.div_ceil(32).next_power_of_two();
     let fits = q.len() >= places.rows * heads.n * k.dim && out.len() >= places.rows * heads.n * v.dim;
-    let divides = heads.n % groups == 0 && groups % k.heads == 0 && groups % v.heads == 0 && k.capacity == v.capacity;
+    let divides = heads.n.is_multiple_of(groups)
+        && groups.is_multiple_of(k.heads)
+        && groups.is_multiple_of(v.heads)
+        && k.capacity == v.capacity;
     let small = features <= MOST_FEATURES && k.dim * 4 <= 48 << 10;
     require("attend_rows", fits && divides && small, || format!("{heads:?} on {k:?} and {v:?}, {q:?} to {out:?}"))?;
     require("attend_rows", key_cache.name() == value_cache.name(), || "keys and values are stored differently".into())?;

@@ -29,7 +29,7 @@ pub fn embed_rows(
     factor: f32,
     y: &Buffer<f32>,
 ) -> Result<(), GpuError> {
-    let fits = tokens.len() >= rows && y.len() >= rows * cols && cols > 0 && table.len() % cols == 0;
+    let fits = tokens.len() >= rows && y.len() >= rows * cols && cols > 0 && table.len().is_multiple_of(cols);
     require("embed_rows", fits, || format!("{rows} rows of {cols} from {table:?} to {y:?}"))?;
     let args = [table.arg(), tokens.arg(), Arg::F32(factor), Arg::I32(cols as i32), y.arg()];
     let shape = LaunchShape::line(rows, threads(cols, 1));

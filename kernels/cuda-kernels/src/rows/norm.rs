@@ -84,6 +84,6 @@ fn check(
     y: &Buffer<f32>,
 ) -> Result<(), GpuError> {
     let n = groups * width;
-    let fits = x.len() >= n && y.len() >= n && width > 0 && !gain.is_empty() && gain.len() % width == 0;
+    let fits = x.len() >= n && y.len() >= n && width > 0 && !gain.is_empty() && gain.len().is_multiple_of(width);
     require(kernel, fits, || format!("{groups} groups of {width} from {x:?} to {y:?}, gain {gain:?}"))
 }

@@ -36,7 +36,8 @@ pub(super) fn kernels() -> Vec<KernelSpec> {
 impl Turn<'_> {
     fn check(&self, kernel: &'static str, rows: usize, head_dim: usize) -> Result<(), GpuError> {
         let angles = rows * self.dim / 2;
-        let fits = self.dim % 2 == 0 && self.dim <= head_dim && self.cos.len() >= angles && self.sin.len() >= angles;
+        let fits =
+            self.dim.is_multiple_of(2) && self.dim <= head_dim && self.cos.len() >= angles && self.sin.len() >= angles;
         require(kernel, fits, || format!("{rows} rows of heads of {head_dim}, {self:?}"))
     }
 }

@@ -23,3 +23,18 @@ fn every_rung_agrees_with_the_oracle() {
         assert!(gemv::bench(&gpu, Number::F16, 1, 8, 12, 0).is_err());
     }
 }
+
+/// Tiles of 16-bit weights, streamed and through shared memory, lie in the order in which lanes take them.
+#[test]
+fn tiles_have_no_bank_conflicts() {
+    for gpu in devices() {
+        for rows in [1, 16, 17] {
+            let problem = gemv::bench(&gpu, Number::F16, rows, 128, 256, 71).unwrap();
+            let Some(before) = gpu.counts() else { continue };
+            problem.run("v3_tensor_cores").unwrap();
+            let after = gpu.counts().unwrap();
+            assert!(after.shared_requests > before.shared_requests);
+            assert_eq!(after.shared_conflicts, before.shared_conflicts, "{rows} rows");
+        }
+    }
+}

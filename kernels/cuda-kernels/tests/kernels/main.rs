@@ -8,6 +8,7 @@ mod gemv;
 mod linear;
 mod problems;
 mod quantized;
+mod rows;
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 use super::{Decoded, Decoder};
 use crate::operation::{Bulk, Mbarrier, Operation};
-use crate::parse::Operand;
+use crate::syntax::Operand;
 
 impl Decoder<'_> {
     pub(super) fn asynchronous(&mut self, parts: &[&str], operands: &[Operand]) -> Option<Decoded> {
@@ -67,7 +67,7 @@ impl Decoder<'_> {
                 let parity = has("parity");
                 let phase = self.value(phase, !parity)?;
                 let done = self.truth(done)?.slot;
-                (Mbarrier::Test { done, phase, parity, waits: parts[1] == "try_wait" }, at)
+                (Mbarrier::Test { done, phase, parity }, at)
             }
             _ => return Err(unsupported()),
         };

@@ -2,9 +2,7 @@
 
 use super::Arithmetic;
 use super::lanes::{one32, one64, two32};
-use crate::float::{
-    BF16, E4M3, E5M2, F16, Rounding, brain, flush, half, saturate, single, to_brain, to_half, to_tf32,
-};
+use crate::float::{BF16, E4M3, E5M2, F16, Rounding, brain, flush, half, saturate, single, to_brain, to_half, to_tf32};
 
 /// The function of `cvt`, from its suffixes. Two-source forms pack two numbers, the first in the high half.
 pub fn conversion(parts: &[&str]) -> Option<Arithmetic> {
@@ -30,14 +28,38 @@ fn integers(to: &str, from: &str, clamp: bool) -> Option<Arithmetic> {
     macro_rules! from_source {
         (|$v:ident| $cut:expr) => {
             match from {
-                "u8" | "b8" => one64!(|x| { let $v = x as u8 as i128; $cut }),
-                "s8" => one64!(|x| { let $v = x as i8 as i128; $cut }),
-                "u16" | "b16" => one64!(|x| { let $v = x as u16 as i128; $cut }),
-                "s16" => one64!(|x| { let $v = x as i16 as i128; $cut }),
-                "u32" | "b32" => one64!(|x| { let $v = x as u32 as i128; $cut }),
-                "s32" => one64!(|x| { let $v = x as i32 as i128; $cut }),
-                "u64" | "b64" => one64!(|x| { let $v = x as i128; $cut }),
-                "s64" => one64!(|x| { let $v = x as i64 as i128; $cut }),
+                "u8" | "b8" => one64!(|x| {
+                    let $v = x as u8 as i128;
+                    $cut
+                }),
+                "s8" => one64!(|x| {
+                    let $v = x as i8 as i128;
+                    $cut
+                }),
+                "u16" | "b16" => one64!(|x| {
+                    let $v = x as u16 as i128;
+                    $cut
+                }),
+                "s16" => one64!(|x| {
+                    let $v = x as i16 as i128;
+                    $cut
+                }),
+                "u32" | "b32" => one64!(|x| {
+                    let $v = x as u32 as i128;
+                    $cut
+                }),
+                "s32" => one64!(|x| {
+                    let $v = x as i32 as i128;
+                    $cut
+                }),
+                "u64" | "b64" => one64!(|x| {
+                    let $v = x as i128;
+                    $cut
+                }),
+                "s64" => one64!(|x| {
+                    let $v = x as i64 as i128;
+                    $cut
+                }),
                 _ => return None,
             }
         };
@@ -70,14 +92,38 @@ fn to_float(to: &str, from: &str, has: &dyn Fn(&str) -> bool) -> Option<Arithmet
     macro_rules! from_source {
         (|$v:ident| $out:expr) => {
             match from {
-                "u8" => one64!(|x| { let $v = x as u8 as i128; $out }),
-                "s8" => one64!(|x| { let $v = x as i8 as i128; $out }),
-                "u16" => one64!(|x| { let $v = x as u16 as i128; $out }),
-                "s16" => one64!(|x| { let $v = x as i16 as i128; $out }),
-                "u32" => one64!(|x| { let $v = x as u32 as i128; $out }),
-                "s32" => one64!(|x| { let $v = x as i32 as i128; $out }),
-                "u64" => one64!(|x| { let $v = x as i128; $out }),
-                "s64" => one64!(|x| { let $v = x as i64 as i128; $out }),
+                "u8" => one64!(|x| {
+                    let $v = x as u8 as i128;
+                    $out
+                }),
+                "s8" => one64!(|x| {
+                    let $v = x as i8 as i128;
+                    $out
+                }),
+                "u16" => one64!(|x| {
+                    let $v = x as u16 as i128;
+                    $out
+                }),
+                "s16" => one64!(|x| {
+                    let $v = x as i16 as i128;
+                    $out
+                }),
+                "u32" => one64!(|x| {
+                    let $v = x as u32 as i128;
+                    $out
+                }),
+                "s32" => one64!(|x| {
+                    let $v = x as i32 as i128;
+                    $out
+                }),
+                "u64" => one64!(|x| {
+                    let $v = x as i128;
+                    $out
+                }),
+                "s64" => one64!(|x| {
+                    let $v = x as i64 as i128;
+                    $out
+                }),
                 _ => return None,
             }
         };
@@ -208,9 +254,7 @@ fn packed(to: &str, from: &str, has: &dyn Fn(&str) -> bool) -> Option<Arithmetic
             narrow(x) << 16 | narrow(y)
         })
         .into(),
-        ("f16x2", "f32", false) => {
-            two32!(|x, y| to_half(f32::from_bits(x)) << 16 | to_half(f32::from_bits(y))).into()
-        }
+        ("f16x2", "f32", false) => two32!(|x, y| to_half(f32::from_bits(x)) << 16 | to_half(f32::from_bits(y))).into(),
         ("bf16x2", "f32", false) => {
             two32!(|x, y| to_brain(f32::from_bits(x)) << 16 | to_brain(f32::from_bits(y))).into()
         }

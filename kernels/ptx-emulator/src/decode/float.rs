@@ -49,32 +49,58 @@ macro_rules! narrow {
     ($pair:expr, $from:ident, $to:ident, |$a:ident| $result:expr) => {
         if $pair {
             one32!(|x| {
-                let low = { let $a = $from(x & 0xffff); $to($result) };
-                let high = { let $a = $from(x >> 16); $to($result) };
+                let low = {
+                    let $a = $from(x & 0xffff);
+                    $to($result)
+                };
+                let high = {
+                    let $a = $from(x >> 16);
+                    $to($result)
+                };
                 low | high << 16
             })
             .into()
         } else {
-            one32!(|x| { let $a = $from(x & 0xffff); $to($result) }).into()
+            one32!(|x| {
+                let $a = $from(x & 0xffff);
+                $to($result)
+            })
+            .into()
         }
     };
     ($pair:expr, $from:ident, $to:ident, |$a:ident, $b:ident| $result:expr) => {
         if $pair {
             two32!(|x, y| {
-                let low = { let ($a, $b) = ($from(x & 0xffff), $from(y & 0xffff)); $to($result) };
-                let high = { let ($a, $b) = ($from(x >> 16), $from(y >> 16)); $to($result) };
+                let low = {
+                    let ($a, $b) = ($from(x & 0xffff), $from(y & 0xffff));
+                    $to($result)
+                };
+                let high = {
+                    let ($a, $b) = ($from(x >> 16), $from(y >> 16));
+                    $to($result)
+                };
                 low | high << 16
             })
             .into()
         } else {
-            two32!(|x, y| { let ($a, $b) = ($from(x & 0xffff), $from(y & 0xffff)); $to($result) }).into()
+            two32!(|x, y| {
+                let ($a, $b) = ($from(x & 0xffff), $from(y & 0xffff));
+                $to($result)
+            })
+            .into()
         }
     };
     ($pair:expr, $from:ident, $to:ident, |$a:ident, $b:ident, $c:ident| $result:expr) => {
         if $pair {
             three32!(|x, y, z| {
-                let low = { let ($a, $b, $c) = ($from(x & 0xffff), $from(y & 0xffff), $from(z & 0xffff)); $to($result) };
-                let high = { let ($a, $b, $c) = ($from(x >> 16), $from(y >> 16), $from(z >> 16)); $to($result) };
+                let low = {
+                    let ($a, $b, $c) = ($from(x & 0xffff), $from(y & 0xffff), $from(z & 0xffff));
+                    $to($result)
+                };
+                let high = {
+                    let ($a, $b, $c) = ($from(x >> 16), $from(y >> 16), $from(z >> 16));
+                    $to($result)
+                };
                 low | high << 16
             })
             .into()
@@ -127,8 +153,12 @@ fn single_precision(name: &str, has: &dyn Fn(&str) -> bool) -> Option<Arithmetic
         }
         "neg" => unary!(ftz, |a| -a),
         "abs" => unary!(ftz, |a| a.abs()),
-        "min" if has("NaN") => binary!(ftz, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, false) }),
-        "max" if has("NaN") => binary!(ftz, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) }),
+        "min" if has("NaN") => {
+            binary!(ftz, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, false) })
+        }
+        "max" if has("NaN") => {
+            binary!(ftz, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) })
+        }
         "min" => binary!(ftz, |a, b| extreme(a, b, false)),
         "max" => binary!(ftz, |a, b| extreme(a, b, true)),
         "copysign" => two32!(|x, y| x & 0x8000_0000 | y & 0x7fff_ffff).into(),
@@ -148,11 +178,29 @@ fn directed(name: &str, has: &dyn Fn(&str) -> bool) -> Option<Arithmetic> {
     macro_rules! towards {
         ($rounding:expr) => {
             match name {
-                "add" => two32!(|x, y| single(odd_sum(f32::from_bits(x) as f64, f32::from_bits(y) as f64), $rounding).to_bits()).into(),
-                "sub" => two32!(|x, y| single(odd_sum(f32::from_bits(x) as f64, -f32::from_bits(y) as f64), $rounding).to_bits()).into(),
-                "mul" => two32!(|x, y| single(f32::from_bits(x) as f64 * f32::from_bits(y) as f64, $rounding).to_bits()).into(),
-                "fma" => three32!(|x, y, z| single(fused(f32::from_bits(x), f32::from_bits(y), f32::from_bits(z)), $rounding).to_bits()).into(),
-                "div" => two32!(|x, y| single(f32::from_bits(x) as f64 / f32::from_bits(y) as f64, $rounding).to_bits()).into(),
+                "add" => two32!(
+                    |x, y| single(odd_sum(f32::from_bits(x) as f64, f32::from_bits(y) as f64), $rounding).to_bits()
+                )
+                .into(),
+                "sub" => {
+                    two32!(|x, y| single(odd_sum(f32::from_bits(x) as f64, -f32::from_bits(y) as f64), $rounding)
+                        .to_bits())
+                    .into()
+                }
+                "mul" => {
+                    two32!(|x, y| single(f32::from_bits(x) as f64 * f32::from_bits(y) as f64, $rounding).to_bits())
+                        .into()
+                }
+                "fma" => three32!(|x, y, z| single(
+                    fused(f32::from_bits(x), f32::from_bits(y), f32::from_bits(z)),
+                    $rounding
+                )
+                .to_bits())
+                .into(),
+                "div" => {
+                    two32!(|x, y| single(f32::from_bits(x) as f64 / f32::from_bits(y) as f64, $rounding).to_bits())
+                        .into()
+                }
                 "rcp" => one32!(|x| single(1.0 / f32::from_bits(x) as f64, $rounding).to_bits()).into(),
                 "sqrt" => one32!(|x| single((f32::from_bits(x) as f64).sqrt(), $rounding).to_bits()).into(),
                 _ => return None,
@@ -207,8 +255,12 @@ fn half_precision(name: &str, pair: bool, has: &dyn Fn(&str) -> bool) -> Option<
         "neg" => one32!(|x| (x ^ 0x8000) & 0xffff).into(),
         "abs" if pair => one32!(|x| x & 0x7fff_7fff).into(),
         "abs" => one32!(|x| x & 0x7fff).into(),
-        "min" if has("NaN") => narrow!(pair, half, to_half, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, false) }),
-        "max" if has("NaN") => narrow!(pair, half, to_half, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) }),
+        "min" if has("NaN") => {
+            narrow!(pair, half, to_half, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, false) })
+        }
+        "max" if has("NaN") => {
+            narrow!(pair, half, to_half, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) })
+        }
         "min" => narrow!(pair, half, to_half, |a, b| extreme(a, b, false)),
         "max" => narrow!(pair, half, to_half, |a, b| extreme(a, b, true)),
         "ex2" => narrow!(pair, half, to_half, |a| (a as f64).exp2() as f32),
@@ -231,8 +283,14 @@ fn brain_precision(name: &str, pair: bool, has: &dyn Fn(&str) -> bool) -> Option
         "neg" => one32!(|x| (x ^ 0x8000) & 0xffff).into(),
         "abs" if pair => one32!(|x| x & 0x7fff_7fff).into(),
         "abs" => one32!(|x| x & 0x7fff).into(),
-        "min" if has("NaN") => narrow!(pair, brain, to_brain, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, false) }),
-        "max" if has("NaN") => narrow!(pair, brain, to_brain, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) }),
+        "min" if has("NaN") => narrow!(pair, brain, to_brain, |a, b| if a.is_nan() || b.is_nan() {
+            f32::NAN
+        } else {
+            extreme(a, b, false)
+        }),
+        "max" if has("NaN") => {
+            narrow!(pair, brain, to_brain, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { extreme(a, b, true) })
+        }
         "min" => narrow!(pair, brain, to_brain, |a, b| extreme(a, b, false)),
         "max" => narrow!(pair, brain, to_brain, |a, b| extreme(a, b, true)),
         "ex2" => narrow!(pair, brain, to_brain, |a| (a as f64).exp2() as f32),

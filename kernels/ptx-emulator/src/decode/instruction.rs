@@ -3,8 +3,8 @@
 use super::compare::{Comparison, comparison, test};
 use super::lanes::three32;
 use super::{Arithmetic, Decoded, Decoder, convert, float, integer};
-use crate::operation::{Logic, Operation, Outcome, Reg, Truth};
-use crate::parse::{Operand, Statement, type_bytes};
+use crate::operation::{Logic, Operation, Outcome, Truth};
+use crate::syntax::{Operand, Statement, type_bytes};
 
 impl Decoder<'_> {
     /// The operations that do what the statement says.
@@ -71,9 +71,11 @@ impl Decoder<'_> {
         }
         Ok(match function {
             Arithmetic::One32(f) => Operation::One32(f, self.narrow(&operands[0])?, self.narrow(&operands[1])?),
-            Arithmetic::Two32(f) => {
-                Operation::Two32(f, self.narrow(&operands[0])?, [self.narrow(&operands[1])?, self.narrow(&operands[2])?])
-            }
+            Arithmetic::Two32(f) => Operation::Two32(
+                f,
+                self.narrow(&operands[0])?,
+                [self.narrow(&operands[1])?, self.narrow(&operands[2])?],
+            ),
             Arithmetic::Three32(f) => Operation::Three32(
                 f,
                 self.narrow(&operands[0])?,
@@ -163,17 +165,11 @@ impl Decoder<'_> {
                 [self.narrow(a)?, self.narrow(b)?, self.narrow(c)?],
             )),
             ("bfi", [to, a, b, at, len]) => {
-                let sources = [
-                    self.value(a, wide)?,
-                    self.value(b, wide)?,
-                    self.value(at, false)?,
-                    self.value(len, false)?,
-                ];
+                let sources =
+                    [self.value(a, wide)?, self.value(b, wide)?, self.value(at, false)?, self.value(len, false)?];
                 Some(Operation::Insert(wide, self.value(to, wide)?, sources))
             }
-            ("add" | "addc" | "sub" | "subc", [d, a, b])
-                if parts.contains(&"cc") || parts[0].ends_with('c') =>
-            {
+            ("add" | "addc" | "sub" | "subc", [d, a, b]) if parts.contains(&"cc") || parts[0].ends_with('c') => {
                 Some(Operation::Carry {
                     subtract: parts[0].starts_with("sub"),
                     takes: parts[0].ends_with('c'),
@@ -195,9 +191,9 @@ impl Decoder<'_> {
 
     fn control(&mut self, parts: &[&str], operands: &[Operand]) -> Option<Decoded> {
         Some(match parts[0] {
-            "bra" => operands.first().map_or(Err("a label was expected".to_owned()), |to| {
-                self.label(to).map(Operation::Branch)
-            }),
+            "bra" => operands
+                .first()
+                .map_or(Err("a label was expected".to_owned()), |to| self.label(to).map(Operation::Branch)),
             "brx" => self.table(operands),
             "trap" | "brkpt" => Ok(Operation::Trap),
             _ => Ok(Operation::Exit),
@@ -216,8 +212,7 @@ impl Decoder<'_> {
             }
             scope = self.function.scopes[scope];
         };
-        let targets =
-            labels.iter().map(|label| self.label(&Operand::Name(label.clone()))).collect::<Result<_, _>>()?;
+        let targets = labels.iter().map(|label| self.label(&Operand::Name(label.clone()))).collect::<Result<_, _>>()?;
         Ok(Operation::BranchTable(self.narrow(index)?, targets))
     }
 
@@ -303,24 +298,18 @@ fn dot_product(parts: &[&str]) -> Option<crate::operation::Three32> {
     Some(match (parts[0], types[0], types[1]) {
         ("dp4a", "s32", "s32") => three32!(|x, y, z| (0..4).fold(z, |sum, i| sum
             .wrapping_add((x.to_le_bytes()[i] as i8 as i32 * y.to_le_bytes()[i] as i8 as i32) as u32))),
-        ("dp4a", "u32", "u32") => three32!(|x, y, z| (0..4)
-            .fold(z, |sum, i| sum.wrapping_add(x.to_le_bytes()[i] as u32 * y.to_le_bytes()[i] as u32))),
-        ("dp4a", "s32", "u32") => three32!(|x, y, z| (0..4).fold(z, |sum, i| sum
-            .wrapping_add((x.to_le_bytes()[i] as i8 as i32 * y.to_le_bytes()[i] as i32) as u32))),
-        ("dp4a", "u32", "s32") => three32!(|x, y, z| (0..4).fold(z, |sum, i| sum
-            .wrapping_add((x.to_le_bytes()[i] as i32 * y.to_le_bytes()[i] as i8 as i32) as u32))),
-        ("dp2a", "s32", "s32") if parts[1] == "lo" => three32!(|x, y, z| (0..2).fold(z, |sum, i| sum
-            .wrapping_add(((x >> (16 * i)) as i16 as i32 * (y >> (8 * i)) as i8 as i32) as u32))),
+        ("dp4a", "u32", "u32") => {
+            three32!(|x, y, z| (0..4)
+                .fold(z, |sum, i| sum.wrapping_add(x.to_le_bytes()[i] as u32 * y.to_le_bytes()[i] as u32)))
+        }
+        ("dp4a", "s32", "u32") => three32!(|x, y, z| (0..4)
+            .fold(z, |sum, i| sum.wrapping_add((x.to_le_bytes()[i] as i8 as i32 * y.to_le_bytes()[i] as i32) as u32))),
+        ("dp4a", "u32", "s32") => three32!(|x, y, z| (0..4)
+            .fold(z, |sum, i| sum.wrapping_add((x.to_le_bytes()[i] as i32 * y.to_le_bytes()[i] as i8 as i32) as u32))),
+        ("dp2a", "s32", "s32") if parts[1] == "lo" => three32!(|x, y, z| (0..2)
+            .fold(z, |sum, i| sum.wrapping_add(((x >> (16 * i)) as i16 as i32 * (y >> (8 * i)) as i8 as i32) as u32))),
         ("dp2a", "s32", "s32") => three32!(|x, y, z| (0..2).fold(z, |sum, i| sum
             .wrapping_add(((x >> (16 * i)) as i16 as i32 * (y >> (8 * i + 16)) as i8 as i32) as u32))),
         _ => return None,
     })
-}
-
-/// The narrow slots of registers that must have 32 bits.
-pub(super) fn narrow_slot(reg: Reg) -> Result<u32, String> {
-    match reg {
-        Reg::Narrow(slot) => Ok(slot),
-        Reg::Wide(_) => Err("a 32-bit register was expected".to_owned()),
-    }
 }

@@ -40,8 +40,8 @@ fn sixteen(name: &str, signed: bool, has: &dyn Fn(&str) -> bool) -> Option<Arith
     Some(match (name, signed) {
         ("add", _) => two32!(|x, y| x.wrapping_add(y) & 0xffff).into(),
         ("sub", _) => two32!(|x, y| x.wrapping_sub(y) & 0xffff).into(),
-        ("mul", true) if has("hi") => two32!(|x, y| (s16(x) * s16(y) >> 16) as u32 & 0xffff).into(),
-        ("mul", false) if has("hi") => two32!(|x, y| (x & 0xffff) * (y & 0xffff) >> 16).into(),
+        ("mul", true) if has("hi") => two32!(|x, y| ((s16(x) * s16(y)) >> 16) as u32 & 0xffff).into(),
+        ("mul", false) if has("hi") => two32!(|x, y| ((x & 0xffff) * (y & 0xffff)) >> 16).into(),
         ("mul", _) => two32!(|x, y| x.wrapping_mul(y) & 0xffff).into(),
         ("mad", _) => three32!(|x, y, z| x.wrapping_mul(y).wrapping_add(z) & 0xffff).into(),
         ("div", true) => two32!(|x, y| s16(x).checked_div(s16(y)).unwrap_or(-1) as u32 & 0xffff).into(),
@@ -73,13 +73,15 @@ fn thirty_two(name: &str, signed: bool, has: &dyn Fn(&str) -> bool) -> Option<Ar
         ("sub", true) if has("sat") => two32!(|x, y| (x as i32).saturating_sub(y as i32) as u32).into(),
         ("add", _) => two32!(|x, y| x.wrapping_add(y)).into(),
         ("sub", _) => two32!(|x, y| x.wrapping_sub(y)).into(),
-        ("mul", true) if has("hi") => two32!(|x, y| (x as i32 as i64 * y as i32 as i64 >> 32) as u32).into(),
-        ("mul", false) if has("hi") => two32!(|x, y| (x as u64 * y as u64 >> 32) as u32).into(),
+        ("mul", true) if has("hi") => two32!(|x, y| ((x as i32 as i64 * y as i32 as i64) >> 32) as u32).into(),
+        ("mul", false) if has("hi") => two32!(|x, y| ((x as u64 * y as u64) >> 32) as u32).into(),
         ("mul", _) => two32!(|x, y| x.wrapping_mul(y)).into(),
         ("mad", true) if has("hi") => {
-            three32!(|x, y, z| ((x as i32 as i64 * y as i32 as i64 >> 32) as u32).wrapping_add(z)).into()
+            three32!(|x, y, z| (((x as i32 as i64 * y as i32 as i64) >> 32) as u32).wrapping_add(z)).into()
         }
-        ("mad", false) if has("hi") => three32!(|x, y, z| ((x as u64 * y as u64 >> 32) as u32).wrapping_add(z)).into(),
+        ("mad", false) if has("hi") => {
+            three32!(|x, y, z| (((x as u64 * y as u64) >> 32) as u32).wrapping_add(z)).into()
+        }
         ("mad", _) => three32!(|x, y, z| x.wrapping_mul(y).wrapping_add(z)).into(),
         ("mul24", true) => two32!(|x, y| ((x << 8) as i32 >> 8).wrapping_mul((y << 8) as i32 >> 8) as u32).into(),
         ("mul24", false) => two32!(|x, y| (x & 0xff_ffff).wrapping_mul(y & 0xff_ffff)).into(),
@@ -108,7 +110,9 @@ fn thirty_two(name: &str, signed: bool, has: &dyn Fn(&str) -> bool) -> Option<Ar
         ("clz", _) => one32!(|x| x.leading_zeros()).into(),
         ("popc", _) => one32!(|x| x.count_ones()).into(),
         ("brev", _) => one32!(|x| x.reverse_bits()).into(),
-        ("bfind", true) if has("shiftamt") => one32!(|x| (x ^ ((x as i32) >> 31) as u32).checked_ilog2().map_or(!0, |h| 31 - h)).into(),
+        ("bfind", true) if has("shiftamt") => {
+            one32!(|x| (x ^ ((x as i32) >> 31) as u32).checked_ilog2().map_or(!0, |h| 31 - h)).into()
+        }
         ("bfind", false) if has("shiftamt") => one32!(|x| x.checked_ilog2().map_or(!0, |h| 31 - h)).into(),
         ("bfind", true) => one32!(|x| (x ^ ((x as i32) >> 31) as u32).checked_ilog2().unwrap_or(!0)).into(),
         ("bfind", false) => one32!(|x| x.checked_ilog2().unwrap_or(!0)).into(),
@@ -193,14 +197,14 @@ fn sixty_four(name: &str, signed: bool, has: &dyn Fn(&str) -> bool) -> Option<Ar
     Some(match (name, signed) {
         ("add", _) => two64!(|x, y| x.wrapping_add(y)).into(),
         ("sub", _) => two64!(|x, y| x.wrapping_sub(y)).into(),
-        ("mul", true) if has("hi") => two64!(|x, y| (x as i64 as i128 * y as i64 as i128 >> 64) as u64).into(),
-        ("mul", false) if has("hi") => two64!(|x, y| (x as u128 * y as u128 >> 64) as u64).into(),
+        ("mul", true) if has("hi") => two64!(|x, y| ((x as i64 as i128 * y as i64 as i128) >> 64) as u64).into(),
+        ("mul", false) if has("hi") => two64!(|x, y| ((x as u128 * y as u128) >> 64) as u64).into(),
         ("mul", _) => two64!(|x, y| x.wrapping_mul(y)).into(),
         ("mad", true) if has("hi") => {
-            three64!(|x, y, z| ((x as i64 as i128 * y as i64 as i128 >> 64) as u64).wrapping_add(z)).into()
+            three64!(|x, y, z| (((x as i64 as i128 * y as i64 as i128) >> 64) as u64).wrapping_add(z)).into()
         }
         ("mad", false) if has("hi") => {
-            three64!(|x, y, z| ((x as u128 * y as u128 >> 64) as u64).wrapping_add(z)).into()
+            three64!(|x, y, z| (((x as u128 * y as u128) >> 64) as u64).wrapping_add(z)).into()
         }
         ("mad", _) => three64!(|x, y, z| x.wrapping_mul(y).wrapping_add(z)).into(),
         ("div", true) => two64!(|x, y| if y == 0 { !0 } else { (x as i64).wrapping_div(y as i64) as u64 }).into(),
@@ -225,12 +229,17 @@ fn sixty_four(name: &str, signed: bool, has: &dyn Fn(&str) -> bool) -> Option<Ar
         ("clz", _) => one64!(|x| x.leading_zeros() as u64).into(),
         ("popc", _) => one64!(|x| x.count_ones() as u64).into(),
         ("brev", _) => one64!(|x| x.reverse_bits()).into(),
-        ("bfind", false) if has("shiftamt") => one64!(|x| x.checked_ilog2().map_or(u32::MAX as u64, |h| 63 - h as u64)).into(),
+        ("bfind", false) if has("shiftamt") => {
+            one64!(|x| x.checked_ilog2().map_or(u32::MAX as u64, |h| 63 - h as u64)).into()
+        }
         ("bfind", true) if has("shiftamt") => {
-            one64!(|x| (x ^ ((x as i64) >> 63) as u64).checked_ilog2().map_or(u32::MAX as u64, |h| 63 - h as u64)).into()
+            one64!(|x| (x ^ ((x as i64) >> 63) as u64).checked_ilog2().map_or(u32::MAX as u64, |h| 63 - h as u64))
+                .into()
         }
         ("bfind", false) => one64!(|x| x.checked_ilog2().unwrap_or(u32::MAX) as u64).into(),
-        ("bfind", true) => one64!(|x| (x ^ ((x as i64) >> 63) as u64).checked_ilog2().unwrap_or(u32::MAX) as u64).into(),
+        ("bfind", true) => {
+            one64!(|x| (x ^ ((x as i64) >> 63) as u64).checked_ilog2().unwrap_or(u32::MAX) as u64).into()
+        }
         ("bfe", true) => three64!(|x, y, z| extract_signed(x as i64, 64, y as u32, z as u32) as u64).into(),
         ("bfe", false) => three64!(|x, y, z| extract(x, y as u32, z as u32)).into(),
         _ => return None,

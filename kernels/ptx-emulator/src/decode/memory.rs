@@ -2,7 +2,7 @@
 
 use super::{Decoded, Decoder};
 use crate::operation::{Atomic, Operation, Space};
-use crate::parse::{Operand, type_bytes};
+use crate::syntax::{Operand, type_bytes};
 
 fn space(parts: &[&str]) -> Space {
     for part in parts {
@@ -33,7 +33,13 @@ impl Decoder<'_> {
         let bytes = type_bytes(kind).ok_or_else(|| format!("unknown type `{kind}`"))? as usize;
         let to = self.targets(to, bytes == 8)?;
         check_count(parts, to.len())?;
-        Ok(Operation::Load { space: space(&parts[1..]), at: self.address(at)?, bytes, signed: kind.starts_with('s'), to })
+        Ok(Operation::Load {
+            space: space(&parts[1..]),
+            at: self.address(at)?,
+            bytes,
+            signed: kind.starts_with('s'),
+            to,
+        })
     }
 
     fn store(&mut self, parts: &[&str], at: &Operand, from: &Operand) -> Decoded {

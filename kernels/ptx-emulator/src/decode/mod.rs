@@ -17,8 +17,8 @@ use crate::fault::ParseError;
 use crate::operation::{
     Address, Constant, Instruction, One32, One64, Operation, Reg, Three32, Three64, Truth, Two32, Two64,
 };
-use crate::parse::{Function, Operand, Statement, Variable, type_bytes};
 use crate::shared::FIRST_SHARED;
+use crate::syntax::{Function, Operand, Statement, Variable, type_bytes};
 
 pub use integer::insert;
 
@@ -103,7 +103,7 @@ enum Symbol {
 type Decoded = Result<Operation, String>;
 
 /// Decodes all kernels of a file.
-pub fn decode(text: &crate::parse::Text, source: &str) -> Result<(Vec<Program>, Vec<Global>), ParseError> {
+pub fn decode(text: &crate::syntax::Text, source: &str) -> Result<(Vec<Program>, Vec<Global>), ParseError> {
     let mut globals = Vec::new();
     let mut module = HashMap::new();
     for variable in text.variables.iter().filter(|v| v.space != "shared") {
@@ -137,11 +137,7 @@ struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    fn new(
-        function: &'a Function,
-        text: &'a crate::parse::Text,
-        module: &HashMap<String, Symbol>,
-    ) -> Decoder<'a> {
+    fn new(function: &'a Function, text: &'a crate::syntax::Text, module: &HashMap<String, Symbol>) -> Decoder<'a> {
         let mut decoder = Decoder {
             function,
             symbols: module.iter().map(|(name, &symbol)| ((0, name.clone()), symbol)).collect(),
@@ -163,7 +159,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Addresses of parameters, shared and local variables. Dynamic shared arrays all start behind the static ones.
-    fn lay_out(&mut self, text: &crate::parse::Text) {
+    fn lay_out(&mut self, text: &crate::syntax::Text) {
         let mut end = 0u64;
         for param in &self.function.params {
             end = end.next_multiple_of(param.align);

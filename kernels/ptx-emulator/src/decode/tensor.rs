@@ -2,7 +2,7 @@
 
 use super::{Decoded, Decoder};
 use crate::operation::{Element, Mma, Operation, Reg, Truth, WideA, WideMma};
-use crate::parse::Operand;
+use crate::syntax::Operand;
 
 fn element(name: &str) -> Option<Element> {
     Some(match name {
@@ -21,7 +21,8 @@ fn element(name: &str) -> Option<Element> {
 
 /// `m16n8k16` to its three numbers.
 fn shape(parts: &[&str]) -> Option<[usize; 3]> {
-    let text = parts.iter().find(|part| part.starts_with('m') && part[1..].starts_with(|c: char| c.is_ascii_digit()))?;
+    let text =
+        parts.iter().find(|part| part.starts_with('m') && part[1..].starts_with(|c: char| c.is_ascii_digit()))?;
     let (m, rest) = text[1..].split_once('n')?;
     let (n, k) = rest.split_once('k')?;
     Some([m.parse().ok()?, n.parse().ok()?, k.parse().ok()?])
@@ -94,8 +95,10 @@ impl Decoder<'_> {
             Operand::Vector(_) => WideA::Registers(self.narrow_vector(a)?),
             one => WideA::Descriptor(self.value(one, true)?),
         };
-        let flags: Vec<i64> =
-            rest.iter().filter_map(|operand| if let Operand::Integer(value) = operand { Some(*value) } else { None }).collect();
+        let flags: Vec<i64> = rest
+            .iter()
+            .filter_map(|operand| if let Operand::Integer(value) = operand { Some(*value) } else { None })
+            .collect();
         if flags.len() != rest.len() {
             return Err("constants were expected after the descriptors".into());
         }

@@ -2,7 +2,7 @@
 
 use super::{Decoded, Decoder};
 use crate::operation::{Operation, Reduction, Shuffle, Vote};
-use crate::parse::Operand;
+use crate::syntax::Operand;
 
 impl Decoder<'_> {
     pub(super) fn warp(&mut self, parts: &[&str], operands: &[Operand]) -> Option<Decoded> {

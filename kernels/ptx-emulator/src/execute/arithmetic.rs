@@ -158,7 +158,9 @@ fn combine(logic: Logic, a: u32, b: u32) -> u32 {
 fn look_up(table: u8, a: u32, b: u32, c: u32) -> u32 {
     let mut out = 0;
     for term in 0..8 {
-        let all = (if term & 4 != 0 { a } else { !a }) & (if term & 2 != 0 { b } else { !b }) & (if term & 1 != 0 { c } else { !c });
+        let all = (if term & 4 != 0 { a } else { !a })
+            & (if term & 2 != 0 { b } else { !b })
+            & (if term & 1 != 0 { c } else { !c });
         out |= all & 0u32.wrapping_sub(table as u32 >> term & 1);
     }
     out

@@ -70,7 +70,9 @@ impl Transfers {
     /// A barrier's state in words.
     pub fn describe(&self, address: u64) -> String {
         match self.phases.get(&address) {
-            Some(p) => format!("phase {}, {} of {} arrivals and {} bytes missing", p.number, p.pending, p.count, p.bytes),
+            Some(p) => {
+                format!("phase {}, {} of {} arrivals and {} bytes missing", p.number, p.pending, p.count, p.bytes)
+            }
             None => "never initialised".to_owned(),
         }
     }
@@ -101,7 +103,8 @@ impl Phase {
 
     fn arrive(&mut self, count: u32, address: u64) -> Result<(), Trouble> {
         if count > self.pending {
-            let text = format!("{count} more arrivals at the mbarrier at shared {address:#x}, {} are missing", self.pending);
+            let text =
+                format!("{count} more arrivals at the mbarrier at shared {address:#x}, {} are missing", self.pending);
             return Err(Trouble::Protocol(text));
         }
         self.pending -= count;
@@ -176,7 +179,7 @@ impl Warp {
             Operation::Mbarrier(kind, at) => return self.mbarrier(kind, *at, mask, block),
             Operation::Bulk(bulk) => {
                 for lane in lanes(mask) {
-                    self.bulk(bulk, lane, mask, block).map_err(|what| (what, lane as u32))?;
+                    self.bulk(bulk, lane, block).map_err(|what| (what, lane as u32))?;
                 }
             }
             _ => {}
@@ -231,7 +234,7 @@ impl Warp {
 
     fn mbarrier(&mut self, kind: &Mbarrier, at: Address, mask: u32, block: &mut Block<'_>) -> Result<Flow, Failure> {
         let addresses = self.addresses(at).map(shared_offset);
-        if let Mbarrier::Test { done, phase, parity, .. } = kind {
+        if let Mbarrier::Test { done, phase, parity } = kind {
             return self.test(*done, *phase, *parity, &addresses, mask, block);
         }
         for lane in lanes(mask) {
@@ -246,13 +249,21 @@ impl Warp {
         Ok(Flow::Next)
     }
 
-    fn mbarrier_lane(&mut self, kind: &Mbarrier, address: u64, lane: usize, block: &mut Block<'_>) -> Result<(), Trouble> {
+    fn mbarrier_lane(
+        &mut self,
+        kind: &Mbarrier,
+        address: u64,
+        lane: usize,
+        block: &mut Block<'_>,
+    ) -> Result<(), Trouble> {
         let number = |reg: &Reg| self.lane(*reg, lane) as u32;
         match kind {
             Mbarrier::Init(count) => {
                 let count = number(count);
                 if count == 0 || count >= 1 << 20 {
-                    return Err(Trouble::Protocol(format!("an mbarrier of {count} arrivals; 1 to 2^20 - 1 are possible")));
+                    return Err(Trouble::Protocol(format!(
+                        "an mbarrier of {count} arrivals; 1 to 2^20 - 1 are possible"
+                    )));
                 }
                 block.shared.store(address, 8, 0)?;
                 block.transfers.phases.insert(address, Phase { count, pending: count, bytes: 0, number: 0 });
@@ -313,10 +324,11 @@ impl Warp {
             }
         }
         self.put_truth(done, truths, mask);
+        self.timed_out = false;
         Ok(Flow::Next)
     }
 
-    fn bulk(&mut self, bulk: &Bulk, lane: usize, mask: u32, block: &mut Block<'_>) -> Result<(), Trouble> {
+    fn bulk(&mut self, bulk: &Bulk, lane: usize, block: &mut Block<'_>) -> Result<(), Trouble> {
         let thread = self.index * 32 + lane as u32;
         let place = |at: &Address| self.addresses(*at)[lane];
         let number = |reg: &Reg| self.lane(*reg, lane);
@@ -355,7 +367,6 @@ impl Warp {
                 block.plan_departure(thread, pieces);
             }
         }
-        let _ = mask;
         Ok(())
     }
 }
@@ -396,7 +407,11 @@ impl Block<'_> {
     }
 
     /// Every element of a box: its place in the box in bytes, and its address, or None outside the tensor.
-    fn elements(map: &TensorMap, at: &[i64], mut each: impl FnMut(u64, Option<u64>) -> Result<(), Trouble>) -> Result<(), Trouble> {
+    fn elements(
+        map: &TensorMap,
+        at: &[i64],
+        mut each: impl FnMut(u64, Option<u64>) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
         if at.len() != map.dims.len() {
             let text = format!("{} coordinates for a tensor map of {} dimensions", at.len(), map.dims.len());
             return Err(Trouble::Protocol(text));
@@ -430,7 +445,9 @@ impl Block<'_> {
     }
 
     fn box_in(&mut self, map: &TensorMap, to: u64, at: &[i64]) -> Result<Vec<(u64, usize, u128)>, Trouble> {
-        aligned(to, 32).and_then(|()| if to & 127 == 0 { Ok(()) } else { Err(Trouble::Misaligned { address: to, alignment: 128 }) })?;
+        if to & 127 != 0 {
+            return Err(Trouble::Misaligned { address: to, alignment: 128 });
+        }
         let bytes = map.element_bytes as usize;
         let mut pieces: Vec<(u64, usize, u128)> = Vec::new();
         let mut sectors = std::collections::HashSet::new();

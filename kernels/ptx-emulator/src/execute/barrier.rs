@@ -69,7 +69,10 @@ impl Warp {
             return Err((Trouble::Protocol(format!("barrier {id} does not exist; there are 0 to 15")), lane));
         }
         if let Some(count) = count.filter(|count| count % 32 != 0 || *count == 0) {
-            return Err((Trouble::Protocol(format!("a barrier of {count} threads; multiples of 32 are possible")), lane));
+            return Err((
+                Trouble::Protocol(format!("a barrier of {count} threads; multiples of 32 are possible")),
+                lane,
+            ));
         }
         let barrier = &mut block.barriers.all[id as usize];
         if barrier.arrived > 0 && barrier.count != count {
@@ -79,7 +82,8 @@ impl Warp {
         barrier.count = count;
         barrier.arrived += mask.count_ones();
         if let Some((_, truth, _, _)) = reduce {
-            let truth = if truth.negated { !self.truths[truth.slot as usize] } else { self.truths[truth.slot as usize] };
+            let truth =
+                if truth.negated { !self.truths[truth.slot as usize] } else { self.truths[truth.slot as usize] };
             barrier.truths += (truth & mask).count_ones();
         }
         let expected = count.unwrap_or(block.live);

@@ -16,9 +16,12 @@ impl Warp {
             | Operation::Elect(.., members)
             | Operation::WarpBarrier(members) => *members,
             Operation::ActiveMask(d) => {
-                self.narrow[*d as usize] = std::array::from_fn(|lane| {
-                    if mask >> lane & 1 == 1 { mask } else { self.narrow[*d as usize][lane] }
-                });
+                self.narrow[*d as usize] =
+                    std::array::from_fn(
+                        |lane| {
+                            if mask >> lane & 1 == 1 { mask } else { self.narrow[*d as usize][lane] }
+                        },
+                    );
                 return Ok(Flow::Next);
             }
             _ => return self.execute_memory(operation, mask, block),

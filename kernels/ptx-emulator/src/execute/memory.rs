@@ -113,7 +113,9 @@ impl Warp {
     /// Memory operations, and from there the remaining families.
     pub fn execute_memory(&mut self, operation: &Operation, mask: u32, block: &mut Block<'_>) -> Result<Flow, Failure> {
         match operation {
-            Operation::Load { space, at, bytes, signed, to } => self.load(*space, *at, *bytes, *signed, to, mask, block)?,
+            Operation::Load { space, at, bytes, signed, to } => {
+                self.load(*space, *at, *bytes, *signed, to, mask, block)?
+            }
             Operation::Store { space, at, bytes, from } => {
                 let addresses = self.addresses(*at);
                 block.count_request(*space, &addresses, mask, bytes * from.len(), true);
@@ -234,8 +236,20 @@ fn apply(kind: Atomic, bytes: usize, old: u64, [value, other]: [u64; 2]) -> u64 
         Atomic::MaxSigned => signed(old).max(signed(value)) as u64,
         Atomic::Min => old.min(value),
         Atomic::Max => old.max(value),
-        Atomic::Increment => if old >= value { 0 } else { old + 1 },
-        Atomic::Decrement => if old == 0 || old > value { value } else { old - 1 },
+        Atomic::Increment => {
+            if old >= value {
+                0
+            } else {
+                old + 1
+            }
+        }
+        Atomic::Decrement => {
+            if old == 0 || old > value {
+                value
+            } else {
+                old - 1
+            }
+        }
         Atomic::And => old & value,
         Atomic::Or => old | value,
         Atomic::Xor => old ^ value,

@@ -107,7 +107,7 @@ fn run_block(
     };
     let mut warps: Vec<Warp> =
         (0..threads.div_ceil(32)).map(|warp| Warp::new(program, geometry, index, variables, warp)).collect();
-    let mut timeouts = 0;
+    let (mut timeouts, mut woken) = (0, false);
     loop {
         let (mut alive, mut progressed) = (false, false);
         for warp in &mut warps {
@@ -124,13 +124,16 @@ fn run_block(
             break;
         }
         if progressed {
-            timeouts = 0;
+            // Looking again after a time-out is no progress by itself.
+            timeouts = if woken { timeouts } else { 0 };
+            woken = false;
         } else {
-            let slept = warps.iter_mut().fold(false, |any, warp| warp.time_out() | any);
-            timeouts += 1;
-            if !slept || timeouts > TIMEOUTS {
+            let tries_left = timeouts < TIMEOUTS;
+            if !tries_left || !warps.iter_mut().fold(false, |any, warp| warp.time_out() | any) {
                 return Err(stuck(&block, &mut warps, source));
             }
+            timeouts += 1;
+            woken = true;
         }
     }
     block.finish().map_err(Fault::from)

@@ -6,9 +6,9 @@
 use super::warp::{Flow, Warp};
 use super::{Block, Failure};
 use crate::counts::conflicts;
+use crate::fault::Trouble;
 use crate::float::{E4M3, E5M2, brain, half, to_half};
 use crate::operation::{Address, Element, Mma, Operation};
-use crate::fault::Trouble;
 
 /// The value of an element.
 pub fn decode(element: Element, bits: u32) -> f64 {
@@ -54,7 +54,16 @@ impl Warp {
         let per = 4 / element.bytes();
         let word = self.narrow[registers[index / per] as usize][lane];
         let bits = word >> (8 * element.bytes() * (index % per));
-        decode(element, if element.bytes() == 2 { bits & 0xffff } else if element.bytes() == 1 { bits & 0xff } else { bits })
+        decode(
+            element,
+            if element.bytes() == 2 {
+                bits & 0xffff
+            } else if element.bytes() == 1 {
+                bits & 0xff
+            } else {
+                bits
+            },
+        )
     }
 
     fn mma(&mut self, mma: &Mma) {

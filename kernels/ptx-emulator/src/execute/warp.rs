@@ -252,15 +252,14 @@ impl Warp {
             let meets = |other: &Group| {
                 other.pc == group.pc && matches!(other.state, State::Ready | State::Meeting(_)) && !other.timed_out
             };
-            if meets(&group) {
-                if let Some(other) = (index + 1..self.groups.len()).find(|&other| meets(&self.groups[other])) {
-                    let gone = self.groups.swap_remove(other);
-                    let kept = &mut self.groups[index];
-                    kept.mask |= gone.mask;
-                    kept.state = State::Ready;
-                    kept.tired = false;
-                    continue;
-                }
+            let other = (index + 1..self.groups.len()).find(|&other| meets(&self.groups[other]));
+            if let Some(other) = other.filter(|_| meets(&group)) {
+                let gone = self.groups.swap_remove(other);
+                let kept = &mut self.groups[index];
+                kept.mask |= gone.mask;
+                kept.state = State::Ready;
+                kept.tired = false;
+                continue;
             }
             index += 1;
         }

@@ -67,9 +67,16 @@ impl Descriptor {
 
 impl Warp {
     /// Warpgroup operations, and from there the asynchronous family.
-    pub fn execute_warpgroup(&mut self, operation: &Operation, mask: u32, block: &mut Block<'_>) -> Result<Flow, Failure> {
+    pub fn execute_warpgroup(
+        &mut self,
+        operation: &Operation,
+        mask: u32,
+        block: &mut Block<'_>,
+    ) -> Result<Flow, Failure> {
         match operation {
-            Operation::WideMma(_) | Operation::WideFence | Operation::WideCommit | Operation::WideWait(_) if mask != !0 => {
+            Operation::WideMma(_) | Operation::WideFence | Operation::WideCommit | Operation::WideWait(_)
+                if mask != !0 =>
+            {
                 Ok(Flow::Stay(State::Meeting(!0)))
             }
             Operation::WideMma(mma) => {

@@ -81,7 +81,7 @@ fn check(
 
 impl Measure {
     /// The cells this measure names, by field.
-    fn selections(&self) -> Vec<(&'static str, &Select)> {
+    pub fn selections(&self) -> Vec<(&'static str, &Select)> {
         match self {
             Measure::Value { cell, .. }
             | Measure::BestPart { cell, .. }

@@ -6,11 +6,13 @@ use weights::WeightsSpec;
 
 use super::Faults;
 use crate::diagnostic::meant;
-use crate::scenario::{Kernel, ModelPart, Protocol, Scenario, Workload};
+use crate::scenario::{GpuProblem, Kernel, ModelPart, Protocol, Scenario, Workload};
 use crate::text;
 
 /// Most values of one kernel operand or one score matrix: above any real layer, below what fills a machine's memory.
 const MOST_VALUES: usize = 1 << 28;
+/// The same for arrays in a GPU's memory.
+const MOST_GPU_VALUES: u128 = 1 << 33;
 /// Longest sequence of an attention sweep.
 const MOST_POSITIONS: usize = 1 << 17;
 
@@ -72,6 +74,13 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             faults.need(!kernels.is_empty(), &field("kernels"), "no kernel", example);
             for (i, kernel) in kernels.iter().enumerate() {
                 check_kernel(&format!("{path}.kernels[{i}]"), kernel, faults);
+            }
+        }
+        Workload::GpuKernels { problems, .. } => {
+            let example = "e.g. problems = [{ op = \"gemm\", m = 4096, n = 4096, k = 4096 }]";
+            faults.need(!problems.is_empty(), &field("problems"), "no problem", example);
+            for (i, problem) in problems.iter().enumerate() {
+                check_gpu_problem(&format!("{path}.problems[{i}]"), problem, faults);
             }
         }
         Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch, threads, .. } => {
@@ -148,6 +157,27 @@ fn check_kernel(path: &str, kernel: &Kernel, faults: &mut Faults<'_>) {
     let fits = pairs.iter().all(|(a, b)| a.checked_mul(*b).is_some_and(|values| values <= MOST_VALUES));
     let title = format!("a matrix of this kernel has more than {MOST_VALUES} values");
     faults.need(fits, path, &title, "choose smaller sizes");
+}
+
+fn check_gpu_problem(path: &str, problem: &GpuProblem, faults: &mut Faults<'_>) {
+    for (name, n) in problem.sizes() {
+        let sensible = (1..=1 << 24).contains(&n);
+        faults.need(sensible, &format!("{path}.{name}"), "must be 1 to 16777216", "it is a size");
+    }
+    let title = format!("an array of this problem has more than {MOST_GPU_VALUES} values");
+    faults.need(problem.largest() <= MOST_GPU_VALUES, path, &title, "choose smaller sizes");
+    match *problem {
+        GpuProblem::Attention { heads, kv_heads, .. } | GpuProblem::AttentionDecode { heads, kv_heads, .. } => {
+            let divides = kv_heads >= 1 && heads.is_multiple_of(kv_heads.max(1));
+            let why = "every KV head serves the same number of query heads";
+            faults.need(divides, &format!("{path}.kv_heads"), "must divide `heads`", why);
+        }
+        GpuProblem::Quantized { bits, .. } => {
+            let known = [4, 8].contains(&bits);
+            faults.need(known, &format!("{path}.bits"), "must be 4 or 8", "there are kernels for these");
+        }
+        _ => {}
+    }
 }
 
 fn check_sweep(path: &str, lengths: &[usize], [heads, kv_heads, head_dim]: [usize; 3], faults: &mut Faults<'_>) {

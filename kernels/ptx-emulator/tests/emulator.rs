@@ -1,0 +1,10 @@
+//! Kernels on the emulator against arithmetic in Rust.
+
+#[path = "emulator/device.rs"]
+mod device;
+#[path = "emulator/faults.rs"]
+mod faults;
+#[path = "emulator/hopper.rs"]
+mod hopper;
+#[path = "emulator/kernels.rs"]
+mod kernels;
