@@ -9,7 +9,10 @@
 //!
 //! Tensor-core kernels read weights in the order of mma's operands (`pack`, `tile.cuh`). k is summed in 8 slices whose ends do not depend
 //! on the rows: one warp a slice where rows are few, one block all of them in turn where they are many, one block a slice in between
-//! (`Route`); slices are added in order. So speculation verified by 5 rows equals decoding by 1, bit for bit.
+//! (`Route`); slices are added in order. So speculation verified by 5 rows equals decoding by 1, bit for bit: as far as an `mma` gives an
+//! element the same bits wherever in its tile it stands, which the emulator assumes and `tests/kernels/linear.rs` asks of a real device.
+//!
+//! Not here: wgmma. Its sums need not have the order of `mma`'s, so prompts on Hopper would differ from decoding; `gemm` has it.
 
 mod f32;
 mod group4;

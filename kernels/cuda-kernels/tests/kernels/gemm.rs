@@ -1,9 +1,9 @@
 //! Matrix products: every rung on the emulated device, against f64.
 
-use cuda_kernels::{Number, gemm, roofline};
+use cuda_kernels::{Arch, Number, all_kernels, gemm, roofline};
 
-use crate::devices;
 use crate::problems::climb;
+use crate::{compiler, devices};
 
 #[test]
 fn every_rung_agrees_with_the_oracle() {
@@ -69,4 +69,26 @@ fn blocks_take_several_tiles() {
         let deviation = problem.deviation("g6_persistent").unwrap();
         assert!(deviation.is_within(), "{deviation:?}");
     }
+}
+
+/// Tensor copies read shared memory by another path than stores write it: between the two stands a fence, which the emulator does not ask for.
+#[test]
+fn a_fence_stands_between_stores_and_the_copies_that_read_them() {
+    let Some(nvrtc) = compiler() else { return };
+    let mut copies = 0;
+    for kernel in all_kernels().iter().filter(|kernel| kernel.needs == Arch::Sm90a) {
+        let ptx = nvrtc.compile(kernel, Arch::Sm90a).unwrap().ptx;
+        let mut fenced = true;
+        for line in ptx.lines() {
+            if line.contains("stmatrix") || line.contains("st.shared") {
+                fenced = false;
+            } else if line.contains("fence.proxy.async") {
+                fenced = true;
+            } else if line.contains("cp.async.bulk.tensor") && line.contains("global.shared") {
+                assert!(fenced, "{}: {line}", kernel.label());
+                copies += 1;
+            }
+        }
+    }
+    assert!(copies > 0);
 }
