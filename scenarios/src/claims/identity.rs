@@ -9,6 +9,7 @@ mod awq;
 mod collaborative;
 mod experts;
 mod four_bit;
+mod incoherent;
 mod int8;
 mod invariance;
 mod latent;
@@ -213,6 +214,11 @@ const REGISTRY: &[Identity] = &[
         name: "sage-k-smoothing",
         about: "softmax with and without the mean of the keys; error of int8 scores on keys with a bias per channel",
         measure: smoothing::keys,
+    },
+    Identity {
+        name: "fa3-incoherent-fp8",
+        about: "error of attention in emulated 8-bit floats: scales per tensor and per block, with and without Hadamard transforms",
+        measure: incoherent::eight_bit_floats,
     },
     Identity {
         name: "quarot-equivalent",

@@ -92,7 +92,7 @@ fn weights(scores: &[f64]) -> Vec<f64> {
 }
 
 /// A draw from N(0, 1), by Box and Muller.
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
+pub(super) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let (u, angle) = (1.0 - rng.random::<f64>(), std::f64::consts::TAU * rng.random::<f64>());
     (-2.0 * u.ln()).sqrt() * angle.cos()
 }
