@@ -108,7 +108,7 @@ pub enum Trouble {
     },
     /// A copy or warpgroup product reads what an ordinary write may not have made visible to it.
     #[error(
-        "shared byte {address:#x} was written by thread {thread}, which has not executed `fence.proxy.async` since: \
+        "shared byte {address:#x} was written by thread {thread}, and no `fence.proxy.async` stands between: \
          copies and warpgroup products may not see it"
     )]
     Unfenced {

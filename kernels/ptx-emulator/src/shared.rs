@@ -28,6 +28,12 @@ pub struct Shared {
 struct Unfenced {
     /// Per byte the thread that wrote it, plus one; 0 where nothing is to be fenced.
     by: Vec<u16>,
+    /// Per byte when that was, in stores.
+    when: Vec<u32>,
+    /// Stores so far.
+    now: u32,
+    /// Per warp when it last fenced.
+    fenced: [u32; 32],
     /// What each thread wrote since its last fence: address and length.
     of: HashMap<u16, Vec<(u32, u8)>>,
 }
@@ -35,7 +41,8 @@ struct Unfenced {
 impl Shared {
     /// `end` is the first address behind the block's shared memory; `proxies` watches for missing proxy fences.
     pub fn new(end: u64, proxies: bool) -> Shared {
-        let unfenced = proxies.then(|| Unfenced { by: vec![0; end as usize], of: HashMap::new() });
+        let size = end as usize;
+        let unfenced = proxies.then(|| Unfenced { by: vec![0; size], when: vec![0; size], ..Unfenced::default() });
         Shared { bytes: vec![0; end as usize], written: Written::new(end as usize), unfenced }
     }
 
@@ -44,17 +51,21 @@ impl Shared {
     pub fn store_by(&mut self, address: u64, count: usize, value: u128, thread: u32) -> Result<(), Trouble> {
         self.store(address, count, value)?;
         if let Some(unfenced) = &mut self.unfenced {
-            let writer = thread as u16 + 1;
-            unfenced.by[address as usize..address as usize + count].fill(writer);
+            let (writer, bytes) = (thread as u16 + 1, address as usize..address as usize + count);
+            unfenced.now += 1;
+            unfenced.when[bytes.clone()].fill(unfenced.now);
+            unfenced.by[bytes].fill(writer);
             unfenced.of.entry(writer).or_default().push((address as u32, count as u8));
         }
         Ok(())
     }
 
-    /// `fence.proxy.async` of a thread: what it wrote can be read by copies and warpgroup products.
+    /// `fence.proxy.async` of a thread: what it wrote can be read by all copies and warpgroup products, and what was written
+    /// before by others (it met them at a barrier) by those of its own warp.
     pub fn fence(&mut self, thread: u32) {
         let writer = thread as u16 + 1;
         let Some(unfenced) = &mut self.unfenced else { return };
+        unfenced.fenced[thread as usize / 32] = unfenced.now;
         for (address, count) in unfenced.of.remove(&writer).unwrap_or_default() {
             let bytes = &mut unfenced.by[address as usize..][..count as usize];
             bytes.iter_mut().filter(|by| **by == writer).for_each(|by| *by = 0);
@@ -66,12 +77,13 @@ impl Shared {
         self.unfenced.as_ref().is_some_and(|unfenced| !unfenced.of.is_empty())
     }
 
-    /// Fails where a copy or warpgroup product may not see what is there.
-    pub fn check_fenced(&self, address: u64, count: usize) -> Result<(), Trouble> {
+    /// Fails where a copy or warpgroup product of this warp may not see what is there.
+    pub fn check_fenced(&self, address: u64, count: usize, warp: u32) -> Result<(), Trouble> {
         let at = self.check(address, count)?;
-        let bytes = self.unfenced.as_ref().map(|unfenced| &unfenced.by[at..at + count]);
-        match bytes.and_then(|bytes| bytes.iter().find(|by| **by != 0)) {
-            Some(by) => Err(Trouble::Unfenced { address, thread: *by as u32 - 1 }),
+        let Some(unfenced) = &self.unfenced else { return Ok(()) };
+        let fenced = unfenced.fenced[warp as usize];
+        match (at..at + count).find(|&byte| unfenced.by[byte] != 0 && unfenced.when[byte] > fenced) {
+            Some(byte) => Err(Trouble::Unfenced { address: byte as u64, thread: unfenced.by[byte] as u32 - 1 }),
             None => Ok(()),
         }
     }

@@ -394,7 +394,7 @@ impl Block<'_> {
     }
 
     fn plan_departure(&mut self, thread: u32, pieces: Vec<(u64, u64, usize)>) -> Result<(), Trouble> {
-        pieces.iter().try_for_each(|&(from, _, bytes)| self.shared.check_fenced(from, bytes))?;
+        pieces.iter().try_for_each(|&(from, _, bytes)| self.shared.check_fenced(from, bytes, thread / 32))?;
         let group = self.transfers.closed.get(&thread).copied().unwrap_or(0);
         self.transfers.departures.push(Departure { thread, group, pieces });
         Ok(())

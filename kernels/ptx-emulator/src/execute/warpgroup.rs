@@ -117,9 +117,16 @@ impl Warp {
         if block.shared.has_unfenced() {
             if let Err(descriptor) = a {
                 let (at, first) = (Descriptor::new(descriptor)?, 16 * (self.index as usize & 3));
-                check_fenced(block, at, [first, 16, mma.k], mma.a_type.bytes(), mma.transpose_a)?;
+                check_fenced(block, self.index, at, [first, 16, mma.k], mma.a_type.bytes(), mma.transpose_a)?;
             }
-            check_fenced(block, Descriptor::new(b)?, [0, mma.n, mma.k], mma.b_type.bytes(), mma.transpose_b)?;
+            check_fenced(
+                block,
+                self.index,
+                Descriptor::new(b)?,
+                [0, mma.n, mma.k],
+                mma.b_type.bytes(),
+                mma.transpose_b,
+            )?;
         }
         let group = self.products.closed;
         self.products.pending.push(Product { group, mma: mma.clone(), a, b, accumulate: scale != 0 });
@@ -200,6 +207,7 @@ fn cut(bits: u32, bytes: usize) -> u32 {
 /// Whether `rows` rows from `first`, all of k, can be seen by the product.
 fn check_fenced(
     block: &Block<'_>,
+    warp: u32,
     descriptor: Descriptor,
     [first, rows, k]: [usize; 3],
     bytes: usize,
@@ -209,7 +217,7 @@ fn check_fenced(
     for line in 0..outer {
         for start in (0..inner).step_by(16 / bytes) {
             let (row, step) = if across { (start, line) } else { (line, start) };
-            block.shared.check_fenced(descriptor.address(first + row, step, bytes, across), 16)?;
+            block.shared.check_fenced(descriptor.address(first + row, step, bytes, across), 16, warp)?;
         }
     }
     Ok(())
