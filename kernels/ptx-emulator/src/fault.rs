@@ -106,6 +106,18 @@ pub enum Trouble {
         /// Who waits for what.
         waits: String,
     },
+    /// Two warps touched the same shared word, one writing, and no barrier orders the two accesses.
+    #[error(
+        "race in shared memory: the word at {address:#x} was {earlier} by warp {warp}, and nothing orders the two accesses"
+    )]
+    Race {
+        /// Offset in shared memory.
+        address: u64,
+        /// "written" or "read".
+        earlier: &'static str,
+        /// The other warp of the block.
+        warp: u32,
+    },
     /// A copy or warpgroup product reads what an ordinary write may not have made visible to it.
     #[error(
         "shared byte {address:#x} was written by thread {thread}, and no `fence.proxy.async` stands between: \

@@ -16,6 +16,7 @@ mod lexer;
 mod memory;
 mod operation;
 mod parse;
+mod races;
 mod shared;
 mod syntax;
 mod tensor_map;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::fault::{Near, Trouble};
 use crate::memory::Written;
+use crate::races::Races;
 
 /// Generic address of shared byte 0.
 pub const SHARED_WINDOW: u64 = 0x0100_0000_0000_0000;
@@ -19,6 +20,8 @@ pub const FIRST_SHARED: u64 = 1024;
 pub struct Shared {
     bytes: Vec<u8>,
     written: Written,
+    /// Order of the warps' accesses.
+    pub races: Races,
     /// Where the kernel has instructions that read through the asynchronous proxy.
     unfenced: Option<Unfenced>,
 }
@@ -40,15 +43,18 @@ struct Unfenced {
 
 impl Shared {
     /// `end` is the first address behind the block's shared memory; `proxies` watches for missing proxy fences.
-    pub fn new(end: u64, proxies: bool) -> Shared {
+    pub fn new(end: u64, warps: usize, proxies: bool) -> Shared {
         let size = end as usize;
         let unfenced = proxies.then(|| Unfenced { by: vec![0; size], when: vec![0; size], ..Unfenced::default() });
-        Shared { bytes: vec![0; end as usize], written: Written::new(end as usize), unfenced }
+        Shared { bytes: vec![0; end as usize], written: Written::new(size), races: Races::new(size, warps), unfenced }
     }
 
     /// An ordinary write by a thread.
     #[inline(always)]
     pub fn store_by(&mut self, address: u64, count: usize, value: u128, thread: u32) -> Result<(), Trouble> {
+        let at = self.check(address, count)?;
+        let same = self.written.all(at, count) && self.bytes[at..at + count] == value.to_le_bytes()[..count];
+        self.races.write(at, count, thread / 32, same)?;
         self.store(address, count, value)?;
         if let Some(unfenced) = &mut self.unfenced {
             let (writer, bytes) = (thread as u16 + 1, address as usize..address as usize + count);
@@ -110,6 +116,14 @@ impl Shared {
         Ok(u128::from_le_bytes(value))
     }
 
+    /// The same by a warp, in order with the others'.
+    #[inline(always)]
+    pub fn load_by(&mut self, address: u64, count: usize, warp: u32) -> Result<u128, Trouble> {
+        let value = self.load(address, count)?;
+        self.races.read(address as usize, count, warp)?;
+        Ok(value)
+    }
+
     /// Writes up to 16 bytes through the asynchronous proxy.
     #[inline(always)]
     pub fn store(&mut self, address: u64, count: usize, value: u128) -> Result<(), Trouble> {
@@ -122,9 +136,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Marks bytes as not there yet: a copy into them is under way.
-    pub fn forget(&mut self, address: u64, count: usize) -> Result<(), Trouble> {
+    /// Marks bytes as not there yet: a copy into them that this warp started is under way.
+    pub fn forget(&mut self, address: u64, count: usize, warp: u32) -> Result<(), Trouble> {
         let at = self.check(address, count)?;
+        self.races.overwrite(at, count, warp)?;
         self.written.set(at, count, false);
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::{Block, Failure};
 use crate::counts::Counts;
 use crate::fault::Trouble;
 use crate::operation::{Operation, Reduction};
+use crate::races::Meeting;
 
 /// One barrier: number 16 stands for the cluster's.
 #[derive(Debug, Default, Clone, Copy)]
@@ -86,6 +87,7 @@ impl Warp {
                 if truth.negated { !self.truths[truth.slot as usize] } else { self.truths[truth.slot as usize] };
             barrier.truths += (truth & mask).count_ones();
         }
+        block.shared.races.lead(self.index, Meeting::Barrier(id));
         let expected = count.unwrap_or(block.live);
         if barrier.arrived > expected {
             let text = format!("{} threads came to barrier {id}, {expected} are expected", barrier.arrived);
@@ -98,8 +100,9 @@ impl Warp {
         if *waits { Ok(Flow::Stay(State::AtBarrier { id, generation })) } else { Ok(Flow::Next) }
     }
 
-    /// The result of a reducing barrier that opened.
-    pub fn collect(&mut self, group: Group, id: u32, block: &Block<'_>) {
+    /// What a barrier that opened brings: order, and the result of a reduction.
+    pub fn collect(&mut self, group: Group, id: u32, block: &mut Block<'_>) {
+        block.shared.races.follow(self.index, Meeting::Barrier(id));
         let operation = &block.program.code[group.pc as usize].operation;
         let Operation::Barrier { reduce: Some((kind, _, target, predicate)), .. } = operation else { return };
         let (truths, all) = block.barriers.all[id as usize].result;

@@ -6,6 +6,7 @@ use crate::counts::{conflicts, sectors};
 use crate::fault::{Near, Trouble};
 use crate::float::{brain, half, to_brain, to_half};
 use crate::operation::{Address, Atomic, Lanes64, Operation, Reg, Space};
+use crate::races::Meeting;
 use crate::shared::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 
 impl Block<'_> {
@@ -23,7 +24,7 @@ impl Block<'_> {
     /// Up to 16 bytes of any space.
     pub fn load(&mut self, space: Space, at: u64, bytes: usize, warp: &Warp, lane: usize) -> Result<u128, Trouble> {
         match Block::resolve(space, at) {
-            (Space::Shared, at) => self.shared.load(at, bytes),
+            (Space::Shared, at) => self.shared.load_by(at, bytes, warp.index),
             (Space::Param, at) => copy_out(self.geometry.params, "parameter", at, bytes),
             (Space::Local, at) => copy_out(warp.local_of(lane), "local", at, bytes),
             (_, at) => self.memory.load(at, bytes),
@@ -215,9 +216,21 @@ impl Warp {
         block: &mut Block<'_>,
     ) -> Result<u64, Trouble> {
         aligned(address, bytes)?;
-        let old = block.load(space, address, bytes, self, lane)? as u64;
+        let shared = match Block::resolve(space, address) {
+            (Space::Shared, at) => at,
+            _ => {
+                let old = block.load(space, address, bytes, self, lane)? as u64;
+                let new = apply(kind, bytes, old, values);
+                block.store(space, address, bytes, new as u128, self, lane)?;
+                return Ok(old);
+            }
+        };
+        // an atomic operation orders those who use its word
+        block.shared.races.follow(self.index, Meeting::Word(shared));
+        let old = block.shared.load(shared, bytes)? as u64;
         let new = apply(kind, bytes, old, values);
-        block.store(space, address, bytes, new as u128, self, lane)?;
+        block.shared.store_by(shared, bytes, new as u128, self.index * 32 + lane as u32)?;
+        block.shared.races.lead(self.index, Meeting::Word(shared));
         Ok(old)
     }
 }

@@ -3,6 +3,7 @@
 mod arithmetic;
 mod asynchronous;
 mod barrier;
+mod bulk;
 mod collective;
 mod memory;
 mod tensor_cores;
@@ -94,13 +95,14 @@ fn run_block(
     index: [u32; 3],
 ) -> Result<(), Fault> {
     let threads = geometry.block.iter().product::<u32>();
+    let end = program.dynamic_shared + geometry.shared_bytes as u64;
     let mut block = Block {
         program,
         geometry,
         index,
         memory,
         counts,
-        shared: Shared::new(program.dynamic_shared + geometry.shared_bytes as u64, program.reads_asynchronously),
+        shared: Shared::new(end, threads.div_ceil(32) as usize, program.reads_asynchronously),
         barriers: Barriers::default(),
         transfers: Transfers::default(),
         live: threads,

@@ -155,7 +155,7 @@ impl Warp {
             let mut rows = [[0u16; 8]; 8];
             for (row, cells) in rows.iter_mut().enumerate() {
                 let lane = 8 * matrix + row;
-                let bytes = block.shared.load(addresses[lane], 16).map_err(|what| (what, lane))?;
+                let bytes = block.shared.load_by(addresses[lane], 16, self.index).map_err(|what| (what, lane))?;
                 for (column, cell) in cells.iter_mut().enumerate() {
                     *cell = (bytes >> (16 * column)) as u16;
                 }

@@ -144,7 +144,7 @@ impl Warp {
         let mma = &product.mma;
         let (n, k) = (mma.n, mma.k);
         let a = self.left(product, block)?;
-        let b = matrix(block, Descriptor::new(product.b)?, 0, n, k, mma.b_type, mma.transpose_b)?;
+        let b = matrix(block, self.index, Descriptor::new(product.b)?, 0, n, k, mma.b_type, mma.transpose_b)?;
         let sign = if mma.negate_a != mma.negate_b { -1.0 } else { 1.0 };
         let mut sums = vec![0f64; n];
         for row in 0..16 {
@@ -192,7 +192,16 @@ impl Warp {
             }
             Err(descriptor) => {
                 let first = 16 * (self.index as usize & 3);
-                let b = matrix(block, Descriptor::new(*descriptor)?, first, 16, k, mma.a_type, mma.transpose_a)?;
+                let b = matrix(
+                    block,
+                    self.index,
+                    Descriptor::new(*descriptor)?,
+                    first,
+                    16,
+                    k,
+                    mma.a_type,
+                    mma.transpose_a,
+                )?;
                 // `matrix` gives k by rows.
                 Ok((0..16 * k).map(|at| b[at % k * 16 + at / k]).collect())
             }
@@ -226,6 +235,7 @@ fn check_fenced(
 /// `rows` rows from `first`, all of k: value (row, step) at [step * rows + row].
 fn matrix(
     block: &Block<'_>,
+    warp: u32,
     descriptor: Descriptor,
     first: usize,
     rows: usize,
@@ -240,7 +250,9 @@ fn matrix(
     for line in 0..outer {
         for start in (0..inner).step_by(per) {
             let (row, step) = if across { (start, line) } else { (line, start) };
-            let chunk = block.shared.load(descriptor.address(first + row, step, bytes, across), 16)?;
+            let at = descriptor.address(first + row, step, bytes, across);
+            let chunk = block.shared.load(at, 16)?;
+            block.shared.races.look(at as usize, 16, warp)?;
             for index in 0..per {
                 let (row, step) = if across { (row + index, step) } else { (row, step + index) };
                 values[step * rows + row] = decode(element, cut((chunk >> (8 * bytes * index)) as u32, bytes));

@@ -104,3 +104,45 @@ fn launches_that_do_not_fit() {
     let found = text(device.run("tiled_matmul", [1, 1, 1], [32, 32, 1], 0, &args));
     assert_eq!(found, "1024 threads, kernel `tiled_matmul` is compiled for 256");
 }
+
+#[test]
+fn a_race_between_warps() {
+    let mut device = Device::new(include_str!("../fixtures/block_sum.ptx"));
+    let out = device.memory.alloc(256);
+    let fault = device.run("missing_barrier", [1, 1, 1], [64, 1, 1], 0, &[pointer(out)]).expect_err("no barrier");
+    let text = fault.to_string();
+    // the first warp runs alone: it reads what the second has not written yet
+    assert!(text.contains("before anything was written"), "{text}");
+}
+
+/// Each warp writes its word, all meet, and each writes the other's: the second round races with the reads of the first.
+const OVERWRITTEN: &str = "
+.version 9.0
+.target sm_80
+.address_size 64
+.visible .entry overwritten()
+{
+    .reg .b32 %r<9>;
+    .shared .align 4 .b8 words[256];
+    mov.u32 %r1, %tid.x;
+    mov.u32 %r2, words;
+    shl.b32 %r3, %r1, 2;
+    add.s32 %r4, %r2, %r3;
+    st.shared.u32 [%r4], %r1;
+    bar.sync 0;
+    xor.b32 %r5, %r3, 128;
+    add.s32 %r6, %r2, %r5;
+    ld.shared.u32 %r7, [%r6];
+    BARRIER
+    add.s32 %r7, %r7, 1;
+    st.shared.u32 [%r4], %r7;
+    ret;
+}";
+
+#[test]
+fn a_word_that_is_overwritten_while_others_read() {
+    let run = |text: &str| Device::new(text).run("overwritten", [1, 1, 1], [64, 1, 1], 0, &[]);
+    let fault = run(&OVERWRITTEN.replace("BARRIER", "")).expect_err("reads and writes are not ordered");
+    assert!(matches!(fault.what, Trouble::Race { .. }), "{fault}");
+    run(&OVERWRITTEN.replace("BARRIER", "bar.sync 0;")).expect("they are now");
+}
