@@ -82,12 +82,16 @@ impl Driver {
         let mut loaded = match known {
             Some(loaded) => loaded,
             None => {
-                let cubin = self.nvrtc.compile(kernel, self.arch)?.cubin;
+                let image = match kernel.source.is_ptx() {
+                    // the driver assembles PTX itself, up to its closing zero byte
+                    true => [kernel.source.text.as_bytes(), &[0]].concat(),
+                    false => self.nvrtc.compile(kernel, self.arch)?.cubin,
+                };
                 let entry = CString::new(kernel.entry).map_err(|_| GpuError::shape("kernel name", "a zero byte"))?;
-                // SAFETY: the image is a whole cubin, and stays alive during the call; modules live as long as the context.
+                // SAFETY: the image is a whole cubin or PTX with its zero byte, and stays alive during the call; modules live as long as the context.
                 let function = unsafe {
                     let module =
-                        result::module::load_data(cubin.as_ptr().cast()).map_err(refused("cuModuleLoadData"))?;
+                        result::module::load_data(image.as_ptr().cast()).map_err(refused("cuModuleLoadData"))?;
                     result::module::get_function(module, entry).map_err(refused("cuModuleGetFunction"))?
                 };
                 Loaded { function, shared_bytes: SHARED_WITHOUT_ASKING }

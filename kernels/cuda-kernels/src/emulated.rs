@@ -80,7 +80,10 @@ impl Emulated {
         if let Some(module) = lock(&self.modules).get(&key) {
             return Ok(module.clone());
         }
-        let ptx = self.nvrtc.compile(kernel, self.arch)?.ptx;
+        let ptx = match kernel.source.is_ptx() {
+            true => kernel.source.text.to_owned(),
+            false => self.nvrtc.compile(kernel, self.arch)?.ptx,
+        };
         let module = Module::parse(&ptx).map_err(|e| GpuError::Emulator(format!("{}: {e}", kernel.label())))?;
         let module = Arc::new(module);
         lock(&self.modules).insert(key, module.clone());

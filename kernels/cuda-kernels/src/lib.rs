@@ -22,6 +22,7 @@ pub mod rows;
 mod sampled;
 mod source;
 mod tensor_map;
+pub mod triton;
 #[cfg(test)]
 mod wgmma;
 

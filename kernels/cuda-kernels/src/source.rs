@@ -61,6 +61,13 @@ pub struct Source {
     pub text: &'static str,
 }
 
+impl Source {
+    /// Whether the text is PTX, compiled ahead of time: devices take it as it is.
+    pub fn is_ptx(&self) -> bool {
+        self.name.ends_with(".ptx")
+    }
+}
+
 /// Files that a kernel may include by name.
 pub const HEADERS: &[Source] = &[
     Source { name: "numbers.cuh", text: include_str!("numbers.cuh") },

@@ -6,5 +6,9 @@ mod device;
 mod faults;
 #[path = "emulator/hopper.rs"]
 mod hopper;
+#[path = "emulator/instructions.rs"]
+mod instructions;
 #[path = "emulator/kernels.rs"]
 mod kernels;
+#[path = "emulator/narrow.rs"]
+mod narrow;

@@ -126,6 +126,13 @@ impl Held {
             .with_context(|| format!("the scenario has no workload number {index}"))?
             .clone();
         let name = workload.name();
+        if let Some(reason) = self.refusal(&workload) {
+            return Ok(Reply::Refused { reason: reason.into() });
+        }
+        if self.device.cuda().is_some() {
+            // the run's roofs are the processor's; a GPU's are measured with its kernels
+            self.roof = None;
+        }
         let events = match &workload {
             Workload::Perplexity { text, protocols, max_tokens } => {
                 score::perplexity(self, text, protocols, *max_tokens)?
@@ -166,6 +173,23 @@ impl Held {
             Outcome::Ran { events, facts } => Reply::Trace { trace: self.trace(&name, repetition, events), facts },
             Outcome::Refused(reason) => Reply::Refused { reason },
         })
+    }
+
+    /// Why the held device cannot run `workload`, where it cannot.
+    fn refusal(&self, workload: &Workload) -> Option<&'static str> {
+        let cuda = self.device.cuda()?;
+        match workload {
+            Workload::Prefill { .. } | Workload::Decode { .. } | Workload::Generate { .. }
+                if cuda.gpu().is_emulated() =>
+            {
+                Some("an emulated device has no clock; its results are checked and its perplexity can be measured")
+            }
+            Workload::Kernels { .. }
+            | Workload::AttentionSweep { .. }
+            | Workload::Sensitivity { .. }
+            | Workload::Identity { .. } => Some("this workload runs on a cpu device"),
+            _ => None,
+        }
     }
 
     /// Tokens of a text the scenario names.

@@ -91,7 +91,7 @@ fn run_all(
             }
         }
         if benches.flush.is_none() && !gpu.is_emulated() {
-            benches.flush = Some(roofline::copy_bench(gpu, FLUSH_BYTES, seed)?);
+            benches.flush = Some(roofline::read_bench(gpu, FLUSH_BYTES, seed)?);
         }
     }
     match events.is_empty() {
@@ -112,7 +112,7 @@ fn roof(gpu: &Gpu, seed: u64) -> Result<Roof, GpuError> {
         }
         Ok(best)
     };
-    let memory = roofline::copy_bench(gpu, 4 * FLUSH_BYTES, seed)?;
+    let memory = roofline::bench(gpu, 4 * FLUSH_BYTES, seed)?;
     let product = gemm::bench(gpu, 8192, 8192, 8192, Number::Bf16, seed)?;
     let stream_bytes_s = fastest(&*memory, |bench| bench.bytes())?;
     Ok(Roof {
@@ -157,7 +157,7 @@ fn open(gpu: &Gpu, problem: &GpuProblem, seed: u64) -> Result<Box<dyn Bench>> {
             attention::decode_bench(gpu, shape, element(number), seed)?
         }
         GpuProblem::Gemm { m, n, k, number } => gemm::bench(gpu, m, n, k, stored(number), seed)?,
-        GpuProblem::Memory { megabytes } => roofline::copy_bench(gpu, megabytes * 1_000_000, seed)?,
+        GpuProblem::Memory { megabytes } => roofline::bench(gpu, megabytes * 1_000_000, seed)?,
     })
 }
 
@@ -250,7 +250,7 @@ fn warm(gpu: &Gpu, bench: &dyn Bench, rung: &str) -> Result<(u64, f64), GpuError
 fn cold(gpu: &Gpu, bench: &dyn Bench, rung: &str, flush: &dyn Bench) -> Result<f64, GpuError> {
     let mut marks = vec![];
     for _ in 0..COLD_CALLS {
-        flush.run("read_only")?;
+        flush.run("read")?;
         let start = gpu.moment()?;
         bench.run(rung)?;
         marks.push((start, gpu.moment()?));

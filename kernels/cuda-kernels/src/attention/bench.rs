@@ -7,6 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use super::cache::Element;
 use super::forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};
 use super::oracle::{Host, narrow, widen};
+use crate::triton;
 use crate::{Bench, Buffer, Deviation, Gpu, GpuError, Rung};
 
 /// Rows that are compared with the oracle; all where there are no more.
@@ -102,7 +103,8 @@ impl Bench for ForwardBench {
                 Ok(())
             }
         };
-        rungs().map(|rung| (rung, can(&rung))).collect()
+        let triton = (triton::ATTENTION, triton::runs_attention(&self.gpu, &self.shape));
+        rungs().map(|rung| (rung, can(&rung))).chain([triton]).collect()
     }
 
     /// Two products per visible pair of row and key; with a causal mask, half of all pairs.
@@ -123,6 +125,9 @@ impl Bench for ForwardBench {
     }
 
     fn run(&self, name: &str) -> Result<(), GpuError> {
+        if name == triton::ATTENTION.name {
+            return triton::attention(&self.shape, &self.tensors());
+        }
         forward(name, &self.shape, &self.tensors())
     }
 

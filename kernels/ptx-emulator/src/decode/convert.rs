@@ -4,10 +4,20 @@ use super::Arithmetic;
 use super::lanes::{one32, one64, two32};
 use crate::float::{BF16, E4M3, E5M2, F16, Rounding, brain, flush, half, saturate, single, to_brain, to_half, to_tf32};
 
+/// What may stand before the two types.
+const SUFFIXES: [&str; 13] =
+    ["rn", "rz", "rm", "rp", "rna", "rni", "rzi", "rmi", "rpi", "ftz", "sat", "satfinite", "relu"];
+
 /// The function of `cvt`, from its suffixes. Two-source forms pack two numbers, the first in the high half.
 pub fn conversion(parts: &[&str]) -> Option<Arithmetic> {
-    let (to, from) = (parts[parts.len() - 2], parts[parts.len() - 1]);
+    let [.., to, from] = *parts else { return None };
+    if parts.len() < 3 {
+        return None;
+    }
     let has = |name: &str| parts.contains(&name);
+    if !parts[1..parts.len() - 2].iter().all(|part| SUFFIXES.contains(part)) {
+        return None;
+    }
     if matches!(to, "f16x2" | "bf16x2" | "e4m3x2" | "e5m2x2") || matches!(from, "e4m3x2" | "e5m2x2") {
         return packed(to, from, &has);
     }

@@ -114,10 +114,16 @@ macro_rules! narrow {
     };
 }
 
+/// What may stand between name and type.
+const SUFFIXES: [&str; 9] = ["rn", "rz", "rm", "rp", "ftz", "approx", "full", "sat", "NaN"];
+
 /// The function of a floating-point instruction, from its name and suffixes; None where it is none.
 pub fn arithmetic(parts: &[&str]) -> Option<Arithmetic> {
     let kind = *parts.last()?;
     let has = |name: &str| parts.contains(&name);
+    if !parts[1..].iter().all(|part| *part == kind || SUFFIXES.contains(part)) {
+        return None;
+    }
     match kind {
         "f32" => single_precision(parts[0], &has),
         "f64" => double_precision(parts[0], &has),

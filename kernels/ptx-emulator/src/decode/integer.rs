@@ -3,6 +3,11 @@
 use super::Arithmetic;
 use super::lanes::{one32, one64, three32, three64, two32, two64};
 
+/// What may stand between name and type.
+const SUFFIXES: [&str; 16] = [
+    "lo", "hi", "wide", "sat", "relu", "shiftamt", "l", "r", "wrap", "clamp", "f4e", "b4e", "rc8", "ecl", "ecr", "rc16",
+];
+
 fn s16(x: u32) -> i32 {
     x as u16 as i16 as i32
 }
@@ -11,6 +16,9 @@ fn s16(x: u32) -> i32 {
 pub fn arithmetic(parts: &[&str]) -> Option<Arithmetic> {
     let kind = *parts.last()?;
     let has = |name: &str| parts.contains(&name);
+    if !parts[1..].iter().all(|part| *part == kind || SUFFIXES.contains(part)) || has("relu") && kind != "s32" {
+        return None;
+    }
     if has("wide") {
         return wide(parts[0], kind);
     }
@@ -89,6 +97,8 @@ fn thirty_two(name: &str, signed: bool, has: &dyn Fn(&str) -> bool) -> Option<Ar
         ("div", false) => two32!(|x, y| x.checked_div(y).unwrap_or(!0)).into(),
         ("rem", true) => two32!(|x, y| if y == 0 { x } else { (x as i32).wrapping_rem(y as i32) as u32 }).into(),
         ("rem", false) => two32!(|x, y| x.checked_rem(y).unwrap_or(x)).into(),
+        ("min", true) if has("relu") => two32!(|x, y| (x as i32).min(y as i32).max(0) as u32).into(),
+        ("max", true) if has("relu") => two32!(|x, y| (x as i32).max(y as i32).max(0) as u32).into(),
         ("min", true) => two32!(|x, y| (x as i32).min(y as i32) as u32).into(),
         ("min", false) => two32!(|x, y| x.min(y)).into(),
         ("max", true) => two32!(|x, y| (x as i32).max(y as i32) as u32).into(),
