@@ -106,17 +106,16 @@ pub enum Trouble {
         /// Who waits for what.
         waits: String,
     },
-    /// Two threads touched the same shared byte without a barrier between, one of them writing.
+    /// A copy or warpgroup product reads what an ordinary write may not have made visible to it.
     #[error(
-        "race in shared memory: byte {address:#x} was {earlier} by thread {other} and nothing orders the two accesses"
+        "shared byte {address:#x} was written by thread {thread}, and no `fence.proxy.async` stands between: \
+         copies and warpgroup products may not see it"
     )]
-    Race {
+    Unfenced {
         /// Offset in shared memory.
         address: u64,
-        /// "written" or "read".
-        earlier: &'static str,
-        /// Linear index of the other thread in the block.
-        other: u32,
+        /// Linear index of the thread in the block that wrote it.
+        thread: u32,
     },
     /// `trap`, or an assertion of the kernel.
     #[error("the kernel executed `trap`")]

@@ -1,5 +1,7 @@
 //! Shared memory of one block, and the windows through which generic addresses see other spaces.
 
+use std::collections::HashMap;
+
 use crate::fault::{Near, Trouble};
 use crate::memory::Written;
 
@@ -17,12 +19,73 @@ pub const FIRST_SHARED: u64 = 1024;
 pub struct Shared {
     bytes: Vec<u8>,
     written: Written,
+    /// Where the kernel has instructions that read through the asynchronous proxy.
+    unfenced: Option<Unfenced>,
+}
+
+/// Bytes that threads wrote in the ordinary way and have not made visible to copies and warpgroup products.
+#[derive(Debug, Default)]
+struct Unfenced {
+    /// Per byte the thread that wrote it, plus one; 0 where nothing is to be fenced.
+    by: Vec<u16>,
+    /// Per byte when that was, in stores.
+    when: Vec<u32>,
+    /// Stores so far.
+    now: u32,
+    /// Per warp when it last fenced.
+    fenced: [u32; 32],
+    /// What each thread wrote since its last fence: address and length.
+    of: HashMap<u16, Vec<(u32, u8)>>,
 }
 
 impl Shared {
-    /// `end` is the first address behind the block's shared memory.
-    pub fn new(end: u64) -> Shared {
-        Shared { bytes: vec![0; end as usize], written: Written::new(end as usize) }
+    /// `end` is the first address behind the block's shared memory; `proxies` watches for missing proxy fences.
+    pub fn new(end: u64, proxies: bool) -> Shared {
+        let size = end as usize;
+        let unfenced = proxies.then(|| Unfenced { by: vec![0; size], when: vec![0; size], ..Unfenced::default() });
+        Shared { bytes: vec![0; end as usize], written: Written::new(end as usize), unfenced }
+    }
+
+    /// An ordinary write by a thread.
+    #[inline(always)]
+    pub fn store_by(&mut self, address: u64, count: usize, value: u128, thread: u32) -> Result<(), Trouble> {
+        self.store(address, count, value)?;
+        if let Some(unfenced) = &mut self.unfenced {
+            let (writer, bytes) = (thread as u16 + 1, address as usize..address as usize + count);
+            unfenced.now += 1;
+            unfenced.when[bytes.clone()].fill(unfenced.now);
+            unfenced.by[bytes].fill(writer);
+            unfenced.of.entry(writer).or_default().push((address as u32, count as u8));
+        }
+        Ok(())
+    }
+
+    /// `fence.proxy.async` of a thread: what it wrote can be read by all copies and warpgroup products, and what was written
+    /// before by others (it met them at a barrier) by those of its own warp.
+    pub fn fence(&mut self, thread: u32) {
+        let writer = thread as u16 + 1;
+        let Some(unfenced) = &mut self.unfenced else { return };
+        unfenced.fenced[thread as usize / 32] = unfenced.now;
+        for (address, count) in unfenced.of.remove(&writer).unwrap_or_default() {
+            let bytes = &mut unfenced.by[address as usize..][..count as usize];
+            bytes.iter_mut().filter(|by| **by == writer).for_each(|by| *by = 0);
+        }
+    }
+
+    /// Whether anything waits for a fence.
+    pub fn has_unfenced(&self) -> bool {
+        self.unfenced.as_ref().is_some_and(|unfenced| !unfenced.of.is_empty())
+    }
+
+    /// Fails where a copy or warpgroup product of this warp may not see what is there.
+    pub fn check_fenced(&self, address: u64, count: usize, warp: u32) -> Result<(), Trouble> {
+        let at = self.check(address, count)?;
+        let Some(unfenced) = &self.unfenced else { return Ok(()) };
+        let fenced = unfenced.fenced[warp as usize];
+        match (at..at + count).find(|&byte| unfenced.by[byte] != 0 && unfenced.when[byte] > fenced) {
+            Some(byte) => Err(Trouble::Unfenced { address: byte as u64, thread: unfenced.by[byte] as u32 - 1 }),
+            None => Ok(()),
+        }
     }
 
     /// Checks that an access lies inside.
@@ -47,10 +110,13 @@ impl Shared {
         Ok(u128::from_le_bytes(value))
     }
 
-    /// Writes up to 16 bytes.
+    /// Writes up to 16 bytes through the asynchronous proxy.
     #[inline(always)]
     pub fn store(&mut self, address: u64, count: usize, value: u128) -> Result<(), Trouble> {
         let at = self.check(address, count)?;
+        if let Some(unfenced) = &mut self.unfenced {
+            unfenced.by[at..at + count].fill(0);
+        }
         self.bytes[at..at + count].copy_from_slice(&value.to_le_bytes()[..count]);
         self.written.set(at, count, true);
         Ok(())

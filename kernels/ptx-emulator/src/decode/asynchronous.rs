@@ -7,6 +7,8 @@ use crate::syntax::Operand;
 impl Decoder<'_> {
     pub(super) fn asynchronous(&mut self, parts: &[&str], operands: &[Operand]) -> Option<Decoded> {
         Some(match (parts[0], parts.get(1).copied()) {
+            // only what concerns shared memory is watched
+            ("fence", Some("proxy")) if parts.contains(&"global") => Ok(Operation::Nothing),
             ("fence", Some("proxy")) if parts.contains(&"async") || parts.iter().any(|p| p.starts_with("async::")) => {
                 Ok(Operation::ProxyFence)
             }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use crate::fault::ParseError;
 use crate::operation::{
-    Address, Constant, Instruction, One32, One64, Operation, Reg, Three32, Three64, Truth, Two32, Two64,
+    Address, Bulk, Constant, Instruction, One32, One64, Operation, Reg, Three32, Three64, Truth, Two32, Two64,
 };
 use crate::shared::FIRST_SHARED;
 use crate::syntax::{Function, Operand, Statement, Variable, type_bytes};
@@ -74,6 +74,8 @@ pub struct Program {
     pub dynamic_shared: u64,
     /// `.maxntid` or `.reqntid`, product; 0 if absent.
     pub max_threads: u64,
+    /// Whether copies out of shared memory or warpgroup products occur.
+    pub reads_asynchronously: bool,
     /// Blocks of a cluster, product; 1 if absent.
     pub cluster: u64,
 }
@@ -217,6 +219,11 @@ impl<'a> Decoder<'a> {
             name: self.function.name.clone(),
             max_threads: product(".maxntid").or(product(".reqntid")).unwrap_or(0),
             cluster: product(".reqnctapercluster").unwrap_or(1),
+            reads_asynchronously: self.code.iter().any(|instruction| match &instruction.operation {
+                Operation::WideMma(_) => true,
+                Operation::Bulk(bulk) => matches!(**bulk, Bulk::Store { .. } | Bulk::TensorStore { .. }),
+                _ => false,
+            }),
             code: self.code,
             narrow: self.narrow as usize,
             wide: self.wide as usize,

@@ -182,6 +182,7 @@ impl Warp {
                     self.bulk(bulk, lane, block).map_err(|what| (what, lane as u32))?;
                 }
             }
+            Operation::ProxyFence => lanes(mask).for_each(|lane| block.shared.fence(self.index * 32 + lane as u32)),
             _ => {}
         }
         Ok(Flow::Next)
@@ -219,13 +220,15 @@ impl Warp {
 
     /// Lands the copies of all but the latest `left` closed groups, or all copies.
     fn copy_wait(&mut self, mask: u32, left: Option<u32>, block: &mut Block<'_>) -> Result<(), Failure> {
-        let closed = self.copies.closed;
+        let (closed, index) = (self.copies.closed, self.index);
         let mut outcome = Ok(());
         self.copies.pending.retain(|copy| {
             let mine = mask >> copy.lane & 1 == 1;
             let done = mine && left.is_none_or(|left| copy.group + left < closed[copy.lane as usize]);
             if done && outcome.is_ok() {
-                outcome = block.shared.store(copy.to, copy.bytes, copy.data).map_err(|what| (what, copy.lane));
+                let thread = index * 32 + copy.lane;
+                outcome =
+                    block.shared.store_by(copy.to, copy.bytes, copy.data, thread).map_err(|what| (what, copy.lane));
             }
             !done
         });
@@ -350,7 +353,7 @@ impl Warp {
                 bulk_rules(from, to, bytes)?;
                 let pieces = (0..bytes).step_by(16).map(|at| (from + at, to + at, 16)).collect();
                 block.counts.global_write_sectors += (to + bytes).div_ceil(32) - to / 32;
-                block.plan_departure(thread, pieces);
+                block.plan_departure(thread, pieces)?;
             }
             Bulk::TensorLoad { to, map, at, barrier } => {
                 let at: Vec<i64> = at.iter().map(|reg| number(reg) as u32 as i32 as i64).collect();
@@ -364,7 +367,7 @@ impl Warp {
                 let from = shared_offset(place(from));
                 let map = block.tensor_map(place(map), self, lane)?;
                 let pieces = block.box_out(&map, from, &at)?;
-                block.plan_departure(thread, pieces);
+                block.plan_departure(thread, pieces)?;
             }
         }
         Ok(())
@@ -390,9 +393,11 @@ impl Block<'_> {
         Ok(())
     }
 
-    fn plan_departure(&mut self, thread: u32, pieces: Vec<(u64, u64, usize)>) {
+    fn plan_departure(&mut self, thread: u32, pieces: Vec<(u64, u64, usize)>) -> Result<(), Trouble> {
+        pieces.iter().try_for_each(|&(from, _, bytes)| self.shared.check_fenced(from, bytes, thread / 32))?;
         let group = self.transfers.closed.get(&thread).copied().unwrap_or(0);
         self.transfers.departures.push(Departure { thread, group, pieces });
+        Ok(())
     }
 
     fn tensor_map(&mut self, address: u64, warp: &Warp, lane: usize) -> Result<TensorMap, Trouble> {

@@ -40,7 +40,7 @@ impl Block<'_> {
         lane: usize,
     ) -> Result<(), Trouble> {
         match Block::resolve(space, at) {
-            (Space::Shared, at) => self.shared.store(at, bytes, value),
+            (Space::Shared, at) => self.shared.store_by(at, bytes, value, warp.index * 32 + lane as u32),
             (Space::Param, _) => Err(Trouble::Unsupported("stores to parameters".to_owned())),
             (Space::Local, at) => {
                 let size = warp.local.len() / 32;

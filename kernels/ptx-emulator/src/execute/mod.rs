@@ -100,7 +100,7 @@ fn run_block(
         index,
         memory,
         counts,
-        shared: Shared::new(program.dynamic_shared + geometry.shared_bytes as u64),
+        shared: Shared::new(program.dynamic_shared + geometry.shared_bytes as u64, program.reads_asynchronously),
         barriers: Barriers::default(),
         transfers: Transfers::default(),
         live: threads,

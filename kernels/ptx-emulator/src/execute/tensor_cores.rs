@@ -198,7 +198,8 @@ impl Warp {
                 let lane = 8 * matrix + row;
                 let bytes =
                     cells.iter().enumerate().fold(0u128, |all, (column, &cell)| all | (cell as u128) << (16 * column));
-                block.shared.store(addresses[lane], 16, bytes).map_err(|what| (what, lane))?;
+                let thread = self.index * 32 + lane as u32;
+                block.shared.store_by(addresses[lane], 16, bytes, thread).map_err(|what| (what, lane))?;
             }
         }
         Ok(())

@@ -80,7 +80,7 @@ impl Warp {
                 Ok(Flow::Stay(State::Meeting(!0)))
             }
             Operation::WideMma(mma) => {
-                self.issue(mma).map_err(|what| (what, 0))?;
+                self.issue(mma, block).map_err(|what| (what, 0))?;
                 block.counts.mma_flops += 2 * 16 * (mma.n * mma.k) as u64;
                 Ok(Flow::Next)
             }
@@ -92,12 +92,12 @@ impl Warp {
                 self.finish(*left, block).map_err(|what| (what, 0))?;
                 Ok(Flow::Next)
             }
-            Operation::WideFence | Operation::ProxyFence => Ok(Flow::Next),
+            Operation::WideFence => Ok(Flow::Next),
             _ => self.execute_asynchronous(operation, mask, block),
         }
     }
 
-    fn issue(&mut self, mma: &WideMma) -> Result<(), Trouble> {
+    fn issue(&mut self, mma: &WideMma, block: &Block<'_>) -> Result<(), Trouble> {
         let one = |reg| {
             let first = self.lane(reg, 0);
             if (1..32).any(|lane| self.lane(reg, lane) != first) {
@@ -113,6 +113,20 @@ impl Warp {
         let scale = self.truth(mma.accumulate);
         if scale != 0 && scale != !0 {
             return Err(Trouble::Protocol("scale-d differs between lanes".to_owned()));
+        }
+        if block.shared.has_unfenced() {
+            if let Err(descriptor) = a {
+                let (at, first) = (Descriptor::new(descriptor)?, 16 * (self.index as usize & 3));
+                check_fenced(block, self.index, at, [first, 16, mma.k], mma.a_type.bytes(), mma.transpose_a)?;
+            }
+            check_fenced(
+                block,
+                self.index,
+                Descriptor::new(b)?,
+                [0, mma.n, mma.k],
+                mma.b_type.bytes(),
+                mma.transpose_b,
+            )?;
         }
         let group = self.products.closed;
         self.products.pending.push(Product { group, mma: mma.clone(), a, b, accumulate: scale != 0 });
@@ -188,6 +202,25 @@ impl Warp {
 
 fn cut(bits: u32, bytes: usize) -> u32 {
     if bytes == 4 { bits } else { bits & ((1 << (8 * bytes)) - 1) }
+}
+
+/// Whether `rows` rows from `first`, all of k, can be seen by the product.
+fn check_fenced(
+    block: &Block<'_>,
+    warp: u32,
+    descriptor: Descriptor,
+    [first, rows, k]: [usize; 3],
+    bytes: usize,
+    across: bool,
+) -> Result<(), Trouble> {
+    let (outer, inner) = if across { (k, rows) } else { (rows, k) };
+    for line in 0..outer {
+        for start in (0..inner).step_by(16 / bytes) {
+            let (row, step) = if across { (start, line) } else { (line, start) };
+            block.shared.check_fenced(descriptor.address(first + row, step, bytes, across), 16, warp)?;
+        }
+    }
+    Ok(())
 }
 
 /// `rows` rows from `first`, all of k: value (row, step) at [step * rows + row].

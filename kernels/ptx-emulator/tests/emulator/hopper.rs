@@ -5,7 +5,11 @@ use ptx_emulator::{TensorMap, Trouble};
 use crate::device::{Device, bf16, int, random};
 
 fn run(rows: usize, columns: usize, k: usize) -> Result<(), ptx_emulator::Fault> {
-    let mut device = Device::new(include_str!("../fixtures/wgmma_tile.ptx"));
+    run_text(include_str!("../fixtures/wgmma_tile.ptx"), rows, columns, k)
+}
+
+fn run_text(ptx: &str, rows: usize, columns: usize, k: usize) -> Result<(), ptx_emulator::Fault> {
+    let mut device = Device::new(ptx);
     let (a_bits, a): (Vec<u16>, Vec<f32>) = random(rows * k, 8).into_iter().map(bf16).unzip();
     let (b_bits, b): (Vec<u16>, Vec<f32>) = random(columns * k, 9).into_iter().map(bf16).unzip();
     let (x, y, out) = (device.halves(&a_bits), device.halves(&b_bits), device.memory.alloc(4 * rows * columns));
@@ -50,6 +54,13 @@ fn a_pipeline_of_tensor_copies_and_warpgroup_products() {
 #[test]
 fn boxes_over_the_edge_are_filled_with_zeros_and_clipped() {
     run(50, 100, 192).unwrap();
+}
+
+#[test]
+fn a_store_of_what_was_not_fenced() {
+    let ptx = include_str!("../fixtures/wgmma_tile.ptx").replace("fence.proxy.async.shared::cta;", "");
+    let fault = run_text(&ptx, 64, 128, 64).expect_err("the copies may not see the results");
+    assert!(matches!(fault.what, Trouble::Unfenced { .. }), "{fault}");
 }
 
 #[test]
