@@ -1,7 +1,21 @@
 //! Attention: the forward ladder, decoding over a cache in splits, and prefill over the same cache.
 //!
-//! Layouts: q and out `[batch, q_len, heads, dim]`, k and v `[batch, kv_len, kv_heads, dim]` for the ladder; caches as
-//! [`KvView`] says for the other two.
+//! | forward rung | what it adds to the one before | rows × keys, threads |
+//! |---|---|---|
+//! | `a0_row_per_warp` | an online softmax, f32, to be read first | 1 × 1, a warp a row |
+//! | `a1_unfused` | scores and weights in device memory, three kernels: what fusing saves | 16 × 16, 256 |
+//! | `a2_tiled_f32` | fused: tiles in shared memory, 4 × 4 results a thread | 64 × 64, 256 |
+//! | `a3_mma` | tensor cores; weights stay in registers | 64 × 64, 128 |
+//! | `a4_ldmatrix_swizzle` | fragments by `ldmatrix`, no bank conflicts | 64 × 64, 128 |
+//! | `a5_pipelined` | the next tiles are copied meanwhile; tiles above the diagonal are not visited | 128 × 64, 256 |
+//! | `a6_wgmma_tma` | Hopper: warpgroup products, tensor copies | 128 × 128, 256 |
+//! | `a7_specialised` | one thread asks for tiles, two warpgroups multiply | 128 × 128, 384 |
+//! | `a8_ping_pong` | the two take turns: one multiplies while the other is at its softmax | 128 × 128, 384 |
+//! | `a9_overlapped` | a warpgroup's softmax runs while its values are multiplied | 128 × 128, 384 |
+//! | `a10_persistent` | one block per multiprocessor takes pieces of work, the longest first | 128 × 128, 384 |
+//!
+//! Decoding: `d0_unsplit`, `d1_split_kv`, `d2_paged`. Layouts: q and out `[batch, q_len, heads, dim]`, k and v
+//! `[batch, kv_len, kv_heads, dim]` for the ladder; caches as [`KvView`] says for decoding and prefill.
 
 mod bench;
 mod cache;

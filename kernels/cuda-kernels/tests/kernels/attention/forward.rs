@@ -1,11 +1,11 @@
 //! The forward ladder.
 
 use cuda_kernels::attention::{Element, ForwardShape, forward_bench, rungs};
-use cuda_kernels::{Gpu, triton};
+use cuda_kernels::{Arch, Gpu, triton};
 
 use super::shape;
-use crate::devices;
 use crate::problems::climb;
+use crate::{compiler, devices};
 
 /// Every rung on `shape`, outputs NaN before; none may be left out.
 fn check(gpu: &Gpu, shape: ForwardShape) {
@@ -44,4 +44,27 @@ fn other_numbers_heads_and_masks() {
             check(&gpu, shape);
         }
     }
+}
+
+/// More pieces of work than multiprocessors, of different lengths: barriers and rings go on where the piece before left them.
+#[test]
+fn a_persistent_block_takes_a_second_piece() {
+    for gpu in devices().iter().filter(|gpu| gpu.arch() >= Arch::Sm90a) {
+        let heads = gpu.multiprocessors() / 2 + 4;
+        let bench = forward_bench(gpu, ForwardShape { heads, kv_heads: heads, ..shape(129, 129, 64) }, 9).unwrap();
+        bench.poison().unwrap();
+        bench.run("a10_persistent").unwrap();
+        let deviation = bench.deviation("a10_persistent").unwrap();
+        assert!(deviation.is_within(), "{deviation:?}");
+    }
+}
+
+/// What is compiled for Ampere is other code than what is compiled for Hopper.
+#[test]
+fn rungs_before_hopper_run_on_ampere() {
+    let Some(nvrtc) = compiler() else { return };
+    let gpu = Gpu::emulated(Arch::Sm80, nvrtc);
+    let bench = forward_bench(&gpu, ForwardShape { heads: 2, ..shape(40, 70, 128) }, 10).unwrap();
+    let ran = climb(&*bench);
+    assert!(ran.contains(&"a5_pipelined") && !ran.contains(&"a6_wgmma_tma"), "{ran:?}");
 }
