@@ -71,7 +71,8 @@ fn blocks_take_several_tiles() {
     }
 }
 
-/// Tensor copies read shared memory by another path than stores write it: between the two stands a fence. The emulator asks for it where a kernel is run;
+/// Tensor copies read shared memory by another path than stores write it: between the two stands a
+/// fence. The emulator asks for it where a kernel is run;
 /// this asks for it in every text.
 #[test]
 fn a_fence_stands_between_stores_and_the_copies_that_read_them() {
