@@ -9,7 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 programs=target/gpu
-compiled=$programs/compiled
 
 build() {
     ci/nvrtc.sh
@@ -38,12 +37,14 @@ out=${1:?usage: ci/gpu.sh OUTPUT, or ci/gpu.sh --build}
 mkdir -p "$out"
 [ -x "$programs/infermark" ] || build
 
-# Kernels are compiled for the driver that is here: by the toolkit's compiler, or by the one that PyTorch brings.
-if [ ! -e target/nvrtc ]; then
+# Kernels are compiled for the driver that is here: by the toolkit's compiler, or by the one that PyTorch brings. What was compiled
+# stays beside it.
+if [ ! -e target/nvrtc/libnvrtc.so.13 ] && [ ! -e target/nvrtc/libnvrtc.so.12 ]; then
+    mkdir -p target/nvrtc
     brought=$(python3 -c 'import importlib.util as u; s = u.find_spec("nvidia"); print(*(s.submodule_search_locations if s else []))' 2>/dev/null || true)
     for folder in $brought; do
-        for place in "$folder"/cu13/lib "$folder"/cuda_nvrtc/lib; do
-            [ -d "$place" ] && [ ! -e target/nvrtc ] && ln -s "$place" target/nvrtc
+        for file in "$folder"/cu13/lib/libnvrtc* "$folder"/cuda_nvrtc/lib/libnvrtc*; do
+            if [ -e "$file" ]; then ln -sf "$file" target/nvrtc/; fi
         done
     done
 fi
@@ -64,9 +65,9 @@ nvidia-smi -q >"$out/nvidia-smi.txt" 2>&1 || { echo "no NVIDIA driver here: noth
 step 30 doctor "$programs/infermark" doctor
 # the tests use a real device where there is one, and say so
 step 150 kernels "$programs/test-kernels" --nocapture --test-threads=4
-step 60 decoder "$programs/test-it" gpu --nocapture
+step 60 decoder "$programs/test-parity" gpu --nocapture
 if command -v compute-sanitizer >/dev/null; then
-    step 60 sanitizer compute-sanitizer --error-exitcode 1 "$programs/test-kernels" small --test-threads=1
+    step 60 sanitizer compute-sanitizer --error-exitcode 1 "$programs/test-kernels" devices:: rows:: --test-threads=1
 else
     echo "no compute-sanitizer on this machine: skipped"
 fi

@@ -128,8 +128,10 @@ impl Workload {
             Workload::GpuKernels { problems, .. } => {
                 let mut ops: Vec<&str> = problems.iter().map(GpuProblem::op).collect();
                 ops.dedup();
-                let flops = problems.iter().map(GpuProblem::largest).max().unwrap_or(0);
-                format!("gpu-{}-{flops}", ops.join("-"))
+                match (problems.last(), &ops[..]) {
+                    (Some(last), [op]) => format!("gpu-{op}-{}", last.shape()),
+                    _ => format!("gpu-{}", ops.join("-")),
+                }
             }
             Workload::AttentionSweep { heads, kv_heads, head_dim, full, decode, batch, threads, .. } => {
                 let threads = if threads.is_empty() { String::new() } else { format!("-t{}", join(threads)) };
