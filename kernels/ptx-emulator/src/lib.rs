@@ -1,8 +1,8 @@
 //! Runs PTX on the CPU, thread by thread: a correctness oracle of compiled kernels where there is no GPU.
 //!
 //! A [`Module`] is the text that a compiler emitted, decoded once. [`launch`] executes a kernel of it on a [`Memory`], a warp's lanes
-//! together, and gives [`Counts`] or a [`Fault`] that names block, thread and PTX line. Addresses, uninitialised bytes, barriers and
-//! asynchronous copies are checked; time is not modelled. Blocks run one after the other, so a kernel whose earlier blocks wait for
+//! together, and gives [`Counts`] or a [`Fault`] that names block, thread and PTX line. Addresses, uninitialised bytes, barriers, races
+//! between warps, asynchronous copies and the fences before them are checked; time is not modelled. Blocks run one after the other, so a kernel whose earlier blocks wait for
 //! later ones does not end here.
 
 #![warn(missing_docs)]
