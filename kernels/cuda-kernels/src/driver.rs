@@ -217,7 +217,8 @@ impl Backend for Driver {
 
     fn begin_recording(&self) -> Result<(), GpuError> {
         self.bind()?;
-        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // a kernel may be launched for the first time while it is recorded, and loading it allocates
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         self.stream.begin_capture(mode).map_err(refused("cuStreamBeginCapture"))
     }
 

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 /// How a value is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Number {
     /// IEEE binary32.
     F32,
@@ -14,6 +14,9 @@ pub enum Number {
 }
 
 impl Number {
+    /// All of them.
+    pub const ALL: [Number; 3] = [Number::F32, Number::F16, Number::Bf16];
+
     /// Name in tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -58,6 +61,15 @@ impl Number {
         }
         let pair = |p: &[f32]| self.bits(p[0]) | p.get(1).map_or(0, |&high| self.bits(high)) << 16;
         values.chunks(2).map(pair).collect()
+    }
+
+    /// The type's name in `numbers.cuh`, and in the texts of attention.
+    pub(crate) fn in_text(self) -> &'static str {
+        match self {
+            Number::F32 => "Single",
+            Number::F16 => "Half",
+            Number::Bf16 => "Bf16",
+        }
     }
 
     /// The type's name in `stored.cuh`.

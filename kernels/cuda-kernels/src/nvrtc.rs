@@ -73,11 +73,13 @@ pub struct Nvrtc {
 
 impl Nvrtc {
     /// Opens the library: in `nvrtc` in a folder above the running binary (where `ci/nvrtc.sh` puts it: `target/nvrtc`), by
-    /// the system's own search, or in the usual places of a CUDA toolkit.
+    /// the system's own search, or in the usual places of a CUDA toolkit. What it compiles is kept in that folder `nvrtc`,
+    /// where there is one: the processes of a run then compile a kernel once.
     pub fn open() -> Result<Nvrtc, GpuError> {
         static OPENED: OnceLock<Result<(i32, i32), String>> = OnceLock::new();
         let version = OPENED.get_or_init(open_once).clone().map_err(|looked| GpuError::NoNvrtc { looked })?;
-        Ok(Nvrtc { version, cache: None })
+        let cache = above_the_binary().find(|folder| folder.is_dir()).map(|folder| folder.join("compiled"));
+        Ok(Nvrtc { version, cache })
     }
 
     /// Keeps what it compiles in `folder`, under names that stand for everything it depends on.
@@ -138,11 +140,15 @@ fn open_once() -> Result<(i32, i32), String> {
     Ok((major, minor))
 }
 
+/// `nvrtc` in each of the nearest folders above the running binary.
+fn above_the_binary() -> impl Iterator<Item = PathBuf> {
+    let binary = std::env::current_exe().unwrap_or_default();
+    let above: Vec<PathBuf> = binary.ancestors().skip(1).take(3).map(|above| above.join("nvrtc")).collect();
+    above.into_iter()
+}
+
 fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![];
-    if let Ok(binary) = std::env::current_exe() {
-        folders.extend(binary.ancestors().skip(1).take(3).map(|above| above.join("nvrtc")));
-    }
+    let mut folders: Vec<PathBuf> = above_the_binary().collect();
     folders.extend(["/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib"].map(PathBuf::from));
     folders
 }

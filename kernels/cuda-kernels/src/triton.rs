@@ -2,8 +2,8 @@
 //!
 //! Triton's kernels take two addresses of scratch memory after their own arguments; these use none, so both are 0.
 
-use crate::attention::{Element, ForwardShape, ForwardTensors};
-use crate::{Arch, Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Rung, Source};
+use crate::attention::{ForwardShape, ForwardTensors};
+use crate::{Arch, Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Number, Rung, Source};
 
 /// The rung of the attention ladder that is written in Triton.
 pub const ATTENTION: Rung = Rung {
@@ -20,7 +20,7 @@ struct Artefact {
     text: Source,
     entry: &'static str,
     arch: Arch,
-    number: Element,
+    number: Number,
     /// Head dim of attention, rows of a block of the product.
     size: usize,
     threads: usize,
@@ -36,7 +36,7 @@ macro_rules! artefacts {
             },
             entry: $entry,
             arch: Arch::$arch,
-            number: Element::$number,
+            number: Number::$number,
             size: $size,
             threads: 128,
             shared_bytes: $shared,
@@ -54,7 +54,7 @@ artefacts! {
 }
 
 /// The artefact for these numbers that suits the device best: its own architecture's, or an older one's.
-fn find(gpu: &Gpu, entry: &str, number: Element, size: impl Fn(usize) -> bool) -> Option<&'static Artefact> {
+fn find(gpu: &Gpu, entry: &str, number: Number, size: impl Fn(usize) -> bool) -> Option<&'static Artefact> {
     let fits = |a: &&Artefact| a.entry == entry && a.number == number && a.arch <= gpu.arch() && size(a.size);
     ARTEFACTS.iter().filter(fits).max_by_key(|a| a.arch)
 }
@@ -141,7 +141,7 @@ impl TritonWeights {
         }
         // few rows are a waste of the tall tile
         let low = |tile: usize| tile == 16 || rows > 16;
-        let artefact = find(gpu, "dequant_matmul", Element::Bf16, low)
+        let artefact = find(gpu, "dequant_matmul", Number::Bf16, low)
             .ok_or_else(|| GpuError::shape(NAME, format!("no artefact for {}", gpu.arch())))?;
         let addresses = [x.arg(), self.codes.arg(), self.scales.arg(), out.arg()];
         let sizes = [rows, self.outer, self.inner].map(int);
@@ -195,7 +195,7 @@ mod tests {
             // sm_90 is compiled as sm_90a: wgmma needs it
             let arch = if artefact.arch == Arch::Sm80 { "sm_80" } else { "sm_90" };
             assert_eq!(kernel["arch"], arch);
-            let number = if artefact.number == Element::Bf16 { "*bf16" } else { "*fp16" };
+            let number = if artefact.number == Number::Bf16 { "*bf16" } else { "*fp16" };
             assert!(kernel["args"]["out"] == number, "{}", artefact.text.name);
         }
     }

@@ -138,7 +138,7 @@ fn open(gpu: &Gpu, problem: &GpuProblem, seed: u64) -> Result<Box<dyn Bench>> {
                 dim: head_dim,
                 causal,
                 window: None,
-                number: element(number),
+                number: stored(number),
             };
             attention::forward_bench(gpu, shape, seed)?
         }
@@ -154,19 +154,11 @@ fn open(gpu: &Gpu, problem: &GpuProblem, seed: u64) -> Result<Box<dyn Bench>> {
                 window: None,
             };
             let shape = attention::DecodeShape { sequences: batch, q_rows: 1, max_length: keys, heads };
-            attention::decode_bench(gpu, shape, element(number), seed)?
+            attention::decode_bench(gpu, shape, stored(number), seed)?
         }
         GpuProblem::Gemm { m, n, k, number } => gemm::bench(gpu, m, n, k, stored(number), seed)?,
         GpuProblem::Memory { megabytes } => roofline::bench(gpu, megabytes * 1_000_000, seed)?,
     })
-}
-
-fn element(number: GpuNumber) -> attention::Element {
-    match number {
-        GpuNumber::F32 => attention::Element::F32,
-        GpuNumber::F16 => attention::Element::F16,
-        GpuNumber::Bf16 => attention::Element::Bf16,
-    }
 }
 
 fn stored(number: GpuNumber) -> Number {

@@ -1,4 +1,5 @@
-//! The decoder on an emulated GPU: the PTX of its kernels, executed thread by thread, against Hugging Face's logits and the CPU.
+//! The decoder on a GPU against Hugging Face's logits and the CPU: on a real one where there is one, else on the emulated one,
+//! which executes the PTX of its kernels thread by thread.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,7 +18,9 @@ fn gpu() -> Option<(MutexGuard<'static, ()>, Device)> {
         Ok(nvrtc) => {
             let nvrtc = nvrtc.with_cache(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
             let host = Arc::new(Cpu::new(None, 1).unwrap());
-            Some(Device::Cuda(Arc::new(Cuda::new(Gpu::emulated(Arch::Sm90a, nvrtc), host))))
+            let gpu = Gpu::open(0, nvrtc.clone()).unwrap_or_else(|_| Gpu::emulated(Arch::Sm90a, nvrtc));
+            eprintln!("on {}", gpu.name());
+            Some(Device::Cuda(Arc::new(Cuda::new(gpu, host))))
         }
         Err(e) => {
             eprintln!("skipped: {e}");

@@ -4,11 +4,10 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
-use super::cache::Element;
 use super::forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};
 use super::oracle::{Host, narrow, widen};
 use crate::triton;
-use crate::{Bench, Buffer, Deviation, Gpu, GpuError, Rung};
+use crate::{Bench, Buffer, Deviation, Gpu, GpuError, Number, Rung};
 
 /// Rows that are compared with the oracle; all where there are no more.
 const CHECKED_ROWS: usize = 256;
@@ -53,7 +52,7 @@ pub fn forward_bench(gpu: &Gpu, shape: ForwardShape, seed: u64) -> Result<Box<dy
     }))
 }
 
-pub(super) fn normal(random: &mut ChaCha8Rng, count: usize, number: Element) -> Vec<u16> {
+pub(super) fn normal(random: &mut ChaCha8Rng, count: usize, number: Number) -> Vec<u16> {
     (0..count).map(|_| narrow(StandardNormal.sample(&mut *random), number)).collect()
 }
 
@@ -87,7 +86,7 @@ impl Bench for ForwardBench {
         let s = &self.shape;
         let mask = if s.causal { "causal" } else { "full" };
         let window = s.window.map_or(String::new(), |window| format!(" window{window}"));
-        let number = if s.number == Element::F16 { "f16" } else { "bf16" };
+        let number = if s.number == Number::F16 { "f16" } else { "bf16" };
         let lens = if s.q_len == s.kv_len { format!("s{}", s.q_len) } else { format!("s{}/{}", s.q_len, s.kv_len) };
         format!("attention b{} h{}/{} {lens} d{} {mask}{window} {number}", s.batch, s.heads, s.kv_heads, s.dim)
     }

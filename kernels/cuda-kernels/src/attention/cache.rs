@@ -2,42 +2,12 @@
 
 use std::marker::PhantomData;
 
-use crate::{Arg, Buffer, GpuError};
-
-/// What keys and values are stored as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Element {
-    /// 32-bit floats.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Element {
-    /// All of them.
-    pub const ALL: [Element; 3] = [Element::F32, Element::F16, Element::Bf16];
-
-    /// Bytes of one.
-    pub fn bytes(self) -> usize {
-        if self == Element::F32 { 4 } else { 2 }
-    }
-
-    /// The name in kernel texts.
-    pub(crate) fn in_text(self) -> &'static str {
-        match self {
-            Element::F32 => "Single",
-            Element::F16 => "Half",
-            Element::Bf16 => "Bf16",
-        }
-    }
-}
+use crate::{Arg, Buffer, GpuError, Number};
 
 /// A type that keys and values are stored as.
 pub trait Stored: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send + Sync {
     /// Its name.
-    const ELEMENT: Element;
+    const ELEMENT: Number;
     /// The nearest value.
     fn from_f32(value: f32) -> Self;
     /// The value itself.
@@ -45,7 +15,7 @@ pub trait Stored: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send + Sync {
 }
 
 impl Stored for f32 {
-    const ELEMENT: Element = Element::F32;
+    const ELEMENT: Number = Number::F32;
     fn from_f32(value: f32) -> f32 {
         value
     }
@@ -54,7 +24,7 @@ impl Stored for f32 {
     }
 }
 impl Stored for half::f16 {
-    const ELEMENT: Element = Element::F16;
+    const ELEMENT: Number = Number::F16;
     fn from_f32(value: f32) -> half::f16 {
         half::f16::from_f32(value)
     }
@@ -63,7 +33,7 @@ impl Stored for half::f16 {
     }
 }
 impl Stored for half::bf16 {
-    const ELEMENT: Element = Element::Bf16;
+    const ELEMENT: Number = Number::Bf16;
     fn from_f32(value: f32) -> half::bf16 {
         half::bf16::from_f32(value)
     }
@@ -77,7 +47,7 @@ impl Stored for half::bf16 {
 pub struct KvView<'a> {
     pub(crate) k: u64,
     pub(crate) v: u64,
-    pub(crate) element: Element,
+    pub(crate) element: Number,
     pub(crate) pages: Option<&'a Buffer<i32>>,
     /// Tokens of a slot, or of a page.
     pub(crate) page_tokens: usize,

@@ -1,8 +1,8 @@
 //! Launches `decode.cu`: a few query rows per sequence over a long cache, split over blocks.
 
-use super::cache::{Element, KvView, Rows};
+use super::cache::{KvView, Rows};
 use super::heads::Heads;
-use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Source};
+use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Number, Source};
 
 static TEXT: Source = Source { name: "attention/decode.cu", text: include_str!("decode.cu") };
 static MERGE_TEXT: Source = Source { name: "attention/decode_merge.cu", text: include_str!("decode_merge.cu") };
@@ -193,7 +193,7 @@ pub fn decode(
     unsafe { gpu.launch(&merge(), grid, &args) }
 }
 
-fn kernel(element: Element, (dim, rows): (usize, usize)) -> KernelSpec {
+fn kernel(element: Number, (dim, rows): (usize, usize)) -> KernelSpec {
     KernelSpec::new(&TEXT, NAME).define("ELEMENT", element.in_text()).define("DIM", dim).define("ROWS", rows)
 }
 
@@ -204,7 +204,7 @@ fn merge() -> KernelSpec {
 /// Everything that is launched here.
 pub(super) fn kernels() -> Vec<KernelSpec> {
     let mut all = vec![merge()];
-    for element in Element::ALL {
+    for element in Number::ALL {
         all.extend(FORMS.map(|form| kernel(element, form)));
     }
     all

@@ -6,10 +6,10 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
 use super::bench::worst;
-use super::cache::{Element, KvView, Rows, Stored};
+use super::cache::{KvView, Rows, Stored};
 use super::decode::{DecodeShape, DecodeWorkspace, decode};
 use super::oracle::{Scores, row};
-use crate::{Arch, Bench, Buffer, Deviation, Gpu, GpuError, Rung};
+use crate::{Arch, Bench, Buffer, Deviation, Gpu, GpuError, Number, Rung};
 
 /// Tokens of a page.
 const PAGE: usize = 16;
@@ -49,12 +49,12 @@ struct DecodeBench<T> {
 
 /// A decoding problem: every sequence has `shape.max_length` tokens in a cache of `element`. The same random memory is read as
 /// slots and as a pool of shuffled pages.
-pub fn decode_bench(gpu: &Gpu, shape: DecodeShape, element: Element, seed: u64) -> Result<Box<dyn Bench>, GpuError> {
+pub fn decode_bench(gpu: &Gpu, shape: DecodeShape, element: Number, seed: u64) -> Result<Box<dyn Bench>, GpuError> {
     shape.heads.check("attention_decode")?;
     match element {
-        Element::F32 => bench::<f32>(gpu, shape, seed),
-        Element::F16 => bench::<half::f16>(gpu, shape, seed),
-        Element::Bf16 => bench::<half::bf16>(gpu, shape, seed),
+        Number::F32 => bench::<f32>(gpu, shape, seed),
+        Number::F16 => bench::<half::f16>(gpu, shape, seed),
+        Number::Bf16 => bench::<half::bf16>(gpu, shape, seed),
     }
 }
 
@@ -112,9 +112,9 @@ impl<T: Stored> Bench for DecodeBench<T> {
     fn label(&self) -> String {
         let (s, h) = (&self.shape, &self.shape.heads);
         let kv = match T::ELEMENT {
-            Element::F32 => "f32",
-            Element::F16 => "f16",
-            Element::Bf16 => "bf16",
+            Number::F32 => "f32",
+            Number::F16 => "f16",
+            Number::Bf16 => "bf16",
         };
         format!(
             "decode b{} q{} h{}/{} l{} d{} kv {kv}",

@@ -1,7 +1,8 @@
 //! The forward ladder: one attention, many ways. Each rung's text says what it does.
 
-use super::cache::Element;
-use crate::{Arch, Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Rung, Source, TensorMap, TensorMapShape};
+use crate::{
+    Arch, Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Number, Rung, Source, TensorMap, TensorMapShape,
+};
 
 /// Sizes of a forward problem. q and out `[batch, q_len, heads, dim]`, k and v `[batch, kv_len, kv_heads, dim]`, 16 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct ForwardShape {
     /// With `causal`: a row sees only this many latest keys.
     pub window: Option<usize>,
     /// `F16` or `Bf16`.
-    pub number: Element,
+    pub number: Number,
 }
 
 /// Device memory of a forward problem; 16-bit values are the bits of `number`.
@@ -222,7 +223,7 @@ impl ForwardShape {
 }
 
 const DIMS: [usize; 2] = [64, 128];
-const NUMBERS: [Element; 2] = [Element::F16, Element::Bf16];
+const NUMBERS: [Number; 2] = [Number::F16, Number::Bf16];
 
 /// Puts rung `name` behind the work before.
 pub fn forward(name: &str, shape: &ForwardShape, tensors: &ForwardTensors<'_>) -> Result<(), GpuError> {
@@ -349,8 +350,8 @@ fn unfused(gpu: &Gpu, shape: &ForwardShape, tensors: &ForwardTensors<'_>) -> Res
     unsafe { gpu.launch(&specs[2], grid, &args) }
 }
 
-fn unfused_kernels(dim: usize, number: Element) -> [KernelSpec; 3] {
-    let of = |text, entry, dim, number: Element| {
+fn unfused_kernels(dim: usize, number: Number) -> [KernelSpec; 3] {
+    let of = |text, entry, dim, number: Number| {
         KernelSpec::new(text, entry).define("DIM", dim).define("NUMBER", number.in_text())
     };
     [
@@ -361,7 +362,7 @@ fn unfused_kernels(dim: usize, number: Element) -> [KernelSpec; 3] {
     ]
 }
 
-fn kernel(step: &Step, dim: usize, number: Element) -> KernelSpec {
+fn kernel(step: &Step, dim: usize, number: Number) -> KernelSpec {
     let base = KernelSpec::new(step.text, step.entry).define("DIM", dim).define("NUMBER", number.in_text());
     step.defines.iter().fold(base.needs(step.rung.needs), |spec, &(name, value)| spec.define(name, value))
 }
@@ -398,7 +399,7 @@ mod tests {
                 dim,
                 causal: true,
                 window: None,
-                number: Element::Bf16,
+                number: Number::Bf16,
             };
             let map = map(&shape, 1 << 20, len, heads, 128);
             assert_eq!(map.check(), Ok(()));

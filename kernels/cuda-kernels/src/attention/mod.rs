@@ -27,7 +27,7 @@ mod oracle;
 mod prefill;
 
 pub use bench::forward_bench;
-pub use cache::{Element, KvView, Rows, Stored};
+pub use cache::{KvView, Rows, Stored};
 pub use decode::{DecodeShape, DecodeWorkspace, decode, splits};
 pub use decode_bench::decode_bench;
 pub use forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};

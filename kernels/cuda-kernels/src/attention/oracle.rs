@@ -1,21 +1,21 @@
 //! What attention is, in f64 on the CPU: the judge of every rung. And what 16-bit numbers cost a computation that does nothing
 //! clever: the measure of how far from the judge a rung may be.
 
-use super::cache::Element;
 use super::forward::ForwardShape;
+use crate::Number;
 
 /// The value of 16 bits.
-pub(super) fn widen(bits: u16, number: Element) -> f64 {
+pub(super) fn widen(bits: u16, number: Number) -> f64 {
     match number {
-        Element::F16 => half::f16::from_bits(bits).to_f64(),
+        Number::F16 => half::f16::from_bits(bits).to_f64(),
         _ => half::bf16::from_bits(bits).to_f64(),
     }
 }
 
 /// The nearest number of 16 bits.
-pub(super) fn narrow(value: f64, number: Element) -> u16 {
+pub(super) fn narrow(value: f64, number: Number) -> u16 {
     match number {
-        Element::F16 => half::f16::from_f64(value).to_bits(),
+        Number::F16 => half::f16::from_f64(value).to_bits(),
         _ => half::bf16::from_f64(value).to_bits(),
     }
 }

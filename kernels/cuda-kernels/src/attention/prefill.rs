@@ -1,8 +1,8 @@
 //! Launches `prefill_f32.cu` and `prefill_mma.cu`: many query rows over a cache that already holds their own keys.
 
-use super::cache::{Element, KvView, Rows};
+use super::cache::{KvView, Rows};
 use super::heads::Heads;
-use crate::{Arg, Buffer, GpuError, KernelSpec, LaunchShape, Source};
+use crate::{Arg, Buffer, GpuError, KernelSpec, LaunchShape, Number, Source};
 
 static F32_TEXT: Source = Source { name: "attention/prefill_f32.cu", text: include_str!("prefill_f32.cu") };
 static MMA_TEXT: Source = Source { name: "attention/prefill_mma.cu", text: include_str!("prefill_mma.cu") };
@@ -77,8 +77,8 @@ pub fn prefill(
 }
 
 /// The kernel for a cache, its rows and threads per block, and its dynamic shared memory.
-fn choose(element: Element, dim: usize) -> (KernelSpec, usize, usize, usize) {
-    let mma = MMA_DIMS.into_iter().find(|&compiled| compiled >= dim).filter(|_| element != Element::F32);
+fn choose(element: Number, dim: usize) -> (KernelSpec, usize, usize, usize) {
+    let mma = MMA_DIMS.into_iter().find(|&compiled| compiled >= dim).filter(|_| element != Number::F32);
     match mma {
         Some(compiled) => (mma_kernel(element, compiled), 64, 128, 4 * 64 * compiled * 2),
         None => {
@@ -88,18 +88,18 @@ fn choose(element: Element, dim: usize) -> (KernelSpec, usize, usize, usize) {
     }
 }
 
-fn f32_kernel(element: Element, dim: usize) -> KernelSpec {
+fn f32_kernel(element: Number, dim: usize) -> KernelSpec {
     KernelSpec::new(&F32_TEXT, "attention_prefill_f32").define("ELEMENT", element.in_text()).define("DIM", dim)
 }
 
-fn mma_kernel(number: Element, dim: usize) -> KernelSpec {
+fn mma_kernel(number: Number, dim: usize) -> KernelSpec {
     KernelSpec::new(&MMA_TEXT, "attention_prefill_mma").define("NUMBER", number.in_text()).define("DIM", dim)
 }
 
 /// Everything that is launched here.
 pub(super) fn kernels() -> Vec<KernelSpec> {
     let mut all: Vec<KernelSpec> = vec![];
-    for (element, dim) in Element::ALL.into_iter().flat_map(|element| F32_DIMS.map(|dim| (element, dim))) {
+    for (element, dim) in Number::ALL.into_iter().flat_map(|element| F32_DIMS.map(|dim| (element, dim))) {
         all.push(choose(element, dim).0);
     }
     all

@@ -4,7 +4,8 @@ mod cache;
 mod forward;
 mod traps;
 
-use cuda_kernels::attention::{Element, ForwardShape};
+use cuda_kernels::Number;
+use cuda_kernels::attention::ForwardShape;
 
 /// One sequence, one head, causal, bf16.
 fn shape(q_len: usize, kv_len: usize, dim: usize) -> ForwardShape {
@@ -17,6 +18,6 @@ fn shape(q_len: usize, kv_len: usize, dim: usize) -> ForwardShape {
         dim,
         causal: true,
         window: None,
-        number: Element::Bf16,
+        number: Number::Bf16,
     }
 }

@@ -1,8 +1,8 @@
 //! The Triton artefacts on the emulated device, against f64.
 
-use cuda_kernels::attention::{Element, ForwardShape, forward_bench};
+use cuda_kernels::attention::{ForwardShape, forward_bench};
 use cuda_kernels::triton::{ATTENTION, GROUP, TritonWeights};
-use cuda_kernels::{Arch, Gpu};
+use cuda_kernels::{Arch, Gpu, Number};
 
 use crate::compiler;
 use crate::problems::{normals, random};
@@ -24,7 +24,7 @@ fn attention_is_right_for_both_architectures() {
         dim: 64,
         causal: true,
         window: None,
-        number: Element::Bf16,
+        number: Number::Bf16,
     };
     let shapes = [
         base,
@@ -34,7 +34,7 @@ fn attention_is_right_for_both_architectures() {
         ForwardShape { q_len: 70, kv_len: 40, ..base },
         ForwardShape { q_len: 5, kv_len: 0, ..base },
         ForwardShape { batch: 2, q_len: 15, kv_len: 64, heads: 4, kv_heads: 2, causal: false, ..base },
-        ForwardShape { number: Element::F16, causal: false, kv_len: 127, ..base },
+        ForwardShape { number: Number::F16, causal: false, kv_len: 127, ..base },
         ForwardShape { dim: 128, ..base },
     ];
     for gpu in emulated() {

@@ -1,9 +1,9 @@
 //! Attention over a cache: decoding in splits and prefill, contiguous and in pages.
 
 use cuda_kernels::attention::{
-    DecodeShape, DecodeWorkspace, Element, Heads, KvView, PrefillShape, Rows, Stored, decode, decode_bench, prefill,
+    DecodeShape, DecodeWorkspace, Heads, KvView, PrefillShape, Rows, Stored, decode, decode_bench, prefill,
 };
-use cuda_kernels::{Buffer, Gpu};
+use cuda_kernels::{Buffer, Gpu, Number};
 use half::{bf16, f16};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -32,16 +32,16 @@ enum Cache {
 const PAGE: usize = 16;
 
 impl Problem {
-    fn draw(heads: Heads, lengths: &[usize], element: Element, seed: u64) -> Problem {
+    fn draw(heads: Heads, lengths: &[usize], element: Number, seed: u64) -> Problem {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let capacity = lengths.iter().max().unwrap().next_multiple_of(PAGE).max(PAGE);
         let count = lengths.len() * heads.kv_heads * capacity * heads.dim;
         let mut draw = |_| {
             let x: f32 = random.random_range(-2.0..2.0);
             match element {
-                Element::F32 => f64::from(x),
-                Element::F16 => f16::from_f32(x).to_f64(),
-                Element::Bf16 => bf16::from_f32(x).to_f64(),
+                Number::F32 => f64::from(x),
+                Number::F16 => f16::from_f32(x).to_f64(),
+                Number::Bf16 => bf16::from_f32(x).to_f64(),
             }
         };
         let k = (0..count).map(&mut draw).collect();
@@ -51,7 +51,7 @@ impl Problem {
         Problem { heads, lengths: lengths.to_vec(), slots, capacity, k, v }
     }
 
-    /// Element (slot, kv head, token, dim) of K and V.
+    /// Number (slot, kv head, token, dim) of K and V.
     fn at(&self, slot: usize, kv_head: usize, token: usize, d: usize) -> usize {
         ((slot * self.heads.kv_heads + kv_head) * self.capacity + token) * self.heads.dim + d
     }
@@ -67,17 +67,17 @@ impl Problem {
         (0..self.slots.len()).flat_map(of).map(|(slot, token)| self.page(slot, token) as i32).collect()
     }
 
-    fn upload(&self, gpu: &Gpu, element: Element, paged: bool) -> Cache {
+    fn upload(&self, gpu: &Gpu, element: Number, paged: bool) -> Cache {
         match element {
-            Element::F32 => {
+            Number::F32 => {
                 let both = self.upload_as(gpu, paged, |x| x as f32);
                 Cache::Single(both.0, both.1)
             }
-            Element::F16 => {
+            Number::F16 => {
                 let both = self.upload_as(gpu, paged, f16::from_f64);
                 Cache::Half(both.0, both.1)
             }
-            Element::Bf16 => {
+            Number::Bf16 => {
                 let both = self.upload_as(gpu, paged, bf16::from_f64);
                 Cache::Brain(both.0, both.1)
             }
@@ -177,7 +177,7 @@ fn check_decode(
     heads: Heads,
     lengths: &[usize],
     q_rows: usize,
-    element: Element,
+    element: Number,
     paged: bool,
     splits: usize,
 ) {
@@ -211,18 +211,18 @@ fn check_decode(
 fn decoding_is_right_for_every_cache_and_split() {
     let plain = Heads::new(1, 1, 64);
     for gpu in devices() {
-        for element in Element::ALL {
+        for element in Number::ALL {
             check_decode(&gpu, Heads::new(4, 2, 64), &[33, 1], 1, element, true, 1);
             check_decode(&gpu, Heads::new(8, 1, 128), &[70], 1, element, false, 3);
         }
         // no token, exactly one tile, and more splits than there are tokens for
-        check_decode(&gpu, plain, &[0, 16, 65], 1, Element::F16, true, 2);
-        check_decode(&gpu, plain, &[5, 40, 0], 1, Element::F32, false, 7);
+        check_decode(&gpu, plain, &[0, 16, 65], 1, Number::F16, true, 2);
+        check_decode(&gpu, plain, &[5, 40, 0], 1, Number::F32, false, 7);
         // several rows a sequence, odd dims, a group that fills more than one block, a dim between two kernels
-        check_decode(&gpu, Heads::new(2, 1, 40), &[3, 50], 3, Element::Bf16, true, 2);
-        check_decode(&gpu, Heads::new(12, 1, 8), &[19], 1, Element::F32, false, 1);
-        check_decode(&gpu, Heads::new(2, 2, 96), &[20], 2, Element::F16, false, 1);
-        check_decode(&gpu, Heads::new(2, 2, 256), &[20], 1, Element::F32, true, 2);
+        check_decode(&gpu, Heads::new(2, 1, 40), &[3, 50], 3, Number::Bf16, true, 2);
+        check_decode(&gpu, Heads::new(12, 1, 8), &[19], 1, Number::F32, false, 1);
+        check_decode(&gpu, Heads::new(2, 2, 96), &[20], 2, Number::F16, false, 1);
+        check_decode(&gpu, Heads::new(2, 2, 256), &[20], 1, Number::F32, true, 2);
     }
 }
 
@@ -230,8 +230,8 @@ fn decoding_is_right_for_every_cache_and_split() {
 fn windows_caps_and_scales() {
     for gpu in devices() {
         let heads = Heads { window: Some(20), softcap: Some(3.0), scale: 0.4, ..Heads::new(2, 1, 64) };
-        check_decode(&gpu, heads, &[100, 7], 2, Element::F32, false, 1);
-        check_decode(&gpu, heads, &[100, 7], 2, Element::F16, true, 3);
+        check_decode(&gpu, heads, &[100, 7], 2, Number::F32, false, 1);
+        check_decode(&gpu, heads, &[100, 7], 2, Number::F16, true, 3);
     }
 }
 
@@ -240,8 +240,8 @@ fn windows_caps_and_scales() {
 fn a_recorded_launch_follows_the_lengths() {
     for gpu in devices() {
         let heads = Heads::new(2, 1, 64);
-        let problem = Problem::draw(heads, &[40, 64], Element::F16, 11);
-        let cache = problem.upload(&gpu, Element::F16, false);
+        let problem = Problem::draw(heads, &[40, 64], Number::F16, 11);
+        let cache = problem.upload(&gpu, Number::F16, false);
         let kv = cache.view(&problem, None);
         let shape = DecodeShape { sequences: 2, q_rows: 1, max_length: 64, heads };
         let q = queries(2 * 128, 12);
@@ -262,7 +262,7 @@ fn a_recorded_launch_follows_the_lengths() {
 }
 
 /// Rows of two sequences, in order within each and not between them.
-fn check_prefill(gpu: &Gpu, heads: Heads, element: Element, paged: bool, ends: &[(usize, usize)]) {
+fn check_prefill(gpu: &Gpu, heads: Heads, element: Number, paged: bool, ends: &[(usize, usize)]) {
     let lengths = [
         ends.iter().filter(|e| e.0 == 0).map(|e| e.1).max().unwrap_or(0),
         ends.iter().filter(|e| e.0 == 1).map(|e| e.1).max().unwrap_or(0),
@@ -289,16 +289,16 @@ fn prefill_takes_rows_of_several_sequences() {
     let mixed: Vec<(usize, usize)> =
         (30..50).map(|end| (0, end)).chain((1..40).map(|end| (1, end))).chain([(0, 51)]).collect();
     for gpu in devices() {
-        check_prefill(&gpu, Heads::new(2, 1, 64), Element::F32, false, &mixed);
-        check_prefill(&gpu, Heads::new(2, 1, 64), Element::F16, true, &mixed[..24]);
+        check_prefill(&gpu, Heads::new(2, 1, 64), Number::F32, false, &mixed);
+        check_prefill(&gpu, Heads::new(2, 1, 64), Number::F16, true, &mixed[..24]);
         check_prefill(
             &gpu,
             Heads { window: Some(7), softcap: Some(2.0), ..Heads::new(2, 2, 40) },
-            Element::Bf16,
+            Number::Bf16,
             false,
             &mixed[10..40],
         );
-        check_prefill(&gpu, Heads::new(3, 1, 128), Element::F32, true, &[(1, 5), (0, 3)]);
+        check_prefill(&gpu, Heads::new(3, 1, 128), Number::F32, true, &[(1, 5), (0, 3)]);
     }
 }
 
@@ -306,7 +306,7 @@ fn prefill_takes_rows_of_several_sequences() {
 fn the_decoding_ladder_is_right() {
     for gpu in devices() {
         let shape = DecodeShape { sequences: 2, q_rows: 1, max_length: 600, heads: Heads::new(4, 2, 64) };
-        let ran = climb(&*decode_bench(&gpu, shape, Element::Bf16, 1).unwrap());
+        let ran = climb(&*decode_bench(&gpu, shape, Number::Bf16, 1).unwrap());
         assert_eq!(ran, ["d0_unsplit", "d1_split_kv", "d2_paged"]);
     }
 }

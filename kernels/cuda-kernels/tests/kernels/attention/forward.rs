@@ -1,7 +1,7 @@
 //! The forward ladder.
 
-use cuda_kernels::attention::{Element, ForwardShape, forward_bench, rungs};
-use cuda_kernels::{Arch, Gpu, triton};
+use cuda_kernels::attention::{ForwardShape, forward_bench, rungs};
+use cuda_kernels::{Arch, Gpu, Number, triton};
 
 use super::shape;
 use crate::problems::climb;
@@ -20,7 +20,7 @@ fn every_rung_is_right_around_its_tile_sizes() {
         for len in [1, 15, 64, 65, 127, 129] {
             check(&gpu, shape(len, len, 64));
         }
-        check(&gpu, ForwardShape { number: Element::F16, ..shape(129, 65, 128) });
+        check(&gpu, ForwardShape { number: Number::F16, ..shape(129, 65, 128) });
         check(&gpu, ForwardShape { causal: false, ..shape(64, 127, 128) });
     }
 }
@@ -30,8 +30,8 @@ fn other_numbers_heads_and_masks() {
     let base = shape(33, 33, 64);
     let shapes = [
         ForwardShape { dim: 128, heads: 2, ..base },
-        ForwardShape { dim: 128, number: Element::F16, causal: false, ..base },
-        ForwardShape { batch: 2, heads: 4, kv_heads: 2, q_len: 17, number: Element::F16, ..base },
+        ForwardShape { dim: 128, number: Number::F16, causal: false, ..base },
+        ForwardShape { batch: 2, heads: 4, kv_heads: 2, q_len: 17, number: Number::F16, ..base },
         // more keys than rows, fewer keys than rows (the first rows see nothing), no keys
         ForwardShape { q_len: 3, kv_len: 140, ..base },
         ForwardShape { q_len: 70, kv_len: 40, ..base },
