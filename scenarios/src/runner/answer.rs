@@ -9,6 +9,8 @@ use super::Session;
 
 /// Quality loss that a reader would call none: 1 % of perplexity.
 const NO_LOSS: f64 = 1.01;
+/// Ladders that the answer speaks of: the tables have the others.
+const MOST_LADDERS: usize = 6;
 
 struct Numbers {
     aggregates: Vec<Aggregate>,
@@ -77,8 +79,55 @@ pub fn answer(session: &Session, run: &Run) -> Vec<String> {
     sentences.extend(smallest(&numbers, &candidates, &label));
     sentences.extend(quality(&numbers, &candidates, &label));
     sentences.extend(mixtures(&numbers));
+    sentences.extend(ladders(&numbers, &candidates));
+    sentences.extend(emulated(&numbers, &candidates));
     sentences.extend(noise(&numbers));
     sentences
+}
+
+/// The parts `op/rung/shape` of a metric that kernels have, with its medians.
+fn kernels<'a>(numbers: &'a Numbers, cells: &[&str], metric: &str) -> Vec<([&'a str; 3], f64)> {
+    let of = |a: &'a Aggregate| {
+        let parts: Vec<&str> = a.metric.strip_prefix(metric)?.strip_prefix(':')?.splitn(3, '/').collect();
+        Some((<[&str; 3]>::try_from(parts).ok()?, a.median?))
+    };
+    numbers.aggregates.iter().filter(|a| cells.contains(&a.cell.as_str())).filter_map(of).collect()
+}
+
+/// The fastest rung of each ladder, and what it gained on the slowest.
+fn ladders(numbers: &Numbers, cells: &[&str]) -> Vec<String> {
+    let all = kernels(numbers, cells, "us_per_call");
+    let mut ladders: Vec<(&str, &str)> = vec![];
+    for ([op, _, shape], _) in &all {
+        if !ladders.contains(&(*op, *shape)) {
+            ladders.push((op, shape));
+        }
+    }
+    let sentence = |&(op, shape): &(&str, &str)| {
+        let mut rungs: Vec<(&str, f64)> =
+            all.iter().filter(|(part, _)| (part[0], part[2]) == (op, shape)).map(|(part, us)| (part[1], *us)).collect();
+        rungs.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let (best, slowest) = (rungs.first()?, rungs.last()?);
+        (rungs.len() > 1).then(|| {
+            let gain = slowest.1 / best.1;
+            format!("{op} {shape}: {} is fastest with {:.1} µs, {gain:.1}× {}.", best.0, best.1, slowest.0)
+        })
+    };
+    ladders.iter().filter_map(sentence).take(MOST_LADDERS).collect()
+}
+
+/// What an emulated device has shown, and what it cannot.
+fn emulated(numbers: &Numbers, cells: &[&str]) -> Option<String> {
+    let kernels = kernels(numbers, cells, "emulated_instructions");
+    let mut ops: Vec<&str> = kernels.iter().map(|(part, _)| part[0]).collect();
+    ops.dedup();
+    (!kernels.is_empty()).then(|| {
+        format!(
+            "On the emulated device {} kernels ({}) gave what their oracles say; nothing is timed there.",
+            kernels.len(),
+            ops.join(", ")
+        )
+    })
 }
 
 fn fastest(
