@@ -71,6 +71,7 @@ if command -v compute-sanitizer >/dev/null; then
 else
     echo "no compute-sanitizer on this machine: skipped"
 fi
-step 280 ladders "$programs/infermark" run gpu-kernels --python python3 --output "$out/run"
+step 260 ladders "$programs/infermark" run gpu-kernels --python python3 --output "$out/run"
+step 60 decoder-speed "$programs/infermark" run gpu-decoder --output "$out/run-decoder"
 nvidia-smi -q >"$out/nvidia-smi-after.txt" 2>&1 || true
 exit "$failed"

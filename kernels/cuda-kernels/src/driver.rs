@@ -19,6 +19,8 @@ pub(crate) struct Driver {
     stream: Arc<CudaStream>,
     nvrtc: Nvrtc,
     arch: Arch,
+    /// The device is newer than the machine code that is made here: the driver assembles PTX for it.
+    assembles: bool,
     name: String,
     multiprocessors: usize,
     kernels: Mutex<HashMap<String, Loaded>>,
@@ -56,7 +58,7 @@ impl Driver {
         let (major, minor) = context.compute_capability().map_err(refused("compute capability"))?;
         let arch = Arch::of_device(major, minor).ok_or_else(|| GpuError::Architecture {
             what: "infermark".into(),
-            needed: "sm_80, sm_86, sm_87, sm_89 or sm_90".into(),
+            needed: "compute capability 8.0 or newer".into(),
             found: format!("sm_{major}{minor}"),
         })?;
         let multiprocessors = context
@@ -64,7 +66,8 @@ impl Driver {
             .map_err(refused("multiprocessor count"))? as usize;
         let name = context.name().map_err(refused("device name"))?;
         let stream = context.new_stream().map_err(refused("cuStreamCreate"))?;
-        Ok(Driver { context, stream, nvrtc, arch, name, multiprocessors, kernels: Mutex::default() })
+        let assembles = major >= 10;
+        Ok(Driver { context, stream, nvrtc, arch, assembles, name, multiprocessors, kernels: Mutex::default() })
     }
 
     /// Makes the device this thread's, as every call of the driver expects.
@@ -82,10 +85,12 @@ impl Driver {
         let mut loaded = match known {
             Some(loaded) => loaded,
             None => {
-                let image = match kernel.source.is_ptx() {
-                    // the driver assembles PTX itself, up to its closing zero byte
-                    true => [kernel.source.text.as_bytes(), &[0]].concat(),
-                    false => self.nvrtc.compile(kernel, self.arch)?.cubin,
+                // the driver assembles PTX itself, up to its closing zero byte
+                let image = if kernel.source.is_ptx() {
+                    [kernel.source.text.as_bytes(), &[0]].concat()
+                } else {
+                    let compiled = self.nvrtc.compile(kernel, self.arch)?;
+                    if self.assembles { [compiled.ptx.as_bytes(), &[0]].concat() } else { compiled.cubin }
                 };
                 let entry = CString::new(kernel.entry).map_err(|_| GpuError::shape("kernel name", "a zero byte"))?;
                 // SAFETY: the image is a whole cubin or PTX with its zero byte, and stays alive during the call; modules live as long as the context.

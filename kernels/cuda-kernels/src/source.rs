@@ -17,12 +17,13 @@ impl Arch {
     /// All, oldest first.
     pub const ALL: [Arch; 3] = [Arch::Sm80, Arch::Sm89, Arch::Sm90a];
 
-    /// The architecture whose code a device of compute capability `major.minor` runs.
+    /// The architecture whose code a device of compute capability `major.minor` runs; a newer one has the driver assemble
+    /// what every device since Ampere can.
     pub fn of_device(major: i32, minor: i32) -> Option<Arch> {
         match (major, minor) {
             (9, 0) => Some(Arch::Sm90a),
             (8, 9) => Some(Arch::Sm89),
-            (8, _) => Some(Arch::Sm80),
+            (8, _) | (10.., _) => Some(Arch::Sm80),
             _ => None,
         }
     }

@@ -81,6 +81,7 @@ pub fn answer(session: &Session, run: &Run) -> Vec<String> {
     sentences.extend(mixtures(&numbers));
     sentences.extend(ladders(&numbers, &candidates));
     sentences.extend(emulated(&numbers, &candidates));
+    sentences.extend(lost(&numbers, &candidates));
     sentences.extend(noise(&numbers));
     sentences
 }
@@ -127,6 +128,14 @@ fn emulated(numbers: &Numbers, cells: &[&str]) -> Option<String> {
             kernels.len(),
             ops.join(", ")
         )
+    })
+}
+
+/// Rungs that gave no time on a real device.
+fn lost(numbers: &Numbers, cells: &[&str]) -> Option<String> {
+    let most = cells.iter().filter_map(|cell| numbers.value(cell, "rungs_lost")?.median).fold(0.0, f64::max);
+    (most > 0.0).then(|| {
+        format!("{most} kernels failed or disagreed with their oracles: they have no times here, and the provenance says why.")
     })
 }
 

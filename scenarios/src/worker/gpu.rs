@@ -1,7 +1,9 @@
 //! Rungs of a GPU's kernel ladders: each is checked against f64 on poisoned outputs, then timed by the device's own clock, with
 //! its data in the L2 cache and out of it. An emulated device has no clock: there a run is counted.
 
-use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow};
 use cuda_kernels::{Bench, Gpu, GpuError, Number, Rung, attention, gemm, gemv, quantized, roofline};
 use results::trace::{Counted, Event, Roof, Work};
 
@@ -18,6 +20,15 @@ const MOST_EMULATED_FLOPS: u64 = 1 << 25;
 /// What memory is read to empty the L2 cache, bytes; no device has a third of it.
 const FLUSH_BYTES: usize = 256 << 20;
 
+/// Why a rung has no time.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("differs from f64 by {largest:e}, {allowed:e} is allowed: it was not timed")]
+    Wrong { largest: f64, allowed: f64 },
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}
+
 /// Problems in device memory, kept from one repetition to the next.
 #[derive(Default)]
 pub struct Benches {
@@ -25,6 +36,8 @@ pub struct Benches {
     /// What an emulated device has counted: it would count the same again.
     counted: Vec<(GpuProblem, &'static str, Vec<Event>)>,
     flush: Option<Box<dyn Bench>>,
+    /// Names of rungs that failed or were wrong on a real device.
+    lost: BTreeSet<String>,
     roof: Option<Roof>,
 }
 
@@ -33,92 +46,120 @@ pub fn ladders(held: &mut Held, problems: &[GpuProblem], rungs: &[String], repet
     let Some(gpu) = held.device.cuda().map(|cuda| cuda.gpu().clone()) else {
         return Ok(Outcome::Refused("these kernels run on a GPU: give the matrix a device of kind `cuda`".into()));
     };
-    let seed = held.scenario().seed;
-    let mut benches = held.gpu.take().unwrap_or_default();
-    let outcome = run_all(&gpu, &mut benches, problems, rungs, (repetition, seed));
+    let (seed, benches) = (held.scenario().seed, held.gpu.take().unwrap_or_default());
+    let mut pass = Pass { gpu, benches, rungs, repetition, seed, events: vec![], facts: vec![], goes_on: true };
+    let outcome = problems.iter().try_for_each(|problem| pass.ladder(problem));
+    let Pass { gpu, benches, mut events, facts, .. } = pass;
+    if !benches.lost.is_empty() {
+        events.push(Event::Value { name: "rungs_lost".into(), x: 0.0, value: benches.lost.len() as f64 });
+    }
     held.roof = benches.roof.or(held.roof);
     held.gpu = Some(benches);
-    outcome
-}
-
-fn run_all(
-    gpu: &Gpu,
-    benches: &mut Benches,
-    problems: &[GpuProblem],
-    rungs: &[String],
-    (repetition, seed): (u32, u64),
-) -> Result<Outcome> {
-    if !gpu.is_emulated() && benches.roof.is_none() {
-        benches.roof = Some(roof(gpu, seed)?);
-    }
-    let (mut events, mut facts) = (vec![], vec![]);
-    for problem in problems {
-        if !benches.held.iter().any(|(known, _)| known == problem) {
-            benches.held.push((problem.clone(), open(gpu, problem, seed)?));
-        }
-        let (_, bench) = benches.held.iter().find(|(known, _)| known == problem).context("put there above")?;
-        if gpu.is_emulated() && bench.flops() > MOST_EMULATED_FLOPS {
-            facts.push((format!("not emulated: {}", bench.label()), "too large for an emulated device".into()));
-            continue;
-        }
-        for (rung, fits) in bench.rungs() {
-            if !rungs.is_empty() && !rungs.iter().any(|name| name == rung.name) {
-                continue;
-            }
-            if let Err(reason) = fits {
-                facts.push((format!("skipped: {} {}", bench.label(), rung.name), reason));
-                continue;
-            }
-            let known = benches.counted.iter().find(|(of, name, _)| of == problem && *name == rung.name);
-            if let Some((_, _, known)) = known {
-                events.extend(known.iter().cloned());
-                continue;
-            }
-            progress(&format!("{} {}", bench.label(), rung.name), 0, 1);
-            match one(gpu, &**bench, rung, problem, (repetition, benches.flush.as_deref())) {
-                Ok(measured) => {
-                    if gpu.is_emulated() {
-                        benches.counted.push((problem.clone(), rung.name, measured.clone()));
-                    }
-                    events.extend(measured);
-                }
-                // a rung that asks for more memory than there is must not take the others with it
-                Err(GpuError::OutOfMemory { bytes, free }) => {
-                    let reason = format!("out of device memory: {bytes} bytes asked for, {free} free");
-                    facts.push((format!("failed: {} {}", bench.label(), rung.name), reason));
-                }
-                Err(error) => return Err(error).with_context(|| format!("{} {}", bench.label(), rung.name)),
-            }
-        }
-        if benches.flush.is_none() && !gpu.is_emulated() {
-            benches.flush = Some(roofline::read_bench(gpu, FLUSH_BYTES, seed)?);
-        }
-    }
+    outcome?;
     match events.is_empty() {
         true => Ok(Outcome::Refused(format!("no problem of this workload suits {}", gpu.name()))),
         false => Ok(Outcome::Ran { events, facts }),
     }
 }
 
-/// The device's limits: the fastest read of memory, and the fastest 16-bit product of a size that fills it.
-fn roof(gpu: &Gpu, seed: u64) -> Result<Roof, GpuError> {
-    let fastest = |bench: &dyn Bench, of: fn(&dyn Bench) -> u64| -> Result<f64, GpuError> {
-        let mut best = 0.0f64;
-        for (rung, fits) in bench.rungs() {
-            if fits.is_ok() {
-                let (calls, ms) = warm(gpu, bench, rung.name)?;
-                best = best.max((calls * of(bench)) as f64 / (ms.max(1e-6) * 1e-3));
+/// One repetition of a workload.
+struct Pass<'a> {
+    gpu: Gpu,
+    benches: Benches,
+    rungs: &'a [String],
+    repetition: u32,
+    seed: u64,
+    events: Vec<Event>,
+    facts: Vec<(String, String)>,
+    /// Whether the device takes more work.
+    goes_on: bool,
+}
+
+impl Pass<'_> {
+    /// Every wanted rung on one problem.
+    fn ladder(&mut self, problem: &GpuProblem) -> Result<()> {
+        if !self.goes_on {
+            return Ok(());
+        }
+        let emulated = self.gpu.is_emulated();
+        if !emulated && self.benches.roof.is_none() {
+            self.benches.roof = Some(roof(&self.gpu, self.seed)?);
+            self.benches.flush = Some(roofline::read_bench(&self.gpu, FLUSH_BYTES, self.seed)?);
+        }
+        let place = match self.benches.held.iter().position(|(known, _)| known == problem) {
+            Some(place) => place,
+            None => {
+                self.benches.held.push((problem.clone(), open(&self.gpu, problem, self.seed)?));
+                self.benches.held.len() - 1
+            }
+        };
+        let bench = &self.benches.held[place].1;
+        if emulated && bench.flops() > MOST_EMULATED_FLOPS {
+            self.facts.push((format!("not emulated: {}", bench.label()), "too large for an emulated device".into()));
+            return Ok(());
+        }
+        let wanted = |rung: &Rung| self.rungs.is_empty() || self.rungs.iter().any(|name| name == rung.name);
+        let (label, all) = (bench.label(), bench.rungs());
+        for (rung, fits) in all.into_iter().filter(|(rung, _)| wanted(rung)) {
+            match fits {
+                Ok(()) => self.rung(place, rung, &format!("{label} {}", rung.name))?,
+                Err(reason) => self.facts.push((format!("skipped: {label} {}", rung.name), reason)),
             }
         }
-        Ok(best)
+        Ok(())
+    }
+
+    /// One rung on the problem at `place`. On a real device one that fails or is wrong must not take the others with it: it
+    /// has no time, now and later, and the facts say why. An emulated device is there to find what is wrong.
+    fn rung(&mut self, place: usize, rung: Rung, name: &str) -> Result<()> {
+        let (problem, bench) = &self.benches.held[place];
+        let known = self.benches.counted.iter().find(|(of, counted, _)| of == problem && *counted == rung.name);
+        if let Some((_, _, known)) = known {
+            self.events.extend(known.iter().cloned());
+            return Ok(());
+        }
+        if !self.goes_on || self.benches.lost.contains(name) {
+            return Ok(());
+        }
+        progress(name, 0, 1);
+        match one(&self.gpu, &**bench, rung, problem, (self.repetition, self.benches.flush.as_deref())) {
+            Ok(measured) => {
+                if self.gpu.is_emulated() {
+                    self.benches.counted.push((problem.clone(), rung.name, measured.clone()));
+                }
+                self.events.extend(measured);
+            }
+            Err(trouble) if self.gpu.is_emulated() => return Err(anyhow!(trouble).context(name.to_string())),
+            Err(trouble) => {
+                self.facts.push((format!("failed: {name}"), trouble.to_string()));
+                self.benches.lost.insert(name.into());
+                if let Err(stopped) = self.gpu.synchronize() {
+                    self.facts.push(("the device takes no more work".into(), stopped.to_string()));
+                    self.goes_on = false;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The device's limits: reading a memory larger than any cache, and a 16-bit product that fills it, by the vendor's library
+/// where that is there.
+fn roof(gpu: &Gpu, seed: u64) -> Result<Roof, GpuError> {
+    let rate = |bench: &dyn Bench, work: u64, names: &[&str]| -> Result<f64, GpuError> {
+        let rungs = bench.rungs();
+        let has = |name: &&&str| rungs.iter().any(|(rung, fits)| rung.name == **name && fits.is_ok());
+        let Some(name) = names.iter().find(has) else { return Ok(0.0) };
+        let (calls, ms) = warm(gpu, bench, name)?;
+        Ok((calls * work) as f64 / (ms.max(1e-6) * 1e-3))
     };
-    let memory = roofline::bench(gpu, 4 * FLUSH_BYTES, seed)?;
+    let memory = roofline::read_bench(gpu, 4 * FLUSH_BYTES, seed)?;
+    let stream_bytes_s = rate(&*memory, memory.bytes(), &["read"])?;
     let product = gemm::bench(gpu, 8192, 8192, 8192, Number::Bf16, seed)?;
-    let stream_bytes_s = fastest(&*memory, |bench| bench.bytes())?;
     Ok(Roof {
         stream_bytes_s,
         cache_bytes_s: stream_bytes_s,
-        fma_flop_s: fastest(&*product, |bench| bench.flops())?,
+        fma_flop_s: rate(&*product, product.flops(), &["cublaslt", "g3_mma"])?,
         int8_op_s: 0.0,
         // bytes are only counted of samples whose cache was emptied
         llc_bytes: 1,
@@ -176,7 +217,7 @@ fn one(
     rung: Rung,
     problem: &GpuProblem,
     (repetition, flush): (u32, Option<&dyn Bench>),
-) -> Result<Vec<Event>, GpuError> {
+) -> Result<Vec<Event>, Trouble> {
     let mut events = vec![];
     if repetition == 0 || gpu.is_emulated() {
         bench.poison()?;
@@ -191,15 +232,16 @@ fn one(
             });
         }
         let deviation = bench.deviation(rung.name)?;
+        if !deviation.is_within() && !gpu.is_emulated() {
+            let (largest, allowed) = (deviation.largest, deviation.allowed);
+            return Err(Trouble::Wrong { largest, allowed });
+        }
         events.push(Event::Check {
             name: format!("{} {}", bench.label(), rung.name),
             value: deviation.largest,
             limit: deviation.allowed,
             passed: deviation.is_within(),
         });
-        if !deviation.is_within() {
-            return Ok(events);
-        }
     }
     if gpu.is_emulated() {
         return Ok(events);
