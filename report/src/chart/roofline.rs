@@ -43,13 +43,14 @@ impl Roofs {
 /// The drawing.
 pub fn draw(id: &str, title: &str, description: &str, size: (f64, f64), points: &[Point], roofs: &Roofs) -> String {
     let (x_pixels, y_pixels) = area(size);
-    // every ridge is in sight: that is where memory stops being the limit
-    let widest = roofs.bandwidths.iter().map(|(_, b)| *b).fold(f64::INFINITY, f64::min);
-    let ridge = roofs.highest() / widest;
-    let lowest = points.iter().map(|p| p.intensity).fold(ridge, f64::min) / 2.0;
-    let most = points.iter().map(|p| p.intensity).fold(ridge, f64::max) * 2.0;
+    // every bend is in sight: that is where memory stops being the limit
+    let slowest = roofs.bandwidths.iter().map(|(_, b)| *b).fold(f64::INFINITY, f64::min);
+    let fastest = roofs.bandwidths.iter().map(|(_, b)| *b).fold(0.0, f64::max);
+    let (first_bend, last_bend) = (roofs.highest() / fastest, roofs.highest() / slowest);
+    let lowest = points.iter().map(|p| p.intensity).fold(first_bend, f64::min) / 4.0;
+    let most = points.iter().map(|p| p.intensity).fold(last_bend, f64::max) * 2.0;
     let x = Scale::logarithmic(lowest, most, x_pixels);
-    let floor = points.iter().map(|p| p.rate).fold(lowest * widest, f64::min) / 1.5;
+    let floor = points.iter().map(|p| p.rate).fold(lowest * slowest, f64::min) / 1.5;
     let y = Scale::logarithmic(floor, roofs.highest() * 1.6, y_pixels);
     let mut svg = Svg::new();
     frame(&mut svg, size, (&x, "operations per byte of memory"), (&y, "billion operations per second"));

@@ -87,7 +87,7 @@ fn plot(digest: &Digest, number: usize, device: String, kernels: &[Kernel]) -> O
         .iter()
         .map(|k| Point {
             cell: k.aggregate.cell.clone(),
-            label: best(k).then(|| wording::part(&k.aggregate.metric).to_owned()),
+            label: best(k).then(|| rung(wording::part(&k.aggregate.metric)).to_owned()),
             tip: tip(digest, k),
             mark: mark(&k.op),
             intensity: k.rate / k.bytes,
@@ -103,6 +103,11 @@ fn plot(digest: &Digest, number: usize, device: String, kernels: &[Kernel]) -> O
     let svg = draw(&format!("roofline-chart-{number}"), &title, &description, (960.0, 460.0), &points, &roofs);
     let legend = ops.iter().map(|op| (mark(op).icon(), (*op).to_owned())).collect();
     Some(Plot { device, svg, legend })
+}
+
+/// `op/rung/shape` is of this rung.
+fn rung(part: &str) -> &str {
+    part.split('/').nth(1).unwrap_or(part)
 }
 
 fn tip(digest: &Digest, kernel: &Kernel) -> String {
