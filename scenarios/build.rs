@@ -71,16 +71,22 @@ fn texts(table: &mut String) {
     writeln!(table, "];").unwrap();
 }
 
+/// Folders of checkpoints to embed: all of them, or one in programs that have to travel.
+fn checkpoints() -> Vec<PathBuf> {
+    let small = env::var_os("CARGO_FEATURE_SMALL").is_some();
+    entries(Path::new("models")).into_iter().filter(|p| !small || p.ends_with("draft")).collect()
+}
+
 fn models(table: &mut String) {
     let shared = include("include_bytes", Path::new("models/tokenizer.json"));
     let (mut rows, mut cards, mut pairs) = (String::new(), String::new(), String::new());
     let mut adapters = String::new();
-    for folder in entries(Path::new("models")).into_iter().filter(|p| p.join("adapter_model.safetensors").is_file()) {
+    for folder in checkpoints().into_iter().filter(|p| p.join("adapter_model.safetensors").is_file()) {
         let config = include("include_str", &folder.join("adapter_config.json"));
         let weights = include("include_bytes", &folder.join("adapter_model.safetensors"));
         writeln!(adapters, "    ({:?}, {config}, {weights}),", stem(&folder)).unwrap();
     }
-    for folder in entries(Path::new("models")).into_iter().filter(|p| p.join("model.safetensors").is_file()) {
+    for folder in checkpoints().into_iter().filter(|p| p.join("model.safetensors").is_file()) {
         let name = stem(&folder);
         let config = include("include_str", &folder.join("config.json"));
         let weights = include("include_bytes", &folder.join("model.safetensors"));
