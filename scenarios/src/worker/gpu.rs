@@ -94,7 +94,7 @@ impl Pass<'_> {
             }
         };
         let bench = &self.benches.held[place].1;
-        if emulated && bench.flops() > MOST_EMULATED_FLOPS {
+        if emulated && problem.flops() > MOST_EMULATED_FLOPS {
             self.facts.push((format!("not emulated: {}", bench.label()), "too large for an emulated device".into()));
             return Ok(());
         }
@@ -247,10 +247,10 @@ fn one(
         return Ok(events);
     }
     let (calls, ms) = warm(gpu, bench, rung.name)?;
-    events.push(timed(problem, bench, rung, " warm", calls, ms));
+    events.push(timed(problem, rung, " warm", calls, ms));
     if let Some(flush) = flush {
         let ms = cold(gpu, bench, rung.name, flush)?;
-        events.push(timed(problem, bench, rung, "", COLD_CALLS, ms));
+        events.push(timed(problem, rung, "", COLD_CALLS, ms));
     }
     Ok(events)
 }
@@ -296,10 +296,10 @@ fn cold(gpu: &Gpu, bench: &dyn Bench, rung: &str, flush: &dyn Bench) -> Result<f
     Ok(sum)
 }
 
-/// Of a warm sample no bytes are counted: they came out of a cache that no roof was measured of.
-fn timed(problem: &GpuProblem, bench: &dyn Bench, rung: Rung, cache: &str, calls: u64, ms: f64) -> Event {
-    let bytes = if cache.is_empty() { calls * bench.bytes() } else { 0 };
-    let operations = calls * bench.flops();
+/// Work is counted as it is for the other engines of the run. Of a warm sample no bytes are counted: they came out of a cache that no roof was measured of.
+fn timed(problem: &GpuProblem, rung: Rung, cache: &str, calls: u64, ms: f64) -> Event {
+    let bytes = if cache.is_empty() { calls * problem.bytes() } else { 0 };
+    let operations = calls * problem.flops();
     let int8 = matches!(problem, GpuProblem::Quantized { bits: 8, .. });
     let (flops, int8_ops) = if int8 { (0, operations) } else { (operations, 0) };
     Event::Kernel {

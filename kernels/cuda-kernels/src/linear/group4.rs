@@ -11,9 +11,8 @@
 use half::f16;
 
 use super::pack::{UNIT, check_len, pack_int4};
-use super::tiles::{Format, Tiles};
-use super::{DeviceLinear, Workspace};
-use crate::{Buffer, Gpu, GpuError};
+use super::tiles::{Format, Tiled, Tiles};
+use crate::{Gpu, GpuError};
 
 const NAME: &str = "group4 weights";
 
@@ -119,26 +118,8 @@ impl Layout {
     }
 }
 
-impl DeviceLinear for Group4Weights {
-    fn n(&self) -> usize {
-        self.0.n
-    }
-    fn k(&self) -> usize {
-        self.0.k
-    }
-    fn bytes(&self) -> usize {
-        self.0.bytes()
-    }
-    fn reserve(&self, rows: usize, workspace: &mut Workspace) -> Result<(), GpuError> {
-        self.0.reserve(rows, workspace)
-    }
-    fn forward(
-        &self,
-        x: &Buffer<f32>,
-        rows: usize,
-        y: &Buffer<f32>,
-        workspace: &mut Workspace,
-    ) -> Result<(), GpuError> {
-        self.0.forward(x, rows, y, workspace, self.0.route(rows))
+impl Tiled for Group4Weights {
+    fn tiles(&self) -> &Tiles {
+        &self.0
     }
 }

@@ -8,9 +8,8 @@
 //! Not handled: nothing.
 
 use super::pack::{check_len, pack_16, units};
-use super::tiles::{Format, Tiles};
-use super::{DeviceLinear, Workspace};
-use crate::{Buffer, Gpu, GpuError};
+use super::tiles::{Format, Tiled, Tiles};
+use crate::{Gpu, GpuError};
 
 /// f16 weights in device memory.
 #[derive(Debug)]
@@ -35,27 +34,9 @@ macro_rules! half_weights {
             }
         }
 
-        impl DeviceLinear for $weights {
-            fn n(&self) -> usize {
-                self.0.n
-            }
-            fn k(&self) -> usize {
-                self.0.k
-            }
-            fn bytes(&self) -> usize {
-                self.0.bytes()
-            }
-            fn reserve(&self, rows: usize, workspace: &mut Workspace) -> Result<(), GpuError> {
-                self.0.reserve(rows, workspace)
-            }
-            fn forward(
-                &self,
-                x: &Buffer<f32>,
-                rows: usize,
-                y: &Buffer<f32>,
-                workspace: &mut Workspace,
-            ) -> Result<(), GpuError> {
-                self.0.forward(x, rows, y, workspace, self.0.route(rows))
+        impl Tiled for $weights {
+            fn tiles(&self) -> &Tiles {
+                &self.0
             }
         }
     };

@@ -7,9 +7,8 @@
 //! Not handled: outlier columns; k beyond 131 072 (int32 could overflow).
 
 use super::pack::{check_len, pack_int8, units};
-use super::tiles::{Format, Tiles};
-use super::{DeviceLinear, Workspace};
-use crate::{Buffer, Gpu, GpuError};
+use super::tiles::{Format, Tiled, Tiles};
+use crate::{Gpu, GpuError};
 
 const NAME: &str = "int8 weights";
 const MAX_K: usize = 131_072;
@@ -40,26 +39,8 @@ impl Int8Weights {
     }
 }
 
-impl DeviceLinear for Int8Weights {
-    fn n(&self) -> usize {
-        self.0.n
-    }
-    fn k(&self) -> usize {
-        self.0.k
-    }
-    fn bytes(&self) -> usize {
-        self.0.bytes()
-    }
-    fn reserve(&self, rows: usize, workspace: &mut Workspace) -> Result<(), GpuError> {
-        self.0.reserve(rows, workspace)
-    }
-    fn forward(
-        &self,
-        x: &Buffer<f32>,
-        rows: usize,
-        y: &Buffer<f32>,
-        workspace: &mut Workspace,
-    ) -> Result<(), GpuError> {
-        self.0.forward(x, rows, y, workspace, self.0.route(rows))
+impl Tiled for Int8Weights {
+    fn tiles(&self) -> &Tiles {
+        &self.0
     }
 }

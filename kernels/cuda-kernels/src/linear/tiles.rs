@@ -1,5 +1,6 @@
 //! Launchers of the kernels that work on packed tiles: which one, by the number of rows, and with which constants.
 
+use super::DeviceLinear;
 use super::pack::UNIT;
 use super::workspace::{Needs, Workspace};
 use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Source};
@@ -133,6 +134,37 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
         }
     }
     kernels
+}
+
+/// Weights that are tiles: they differ in how they are packed, and are multiplied alike.
+pub(crate) trait Tiled: Send + Sync + std::fmt::Debug {
+    /// The tiles.
+    fn tiles(&self) -> &Tiles;
+}
+
+impl<T: Tiled> DeviceLinear for T {
+    fn n(&self) -> usize {
+        self.tiles().n
+    }
+    fn k(&self) -> usize {
+        self.tiles().k
+    }
+    fn bytes(&self) -> usize {
+        self.tiles().bytes()
+    }
+    fn reserve(&self, rows: usize, workspace: &mut Workspace) -> Result<(), GpuError> {
+        self.tiles().reserve(rows, workspace)
+    }
+    fn forward(
+        &self,
+        x: &Buffer<f32>,
+        rows: usize,
+        y: &Buffer<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<(), GpuError> {
+        let tiles = self.tiles();
+        tiles.forward(x, rows, y, workspace, tiles.route(rows))
+    }
 }
 
 /// Weights in device memory, as the kernels see them.
