@@ -23,6 +23,7 @@ pub(crate) struct Driver {
     assembles: bool,
     name: String,
     multiprocessors: usize,
+    l2_bytes: usize,
     kernels: Mutex<HashMap<String, Loaded>>,
 }
 
@@ -61,13 +62,23 @@ impl Driver {
             needed: "compute capability 8.0 or newer".into(),
             found: format!("sm_{major}{minor}"),
         })?;
-        let multiprocessors = context
-            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
-            .map_err(refused("multiprocessor count"))? as usize;
+        let attribute = |of| context.attribute(of).map(|value| value as usize).map_err(refused("cuDeviceGetAttribute"));
+        let multiprocessors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let l2_bytes = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
         let name = context.name().map_err(refused("device name"))?;
         let stream = context.new_stream().map_err(refused("cuStreamCreate"))?;
         let assembles = major >= 10;
-        Ok(Driver { context, stream, nvrtc, arch, assembles, name, multiprocessors, kernels: Mutex::default() })
+        Ok(Driver {
+            context,
+            stream,
+            nvrtc,
+            arch,
+            assembles,
+            name,
+            multiprocessors,
+            l2_bytes,
+            kernels: Mutex::default(),
+        })
     }
 
     /// Makes the device this thread's, as every call of the driver expects.
@@ -142,6 +153,10 @@ impl Backend for Driver {
 
     fn multiprocessors(&self) -> usize {
         self.multiprocessors
+    }
+
+    fn l2_bytes(&self) -> usize {
+        self.l2_bytes
     }
 
     fn memory(&self) -> Result<DeviceMemory, GpuError> {

@@ -75,6 +75,10 @@ pub(crate) trait Backend: Send + Sync {
     fn name(&self) -> String;
     fn arch(&self) -> Arch;
     fn multiprocessors(&self) -> usize;
+    /// Bytes of the L2 cache; 0 where there is none.
+    fn l2_bytes(&self) -> usize {
+        0
+    }
     fn memory(&self) -> Result<DeviceMemory, GpuError>;
     fn alloc(&self, bytes: usize) -> Result<u64, GpuError>;
     fn free(&self, address: u64);
@@ -146,6 +150,11 @@ impl Gpu {
     /// Streaming multiprocessors.
     pub fn multiprocessors(&self) -> usize {
         self.0.multiprocessors()
+    }
+
+    /// Its L2 cache, bytes; 0 on an emulated device, which has none.
+    pub fn l2_bytes(&self) -> usize {
+        self.0.l2_bytes()
     }
 
     /// Its memory.

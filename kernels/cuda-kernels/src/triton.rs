@@ -12,6 +12,12 @@ pub const ATTENTION: Rung = Rung {
     needs: Arch::Sm80,
 };
 
+/// The programs themselves, by name: a machine with Triton can compile them for its device.
+pub const TEXTS: [(&str, &str); 2] = [
+    ("attention", include_str!("../triton/attention.py")),
+    ("dequant_matmul", include_str!("../triton/dequant_matmul.py")),
+];
+
 /// Values that share one scale of [`TritonWeights`].
 pub const GROUP: usize = 128;
 
