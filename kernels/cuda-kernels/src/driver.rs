@@ -68,7 +68,17 @@ impl Driver {
         let name = context.name().map_err(refused("device name"))?;
         let stream = context.new_stream().map_err(refused("cuStreamCreate"))?;
         let assembles = major >= 10;
-        Ok(Driver { context, stream, nvrtc, arch, assembles, name, multiprocessors, l2_bytes, kernels: Mutex::default() })
+        Ok(Driver {
+            context,
+            stream,
+            nvrtc,
+            arch,
+            assembles,
+            name,
+            multiprocessors,
+            l2_bytes,
+            kernels: Mutex::default(),
+        })
     }
 
     /// Makes the device this thread's, as every call of the driver expects.
