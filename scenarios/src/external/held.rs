@@ -203,7 +203,9 @@ impl HeldExternal {
                 let shape = HeadShape::new(*heads, *kv_heads, *head_dim);
                 self.attention(lengths, &shape, Mode::asked(*decode, *full), repetition)
             }
-            (Workload::GpuKernels { problems, .. }, ExternalEngine::PyTorch) => self.gpu(problems),
+            (Workload::GpuKernels { problems, .. }, ExternalEngine::PyTorch | ExternalEngine::Triton) => {
+                self.gpu(problems)
+            }
             (other, engine) => {
                 Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
             }

@@ -59,6 +59,7 @@ pub fn ladders(held: &mut Held, problems: &[GpuProblem], rungs: &[String], repet
     held.gpu = Some(benches);
     outcome?;
     match events.is_empty() {
+        true if gpu.is_emulated() => Ok(Outcome::Refused("its problems are too large to be emulated".into())),
         true => Ok(Outcome::Refused(format!("no problem of this workload suits {}", gpu.name()))),
         false => Ok(Outcome::Ran { events, facts }),
     }

@@ -56,6 +56,8 @@ const UNFUSED: &str = "a1_unfused";
 enum Form {
     /// Addresses; a block per tile of rows, head and sequence.
     Addresses,
+    /// Addresses; a block per head and sequence takes all tiles of rows.
+    Serial,
     /// Three kernels and scratch memory.
     Unfused,
     /// Tensor maps; a block per tile of rows, head and sequence.
@@ -99,6 +101,11 @@ texts! {
     SPECIALISED = "specialised.cu";
 }
 
+/// A tile of 128 rows, two places of 64 keys and as many of values.
+fn pipelined_shared(dim: usize) -> usize {
+    (128 + 4 * 64) * dim * 2
+}
+
 /// Five tiles of 128 rows on a boundary of 1024 bytes, and barriers.
 fn hopper_shared(dim: usize) -> usize {
     5 * 128 * dim * 2 + 1024 + 128
@@ -130,7 +137,7 @@ const fn specialised(
 
 const OVERLAPPED: &[(&str, u32)] = &[("PING_PONG", 1), ("OVERLAP", 1)];
 
-static LADDER: [Step; 11] = [
+static LADDER: [Step; 12] = [
     plain(
         "a0_row_per_warp",
         "online softmax, one warp per row",
@@ -155,9 +162,23 @@ static LADDER: [Step; 11] = [
         (64, 128),
         |dim| 3 * 64 * dim * 2,
     ),
-    plain("a5_pipelined", "cp.async double buffer, 128 rows", (&PIPELINED, "attention_pipelined"), (128, 256), |dim| {
-        (128 + 4 * 64) * dim * 2
-    }),
+    Step {
+        form: Form::Serial,
+        ..plain(
+            "a5_serial_rows",
+            "cp.async double buffer; one block per head, all rows in turn",
+            (&PIPELINED, "attention_pipelined"),
+            (128, 256),
+            pipelined_shared,
+        )
+    },
+    plain(
+        "a5_pipelined",
+        "the same, a block per 128 rows",
+        (&PIPELINED, "attention_pipelined"),
+        (128, 256),
+        pipelined_shared,
+    ),
     Step {
         rung: Rung { name: "a6_wgmma_tma", idea: "warpgroup products, tensor copies", needs: Arch::Sm90a },
         form: Form::Maps,
@@ -238,7 +259,7 @@ pub fn forward(name: &str, shape: &ForwardShape, tensors: &ForwardTensors<'_>) -
     let gpu = tensors.q.gpu();
     match step.form {
         Form::Unfused => unfused(gpu, shape, tensors),
-        Form::Addresses => fused(gpu, step, shape, tensors),
+        Form::Addresses | Form::Serial => fused(gpu, step, shape, tensors),
         Form::Maps | Form::Line | Form::Persistent => mapped(gpu, step, shape, tensors),
     }
 }
@@ -283,7 +304,8 @@ fn rest_of_args(shape: &ForwardShape, tensors: &ForwardTensors<'_>) -> [Arg<'sta
 
 fn fused(gpu: &Gpu, step: &Step, shape: &ForwardShape, tensors: &ForwardTensors<'_>) -> Result<(), GpuError> {
     let args = [&[tensors.q.arg(), tensors.k.arg(), tensors.v.arg()][..], &rest_of_args(shape, tensors)].concat();
-    let grid = LaunchShape::grid(shape.q_len.div_ceil(step.rows), shape.heads, shape.batch, step.threads);
+    let tiles = if step.form == Form::Serial { 1 } else { shape.q_len.div_ceil(step.rows) };
+    let grid = LaunchShape::grid(tiles, shape.heads, shape.batch, step.threads);
     // SAFETY: `check` compared every buffer with the shape, and the kernel touches rows, keys and heads of the shape alone.
     unsafe { gpu.launch(&kernel(step, shape.dim, shape.number), grid.with_shared((step.shared)(shape.dim)), &args) }
 }

@@ -7,7 +7,8 @@
 //! | `a2_tiled_f32` | fused: tiles in shared memory, 4 × 4 results a thread | 64 × 64, 256 |
 //! | `a3_mma` | tensor cores; weights stay in registers | 64 × 64, 128 |
 //! | `a4_ldmatrix_swizzle` | fragments by `ldmatrix`, no bank conflicts | 64 × 64, 128 |
-//! | `a5_pipelined` | the next tiles are copied meanwhile; tiles above the diagonal are not visited | 128 × 64, 256 |
+//! | `a5_serial_rows` | the next tiles are copied meanwhile; tiles above the diagonal are not visited; a block does all rows of its head | 128 × 64, 256 |
+//! | `a5_pipelined` | a block per 128 rows: the sequence is parallel work too | 128 × 64, 256 |
 //! | `a6_wgmma_tma` | Hopper: warpgroup products, tensor copies | 128 × 128, 256 |
 //! | `a7_specialised` | one thread asks for tiles, two warpgroups multiply | 128 × 128, 384 |
 //! | `a8_ping_pong` | the two take turns: one multiplies while the other is at its softmax | 128 × 128, 384 |

@@ -59,6 +59,30 @@ fn a_persistent_block_takes_a_second_piece() {
     }
 }
 
+/// One block goes through several tiles of rows: copies of the next must wait for who still reads the last.
+#[test]
+fn one_block_takes_all_rows_of_a_head() {
+    let base = shape(290, 290, 64);
+    let shapes = [
+        base,
+        ForwardShape { q_len: 260, kv_len: 131, dim: 128, heads: 2, number: Number::F16, ..base },
+        ForwardShape { batch: 2, q_len: 257, kv_len: 300, heads: 2, causal: false, ..base },
+    ];
+    for gpu in devices() {
+        for shape in shapes {
+            let bench = forward_bench(&gpu, shape, 12).unwrap();
+            let run = |name: &str| {
+                bench.poison().unwrap();
+                bench.run(name).unwrap();
+                bench.deviation(name).unwrap()
+            };
+            let (serial, parallel) = (run("a5_serial_rows"), run("a5_pipelined"));
+            assert!(serial.is_within(), "{}: {serial:?}", bench.label());
+            assert_eq!(serial, parallel, "{}: one kernel, two grids", bench.label());
+        }
+    }
+}
+
 /// What is compiled for Ampere is other code than what is compiled for Hopper.
 #[test]
 fn rungs_before_hopper_run_on_ampere() {
