@@ -12,9 +12,9 @@ except ImportError as missing:
 import linecache
 
 # rows and columns of a tile, warps, pipeline stages; those that do not fit a device are passed over by the tuner
-ATTENTION = [(64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3)]
+ATTENTION = [(64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 3)]
 # columns and depth of a tile, warps, pipeline stages; rows are as many as the problem has, up to 64
-PRODUCT = [(32, 128, 4, 4), (64, 128, 4, 3), (64, 64, 4, 4), (128, 64, 4, 3), (128, 128, 8, 3)]
+PRODUCT = [(32, 128, 4, 4), (64, 128, 4, 3), (128, 64, 4, 3), (128, 128, 8, 3)]
 GROUP = 128
 
 
