@@ -14,6 +14,7 @@
 //! | `a8_ping_pong` | the two take turns: one multiplies while the other is at its softmax | 128 × 128, 384 |
 //! | `a9_overlapped` | a warpgroup's softmax runs while its values are multiplied | 128 × 128, 384 |
 //! | `a10_persistent` | one block per multiprocessor takes pieces of work, the longest first | 128 × 128, 384 |
+//! | `a11_hidden_ends` | results leave in the background, the next queries come early; heads in sections that fit the L2 cache | 128 × 128, 384 |
 //!
 //! Decoding: `d0_unsplit`, `d1_split_kv`, `d2_paged`, and on tensor cores `d3_packed_heads`. Layouts: q and out `[batch, q_len, heads, dim]`, k and v
 //! `[batch, kv_len, kv_heads, dim]` for the ladder; caches as [`KvView`] says for decoding and prefill.
