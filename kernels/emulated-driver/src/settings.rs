@@ -39,9 +39,9 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What the environment says.
+    /// What the environment says: all that reaches a test's children and theirs.
     pub fn of_environment() -> Result<Settings, String> {
-        Settings::parse(&std::env::var(SETTINGS).unwrap_or_default())
+        Settings::parse(&std::env::var_os(SETTINGS).unwrap_or_default().to_string_lossy())
     }
 
     fn parse(text: &str) -> Result<Settings, String> {

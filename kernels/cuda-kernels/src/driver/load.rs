@@ -9,8 +9,6 @@ use super::Device;
 use super::library::{describe, has};
 use crate::{GpuError, KernelSpec};
 
-/// Shared memory that a kernel gets without asking.
-const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
 /// Bytes kept of what the driver's assembler says.
 const LOG_BYTES: usize = 4096;
 
@@ -19,7 +17,7 @@ const LOG_BYTES: usize = 4096;
 pub(super) struct Loaded {
     pub(super) module: sys::CUmodule,
     pub(super) function: sys::CUfunction,
-    /// Dynamic shared memory it may have so far.
+    /// Dynamic shared memory that was asked for so far. Without asking there are 48 KiB less what the text declares.
     shared_bytes: u32,
     /// Bytes of its parameters, where the driver (since 12.4) tells.
     parameters: Option<Arc<[usize]>>,
@@ -128,12 +126,7 @@ impl Device {
             // SAFETY: the module was loaded, and lives as long as the device.
             let function = unsafe { result::module::get_function(module, entry) };
             let function = self.watch.answer("cuModuleGetFunction", function)?;
-            return Ok(Loaded {
-                module,
-                function,
-                shared_bytes: SHARED_WITHOUT_ASKING,
-                parameters: parameters(function),
-            });
+            return Ok(Loaded { module, function, shared_bytes: 0, parameters: parameters(function) });
         }
         let compiler = self.nvrtc.version();
         Err(GpuError::Refused { kernel: kernel.label(), reasons: refusals.join("; "), compiler })

@@ -38,6 +38,7 @@ struct Device {
     capability: String,
     name: String,
     multiprocessors: usize,
+    l2_bytes: usize,
     /// Shared memory that a block may have if it asks, bytes.
     most_shared: u32,
     stream: Arc<CudaStream>,
@@ -73,6 +74,7 @@ impl Driver {
         let context = CudaContext::new(ordinal).map_err(failed)?;
         let attribute = |which| context.attribute(which).map_err(failed);
         let multiprocessors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
+        let l2_bytes = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize;
         let most_shared =
             attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32;
         let name = context.name().map_err(failed)?;
@@ -92,6 +94,7 @@ impl Driver {
             capability,
             name,
             multiprocessors,
+            l2_bytes,
             most_shared,
             stream,
             context,
@@ -182,6 +185,10 @@ impl Backend for Driver {
 
     fn multiprocessors(&self) -> usize {
         self.0.multiprocessors
+    }
+
+    fn l2_bytes(&self) -> usize {
+        self.0.l2_bytes
     }
 
     fn set_wait_limit(&self, limit: Duration) {

@@ -21,6 +21,11 @@ pub fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
+/// Whether this is a child process whose device is another.
+fn is_child_with_other(settings: &str) -> bool {
+    is_child() && std::env::var_os(emulated_driver::SETTINGS).is_none_or(|own| own != *settings)
+}
+
 /// What a child finds as `libcuda.so`.
 enum Library {
     /// The emulated driver with these settings.
@@ -181,6 +186,7 @@ fn nothing_is_left_behind() {
     in_child("nothing_is_left_behind", Library::Emulated(""), || {
         let gpu = open().unwrap();
         assert!(gpu.name().starts_with(emulated_driver::NAME) && !gpu.is_emulated(), "{}", gpu.name());
+        assert_eq!((gpu.multiprocessors(), gpu.l2_bytes()), (132, 50 << 20));
         let before = gpu.memory().unwrap();
         let (x, y) = (gpu.upload(&[1.0f32, 3.0]).unwrap(), gpu.zeros::<f32>(2).unwrap());
         let start = gpu.moment().unwrap();
@@ -393,7 +399,7 @@ fn every_wait_has_a_limit() {
     }
     for (settings, way) in [("hang-launch=1", 0), ("hang-launch=1 ", 1), (" hang-launch=1", 2), (" hang-launch=1 ", 3)]
     {
-        if is_child() && std::env::var(emulated_driver::SETTINGS).as_deref() != Ok(settings) {
+        if is_child_with_other(settings) {
             continue;
         }
         in_child("every_wait_has_a_limit", Library::Emulated(settings), || {
@@ -466,7 +472,7 @@ fn devices_get_the_kernels_they_can_run() {
         ("capability=12.0", Arch::Sm80, 99),
     ];
     for (settings, arch, kilobytes) in devices {
-        if is_child() && std::env::var(emulated_driver::SETTINGS).as_deref() != Ok(settings) {
+        if is_child_with_other(settings) {
             continue;
         }
         in_child("devices_get_the_kernels_they_can_run", Library::Emulated(settings), || {

@@ -10,6 +10,7 @@ mod linear;
 mod problems;
 mod quantized;
 mod rows;
+mod sass;
 mod triton;
 
 use std::path::Path;

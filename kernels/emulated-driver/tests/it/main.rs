@@ -153,17 +153,14 @@ fn recordings_forbid_what_a_driver_forbids() {
 fn times_need_events_that_were_recorded_and_time() {
     let _bound = bound();
     let [mut timed, mut other, mut untimed] = [0; 3];
-    assert_eq!(
-        [cuEventCreate(&mut timed, 0), cuEventCreate(&mut other, 0), cuEventCreate(&mut untimed, 2)],
-        [0; 3]
-    );
+    assert_eq!([cuEventCreate(&mut timed, 0), cuEventCreate(&mut other, 0), cuEventCreate(&mut untimed, 2)], [0; 3]);
     let mut ms = f32::NAN;
     assert_eq!(cuEventElapsedTime(&mut ms, timed, other), INVALID_HANDLE);
     assert_eq!([timed, other, untimed].map(|event| cuEventRecord(event, 0)), [0; 3]);
     assert_eq!(cuEventElapsedTime(&mut ms, timed, untimed), INVALID_HANDLE);
     assert_eq!(cuEventElapsedTime(&mut ms, timed, other), 0);
     assert_eq!(ms, 0.0);
-    assert_eq!([timed, other, untimed].map(cuEventDestroy_v2), [0; 3]);
+    assert_eq!([timed, other, untimed].map(|event| cuEventDestroy_v2(event)), [0; 3]);
 }
 
 const TEXT: &str = ".version 8.0
