@@ -84,7 +84,7 @@ if command -v compute-sanitizer >/dev/null; then
 else
     echo "no compute-sanitizer on this machine: skipped"
 fi
-step 260 ladders "$programs/infermark" run gpu-kernels --python python3 --output "$out/run"
+step 260 ladders "$programs/infermark" run gpu-kernels --set budget.seconds=180 --python python3 --output "$out/run"
 step 60 decoder-speed "$programs/infermark" run gpu-decoder --output "$out/run-decoder"
 nvidia-smi -q >"$out/nvidia-smi-after.txt" 2>&1 || true
 exit "$failed"

@@ -4,28 +4,18 @@ On a CUDA device: the same by a back end of its own choice of ours (`cuda-flash`
 cuBLAS, in 16 bit, timed by the device's events.
 """
 
-try:
-    import numpy
-    import torch
-    import torch.nn.functional as F
-except ImportError as missing:
-    leave("PyTorch is not installed for {} ({}); `pip install torch numpy` there, or name another with --python PATH".format(sys.executable, missing))
-
 SAMPLE_NS = 2_000_000
 _held = {}
 
 
 CUDA = {"cuda-flash": "FLASH_ATTENTION", "cuda-cudnn": "CUDNN_ATTENTION"}
-FLUSH_BYTES = 256 << 20
-COLD_CALLS = 10
 
 
 def load(ask):
     if ask["attention"] in CUDA:
-        if not torch.cuda.is_available():
-            raise Refused("PyTorch {} sees no CUDA device".format(torch.__version__))
+        where = device_name()
         torch.set_grad_enabled(False)
-        return {"say": "loaded", "kernels": "{} on {}".format(ask["attention"], torch.cuda.get_device_name())}
+        return {"say": "loaded", "kernels": "{} on {}".format(ask["attention"], where)}
     torch.set_num_threads(ask["threads"])
     torch.set_grad_enabled(False)
     got = torch.get_num_threads()
@@ -69,17 +59,12 @@ def attention(ask):
 
 
 def _gpu_attention(problem, backend, dtype, generator):
-    """A run, its output's rows and their f64 values: attention of [batch, heads, rows, head_dim]."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    decode = problem["op"] == "attention-decode"
-    b, h, g, d, n = problem["batch"], problem["heads"], problem["kv_heads"], problem["head_dim"], problem["keys"] or problem["queries"]
-    rows = 1 if decode else problem["queries"]
-    causal = not decode and problem["causal"]
+    b, h, g, rows, n, d, causal = attention_sizes(problem)
     if causal and rows != n:
         raise Refused("PyTorch's causal mask starts at the first key, so it needs as many queries as keys")
-    draw = lambda heads, length: torch.randn(b, heads, length, d, device="cuda", generator=generator).to(dtype)
-    q, k, v = draw(h, rows), draw(g, n), draw(g, n)
+    q, k, v = drawn(generator, dtype, b, h, rows, d), drawn(generator, dtype, b, g, n, d), drawn(generator, dtype, b, g, n, d)
     chosen = getattr(SDPBackend, CUDA[backend])
 
     def run():
@@ -87,21 +72,16 @@ def _gpu_attention(problem, backend, dtype, generator):
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=h != g)
 
     def oracle():
-        picked = sorted({0, rows // 2, rows - 1})
-        scores = q[0, h - 1, picked].double() @ k[0, g - 1].double().T / d**0.5
-        if causal:
-            for place, row in enumerate(picked):
-                scores[place, row + 1 :] = float("-inf")
-        return run()[0, h - 1, picked].double(), scores.softmax(-1) @ v[0, g - 1].double()
+        picked, wanted = attention_oracle(q[-1, -1], k[-1, -1], v[-1, -1], causal)
+        return run()[-1, -1, picked].double(), wanted
 
     return run, oracle
 
 
-def _gpu_gemm(problem, dtype, generator):
+def _gpu_product(problem, dtype, generator):
     rows = problem["m"] if problem["op"] == "gemm" else problem["rows"]
-    a = torch.randn(rows, problem["k"], device="cuda", generator=generator).to(dtype)
-    b = torch.randn(problem["n"], problem["k"], device="cuda", generator=generator).to(dtype)
-    c = torch.empty(rows, problem["n"], device="cuda", dtype=dtype)
+    a, b = drawn(generator, dtype, rows, problem["k"]), drawn(generator, dtype, problem["n"], problem["k"])
+    c = torch.empty(rows, problem["n"], device=DEVICE, dtype=dtype)
     run = lambda: torch.mm(a, b.T, out=c)
 
     def oracle():
@@ -111,44 +91,14 @@ def _gpu_gemm(problem, dtype, generator):
     return run, oracle
 
 
-def _events(run, calls, flush):
-    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls if flush is not None else 1)]
-    for start, end in marks:
-        if flush is not None:
-            flush.sum()
-        start.record()
-        for _ in range(1 if flush is not None else calls):
-            run()
-        end.record()
-    torch.cuda.synchronize()
-    return int(1e6 * sum(start.elapsed_time(end) for start, end in marks))
-
-
-def gpu_kernel(ask):
-    problem, backend = ask["problem"], ask["backend"]
-    key = json.dumps([problem, backend])
-    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(problem.get("number"))
-    if dtype is None or problem["op"] not in ("attention", "attention-decode", "gemm", "gemv"):
+def _make(problem, backend, generator):
+    if problem["op"] in ("attention", "attention-decode"):
+        return _gpu_attention(problem, backend, number(problem), generator)
+    if problem["op"] not in ("gemm", "gemv"):
         raise Refused("PyTorch has no counterpart of this problem here")
-    if key not in _held:
-        generator = torch.Generator("cuda").manual_seed(ask["seed"])
-        if problem["op"].startswith("attention"):
-            _held[key] = _gpu_attention(problem, backend, dtype, generator)
-        elif backend == "cuda-flash":
-            _held[key] = _gpu_gemm(problem, dtype, generator)
-        else:
-            raise Refused("matrix products are timed beside cuda-flash, once")
-    run, oracle = _held[key]
-    got, wanted = oracle()
-    deviation = float((got - wanted).abs().max() / wanted.abs().max())
-    if not deviation <= 0.02:
-        raise RuntimeError("differs from f64 by {} of the largest value".format(deviation))
-    if ask["cold"]:
-        flush = _held.setdefault("flush", torch.ones(FLUSH_BYTES // 4, device="cuda"))
-        return {"say": "timed", "ns": _events(run, COLD_CALLS, flush), "calls": COLD_CALLS}
-    _events(run, 3, None)
-    calls = max(1, min(2000, int(3e6 / max(1, _events(run, 3, None) / 3))))
-    return {"say": "timed", "ns": _events(run, calls, None), "calls": calls}
+    if backend != "cuda-flash":
+        raise Refused("matrix products are timed beside cuda-flash, once")
+    return _gpu_product(problem, number(problem), generator)
 
 
-serve("pytorch", torch.__version__, [["build", " ".join(torch.__config__.show().split())[:900]]], {"load": load, "attention": attention, "gpu_kernel": gpu_kernel})
+serve("pytorch", torch.__version__, [["build", " ".join(torch.__config__.show().split())[:900]]], {"load": load, "attention": attention, "gpu_kernel": gpu_kernel(_make)})

@@ -75,24 +75,34 @@ fn judge_one(claim: &Claim, evidence: &Evidence<'_>, command: &str) -> ClaimResu
     }
 }
 
-/// Every part with its number, interval, rule and word.
+/// Every part with its number, interval, rule and word; parts that are missing for one reason share the sentence.
 fn reason(claim: &Claim, parts: &[Judged<'_>]) -> String {
-    let sentence = |p: &Judged<'_>| {
-        let (label, word) = (&p.part.label, p.verdict.word());
-        let rule = verdict::in_words(&p.part.rule);
-        match &p.finding {
-            Finding::Number(m) => format!("{label}: {} ({rule}): {word}", number(m)),
-            Finding::NoEffectHere { why, measured } => {
-                let shown = measured.as_ref().map_or(String::new(), |m| format!("{}; ", number(m)));
-                format!("{label}: {shown}{word}: {why}")
-            }
-            Finding::NoGpu(why) | Finding::Missing(why) => format!("{label}: {word}: {why}"),
+    let mut sentences: Vec<(Vec<&str>, String)> = vec![];
+    for part in parts {
+        let said = outcome(part);
+        match sentences.last_mut() {
+            Some((labels, last)) if *last == said => labels.push(&part.part.label),
+            _ => sentences.push((vec![&part.part.label], said)),
         }
-    };
+    }
+    let sentences = sentences.iter().map(|(labels, said)| format!("{}: {said}", labels.join(" and ")));
     let mut text =
         claim.not_applicable.as_ref().map_or(String::new(), |why| format!("{}. ", why.trim().trim_end_matches('.')));
-    text += &parts.iter().map(sentence).collect::<Vec<_>>().join("; ");
+    text += &sentences.collect::<Vec<_>>().join("; ");
     text
+}
+
+/// What came of one part, without its name.
+fn outcome(part: &Judged<'_>) -> String {
+    let word = part.verdict.word();
+    match &part.finding {
+        Finding::Number(m) => format!("{} ({}): {word}", number(m), verdict::in_words(&part.part.rule)),
+        Finding::NoEffectHere { why, measured } => {
+            let shown = measured.as_ref().map_or(String::new(), |m| format!("{}; ", number(m)));
+            format!("{shown}{word}: {why}")
+        }
+        Finding::NoGpu(why) | Finding::Missing(why) => format!("{word}: {why}"),
+    }
 }
 
 fn number(m: &Measured) -> String {

@@ -8,6 +8,8 @@ pub mod adapter;
 mod export;
 mod held;
 
+use std::collections::BTreeMap;
+
 use cpu_kernels::Isa;
 use serde::Deserialize;
 use weights::WeightsSpec;
@@ -23,25 +25,36 @@ pub enum ExternalEngine {
     /// llama.cpp through llama-cpp-python.
     #[serde(rename = "llama.cpp")]
     LlamaCpp,
+    /// Our Triton kernels, compiled and tuned by that machine's Triton.
+    #[serde(rename = "triton")]
+    Triton,
 }
 
 impl ExternalEngine {
     /// Every engine there is an adapter for.
-    pub const ALL: [ExternalEngine; 2] = [ExternalEngine::PyTorch, ExternalEngine::LlamaCpp];
+    pub const ALL: [ExternalEngine; 3] = [ExternalEngine::PyTorch, ExternalEngine::LlamaCpp, ExternalEngine::Triton];
 
     /// Value of the `engine` column.
     pub fn name(self) -> &'static str {
         match self {
             ExternalEngine::PyTorch => "pytorch",
             ExternalEngine::LlamaCpp => "llama.cpp",
+            ExternalEngine::Triton => "triton",
         }
     }
 
-    /// Text of its adapter: the shared part and its own.
+    /// Text of its adapter: the shared parts and its own.
     fn source(self) -> String {
+        let gpu = include_str!("../external/gpu_problems.py");
         let own = match self {
-            ExternalEngine::PyTorch => include_str!("../external/pytorch_adapter.py"),
-            ExternalEngine::LlamaCpp => include_str!("../external/llama_cpp_adapter.py"),
+            ExternalEngine::PyTorch => [gpu, include_str!("../external/pytorch_adapter.py")].join("\n"),
+            ExternalEngine::LlamaCpp => include_str!("../external/llama_cpp_adapter.py").to_string(),
+            ExternalEngine::Triton => {
+                let kernels: BTreeMap<_, _> = cuda_kernels::triton::TEXTS.into_iter().collect();
+                // a JSON object of texts is a dict in Python
+                let kernels = format!("KERNELS = {}", serde_json::json!(kernels));
+                [gpu, &kernels, include_str!("../external/triton_adapter.py")].join("\n")
+            }
         };
         format!("{}\n{own}", include_str!("../external/lines.py"))
     }
@@ -51,13 +64,14 @@ impl ExternalEngine {
         match self {
             ExternalEngine::PyTorch => &["sdpa", "cuda-flash", "cuda-cudnn"],
             ExternalEngine::LlamaCpp => &["plain", "flash"],
+            ExternalEngine::Triton => &["fused"],
         }
     }
 
     /// Weight formats it can be given.
     pub fn weights(self) -> &'static [&'static str] {
         match self {
-            ExternalEngine::PyTorch => &["f32"],
+            ExternalEngine::PyTorch | ExternalEngine::Triton => &["f32"],
             ExternalEngine::LlamaCpp => &["f32", "f16", "q4_0", "q8_0"],
         }
     }
@@ -65,7 +79,7 @@ impl ExternalEngine {
     /// Encodings of its KV cache.
     pub fn kv(self) -> &'static [&'static str] {
         match self {
-            ExternalEngine::PyTorch => &["f32"],
+            ExternalEngine::PyTorch | ExternalEngine::Triton => &["f32"],
             ExternalEngine::LlamaCpp => &["f32", "f16"],
         }
     }
@@ -102,6 +116,11 @@ pub struct ExternalPart {
 }
 
 impl ExternalPart {
+    /// Whether it computes on a CUDA device.
+    pub fn is_on_gpu(&self) -> bool {
+        self.engine == ExternalEngine::Triton || self.attention.starts_with("cuda")
+    }
+
     /// Our kind that stores the same weights.
     pub fn same_weights(&self) -> WeightsSpec {
         match self.weights.as_str() {

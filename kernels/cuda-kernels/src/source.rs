@@ -37,6 +37,15 @@ impl Arch {
         }
     }
 
+    /// The oldest compiler that knows it, major and minor version.
+    pub fn least_compiler(self) -> (i32, i32) {
+        match self {
+            Arch::Sm80 => (11, 2),
+            Arch::Sm89 => (11, 8),
+            Arch::Sm90a => (12, 0),
+        }
+    }
+
     /// Shared memory that one block may have, bytes.
     pub fn shared_bytes(self) -> u32 {
         match self {
@@ -87,6 +96,7 @@ pub const HEADERS: &[Source] = &[
     Source { name: "swizzled.cuh", text: include_str!("attention/swizzled.cuh") },
     Source { name: "hopper_tiles.cuh", text: include_str!("attention/hopper_tiles.cuh") },
     Source { name: "runs.cuh", text: include_str!("attention/runs.cuh") },
+    Source { name: "parts.cuh", text: include_str!("attention/parts.cuh") },
     Source { name: "cache.cuh", text: include_str!("attention/cache.cuh") },
 ];
 

@@ -12,6 +12,12 @@ pub const ATTENTION: Rung = Rung {
     needs: Arch::Sm80,
 };
 
+/// The programs themselves, by name: a machine with Triton can compile them for its device.
+pub const TEXTS: [(&str, &str); 2] = [
+    ("attention", include_str!("../triton/attention.py")),
+    ("dequant_matmul", include_str!("../triton/dequant_matmul.py")),
+];
+
 /// Values that share one scale of [`TritonWeights`].
 pub const GROUP: usize = 128;
 
@@ -49,6 +55,9 @@ artefacts! {
     "attention_bf16_d128.sm_80.ptx": "attention", Sm80, Bf16, 128, 36864;
     "attention_bf16_d128.sm_90.ptx": "attention", Sm90a, Bf16, 128, 81920;
     "attention_f16_d64.sm_80.ptx": "attention", Sm80, F16, 64, 16384;
+    "attention_f16_d64.sm_90.ptx": "attention", Sm90a, F16, 64, 40960;
+    "attention_f16_d128.sm_80.ptx": "attention", Sm80, F16, 128, 36864;
+    "attention_f16_d128.sm_90.ptx": "attention", Sm90a, F16, 128, 81920;
     "dequant_matmul_bf16_m16.sm_80.ptx": "dequant_matmul", Sm80, Bf16, 16, 26624;
     "dequant_matmul_bf16_m64.sm_90.ptx": "dequant_matmul", Sm90a, Bf16, 64, 40960;
 }

@@ -22,8 +22,8 @@ PTX_VERSION = 80
 TYPE = {"bf16": "*bf16", "f16": "*fp16"}
 
 
-# what is kept: every combination would be three times the bytes
-ATTENTION = [("bf16", 64, 80), ("bf16", 64, 90), ("bf16", 128, 80), ("bf16", 128, 90), ("f16", 64, 80)]
+# what is kept: all attention; of the product, the few that the ladder runs
+ATTENTION = [(number, head_dim, capability) for number in ("bf16", "f16") for head_dim in (64, 128) for capability in (80, 90)]
 MATMUL = [("bf16", 16, 80), ("bf16", 64, 90)]
 
 
@@ -47,12 +47,13 @@ def matmul_variants():
 
 
 def cut(ptx):
-    """Without debug sections, line marks and comments."""
+    """Without debug sections, line marks, comments and spaces between operands."""
     ptx = re.sub(r"\.section[^{]*\{.*?\}", "", ptx, flags=re.S)
     lines = [re.sub(r"\s*//.*", "", line).rstrip() for line in ptx.split("\n")]
     lines = [line for line in lines if line and not re.match(r"\s*(\.(loc|file)\b|\$L__(tmp|func)\w*:)", line)]
     lines = [line.replace(", debug", "") for line in lines]
-    return "\n".join(line.replace("\t", " ").strip() for line in lines) + "\n"
+    lines = [re.sub(r"\s*([,{}])\s*", r"\1", re.sub(r"\s+", " ", line).strip()) for line in lines]
+    return "\n".join(lines) + "\n"
 
 
 def main():

@@ -1,5 +1,6 @@
 //! The question, the answer in words, how the run ended, and the verdicts at a glance.
 
+use results::claim::Verdict;
 use serde::Serialize;
 
 use super::{Content, Section};
@@ -85,8 +86,9 @@ fn judged(digest: &Digest) -> String {
     let claims = &digest.run.claims;
     let n = |pick: &dyn Fn(&results::claim::Verdict) -> bool| claims.iter().filter(|c| pick(&c.verdict)).count();
     let (confirmed, refuted) = (n(&|v| v.is_confirmed()), n(&|v| v.is_refuted()));
-    let open = claims.len() - confirmed - refuted;
-    let counts = [(confirmed, "confirmed"), (refuted, "refuted"), (open, "neither")];
+    let no_gpu = n(&|v| *v == Verdict::SkippedNoGpu);
+    let open = claims.len() - confirmed - refuted - no_gpu;
+    let counts = [(confirmed, "confirmed"), (refuted, "refuted"), (open, "open"), (no_gpu, "skipped, no GPU")];
     let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let noun = if claims.len() == 1 { "claim from a paper" } else { "claims from papers" };
     format!("{} {noun}: {}", claims.len(), counts.join(", "))

@@ -203,7 +203,9 @@ impl HeldExternal {
                 let shape = HeadShape::new(*heads, *kv_heads, *head_dim);
                 self.attention(lengths, &shape, Mode::asked(*decode, *full), repetition)
             }
-            (Workload::GpuKernels { problems, .. }, ExternalEngine::PyTorch) => self.gpu(problems),
+            (Workload::GpuKernels { problems, .. }, ExternalEngine::PyTorch | ExternalEngine::Triton) => {
+                self.gpu(problems)
+            }
             (other, engine) => {
                 Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
             }
@@ -341,6 +343,8 @@ impl HeldExternal {
 
     /// The problems that this engine has a counterpart of.
     fn gpu(&mut self, problems: &[GpuProblem]) -> Result<Outcome> {
+        // the run's roofs are the processor's, and this worker measures none of the device's
+        self.roof = None;
         let (mut events, mut facts) = (vec![], vec![]);
         let seed = self.resolved.scenario.seed;
         for problem in problems {

@@ -46,6 +46,8 @@ pub struct Held {
     pub threads: usize,
     /// The machine's roofs, as far as the run has measured them.
     pub roof: Option<Roof>,
+    /// The GPU's own, once a workload has been timed on it.
+    pub gpu_roof: Option<Roof>,
 }
 
 impl Held {
@@ -91,6 +93,7 @@ impl Held {
             gpu: None,
             threads: build.threads,
             roof: build.roof,
+            gpu_roof: None,
         };
         let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }, held.memory(0, 0)]);
         let facts = held.facts();
@@ -129,10 +132,7 @@ impl Held {
         if let Some(reason) = self.refusal(&workload) {
             return Ok(Reply::Refused { reason: reason.into() });
         }
-        if self.device.cuda().is_some() {
-            // the run's roofs are the processor's; a GPU's are measured with its kernels
-            self.roof = None;
-        }
+        let limits = self.roof_of_gpu(&workload);
         let events = match &workload {
             Workload::Perplexity { text, protocols, max_tokens } => {
                 score::perplexity(self, text, protocols, *max_tokens)?
@@ -170,9 +170,31 @@ impl Held {
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
         Ok(match events {
-            Outcome::Ran { events, facts } => Reply::Trace { trace: self.trace(&name, repetition, events), facts },
+            Outcome::Ran { events, mut facts } => {
+                facts.extend(limits);
+                Reply::Trace { trace: self.trace(&name, repetition, events), facts }
+            }
             Outcome::Refused(reason) => Reply::Refused { reason },
         })
+    }
+
+    /// On a GPU the run's roofs, which are the processor's, give way to its own. They are measured before the first workload that is timed
+    /// and come back as facts; kernels measure them for themselves.
+    fn roof_of_gpu(&mut self, workload: &Workload) -> Vec<(String, String)> {
+        let Some(cuda) = self.device.cuda() else { return vec![] };
+        self.roof = self.gpu_roof;
+        let timed = matches!(workload, Workload::Prefill { .. } | Workload::Decode { .. } | Workload::Generate { .. });
+        if self.roof.is_some() || !timed {
+            return vec![];
+        }
+        match gpu::roof::measure(cuda.gpu(), self.resolved.scenario.seed) {
+            Ok(roof) => {
+                (self.roof, self.gpu_roof) = (Some(roof), Some(roof));
+                gpu::roof::facts(&roof)
+            }
+            // a model that fills the device leaves no room: speeds then stand without their limits
+            Err(reason) => vec![("gpu_roof_missing".into(), reason.to_string())],
+        }
     }
 
     /// Why the held device cannot run `workload`, where it cannot.

@@ -1,6 +1,8 @@
 //! Rungs of a GPU's kernel ladders: each is checked against f64 on poisoned outputs, then timed by the device's own clock, with
 //! its data in the L2 cache and out of it. An emulated device has no clock: there a run is counted.
 
+pub mod roof;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow};
@@ -57,6 +59,7 @@ pub fn ladders(held: &mut Held, problems: &[GpuProblem], rungs: &[String], repet
     held.gpu = Some(benches);
     outcome?;
     match events.is_empty() {
+        true if gpu.is_emulated() => Ok(Outcome::Refused("its problems are too large to be emulated".into())),
         true => Ok(Outcome::Refused(format!("no problem of this workload suits {}", gpu.name()))),
         false => Ok(Outcome::Ran { events, facts }),
     }
@@ -83,7 +86,10 @@ impl Pass<'_> {
         }
         let emulated = self.gpu.is_emulated();
         if !emulated && self.benches.roof.is_none() {
-            self.benches.roof = Some(roof(&self.gpu, self.seed)?);
+            let roof = roof::measure(&self.gpu, self.seed)?;
+            self.facts.extend(roof::facts(&roof));
+            // bytes are only counted of samples whose cache was emptied
+            self.benches.roof = Some(Roof { cache_bytes_s: roof.stream_bytes_s, llc_bytes: 1, ..roof });
             self.benches.flush = Some(roofline::read_bench(&self.gpu, FLUSH_BYTES, self.seed)?);
         }
         let place = match self.benches.held.iter().position(|(known, _)| known == problem) {
@@ -141,29 +147,6 @@ impl Pass<'_> {
         }
         Ok(())
     }
-}
-
-/// The device's limits: reading a memory larger than any cache, and a 16-bit product that fills it, by the vendor's library
-/// where that is there.
-fn roof(gpu: &Gpu, seed: u64) -> Result<Roof, GpuError> {
-    let rate = |bench: &dyn Bench, work: u64, names: &[&str]| -> Result<f64, GpuError> {
-        let rungs = bench.rungs();
-        let has = |name: &&&str| rungs.iter().any(|(rung, fits)| rung.name == **name && fits.is_ok());
-        let Some(name) = names.iter().find(has) else { return Ok(0.0) };
-        let (calls, ms) = warm(gpu, bench, name)?;
-        Ok((calls * work) as f64 / (ms.max(1e-6) * 1e-3))
-    };
-    let memory = roofline::read_bench(gpu, 4 * FLUSH_BYTES, seed)?;
-    let stream_bytes_s = rate(&*memory, memory.bytes(), &["read"])?;
-    let product = gemm::bench(gpu, 8192, 8192, 8192, Number::Bf16, seed)?;
-    Ok(Roof {
-        stream_bytes_s,
-        cache_bytes_s: stream_bytes_s,
-        fma_flop_s: rate(&*product, product.flops(), &["cublaslt", "g3_mma"])?,
-        int8_op_s: 0.0,
-        // bytes are only counted of samples whose cache was emptied
-        llc_bytes: 1,
-    })
 }
 
 /// `problem` in the memory of `gpu`.

@@ -30,6 +30,8 @@ tile_gemv(const uint4 *tiles, const InputWord *x, const half_bits *scales, const
           const float *output_scales, float *y, int rows, int n, int units) {
     typedef WEIGHTS F;
     typedef F::Sum Sum;
+    // zeros want the sums of packed inputs; known here, their code is not compiled
+    if (DIRECT) zeros = 0;
     __shared__ Sum partial[SLICES][ROW_BLOCKS][4][32];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int block = blockIdx.x, first_row_block = blockIdx.y * ROW_BLOCKS;
@@ -103,7 +105,7 @@ tile_gemv(const uint4 *tiles, const InputWord *x, const half_bits *scales, const
 #pragma unroll
                     for (int r = 0; r < ROW_BLOCKS; r++)
                         // a row block that is not there has no sums of inputs either
-                        if (!zeros || (first_row_block + r) * 8 < rows) 
+                        if (!zeros || (first_row_block + r) * 8 < rows)
                             close_group(sum[r], group_sum[r], of_group[GROUP < 64 ? step >> 1 : 0], group_scales.sums + 8 * r);
                     if (zeros) group_scales.sums += padded_rows;
                 }

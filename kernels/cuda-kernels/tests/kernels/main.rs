@@ -3,12 +3,14 @@
 mod attention;
 mod compile;
 mod devices;
+mod driver;
 mod gemm;
 mod gemv;
 mod linear;
 mod problems;
 mod quantized;
 mod rows;
+mod sass;
 mod triton;
 
 use std::path::Path;
@@ -27,9 +29,12 @@ fn compiler() -> Option<Nvrtc> {
     }
 }
 
-/// The emulated device, and the real one where there is one.
+/// The emulated device, and the real one where there is one; in a child process of `driver`, the one that it is about.
 fn devices() -> Vec<Gpu> {
     let Some(nvrtc) = compiler() else { return vec![] };
+    if driver::is_child() {
+        return vec![Gpu::open(0, nvrtc).unwrap()];
+    }
     let mut devices = vec![Gpu::emulated(Arch::Sm90a, nvrtc.clone())];
     match Gpu::open(0, nvrtc) {
         Ok(gpu) => devices.push(gpu),

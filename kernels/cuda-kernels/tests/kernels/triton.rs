@@ -36,6 +36,7 @@ fn attention_is_right_for_both_architectures() {
         ForwardShape { batch: 2, q_len: 15, kv_len: 64, heads: 4, kv_heads: 2, causal: false, ..base },
         ForwardShape { number: Number::F16, causal: false, kv_len: 127, ..base },
         ForwardShape { dim: 128, ..base },
+        ForwardShape { dim: 128, number: Number::F16, q_len: 40, ..base },
     ];
     for gpu in emulated() {
         for shape in shapes {

@@ -46,16 +46,43 @@ fn other_numbers_heads_and_masks() {
     }
 }
 
-/// More pieces of work than multiprocessors, of different lengths: barriers and rings go on where the piece before left them.
+/// More pieces of work than multiprocessors, of different lengths: barriers and rings go on where the piece before left them, and
+/// results leave through memory that the piece before has just left.
 #[test]
 fn a_persistent_block_takes_a_second_piece() {
     for gpu in devices().iter().filter(|gpu| gpu.arch() >= Arch::Sm90a) {
         let heads = gpu.multiprocessors() / 2 + 4;
         let bench = forward_bench(gpu, ForwardShape { heads, kv_heads: heads, ..shape(129, 129, 64) }, 9).unwrap();
-        bench.poison().unwrap();
-        bench.run("a10_persistent").unwrap();
-        let deviation = bench.deviation("a10_persistent").unwrap();
-        assert!(deviation.is_within(), "{deviation:?}");
+        for name in ["a10_persistent", "a11_hidden_ends"] {
+            bench.poison().unwrap();
+            bench.run(name).unwrap();
+            let deviation = bench.deviation(name).unwrap();
+            assert!(deviation.is_within(), "{name}: {deviation:?}");
+        }
+    }
+}
+
+/// One block goes through several tiles of rows: copies of the next must wait for who still reads the last.
+#[test]
+fn one_block_takes_all_rows_of_a_head() {
+    let base = shape(290, 290, 64);
+    let shapes = [
+        base,
+        ForwardShape { q_len: 260, kv_len: 131, dim: 128, heads: 2, number: Number::F16, ..base },
+        ForwardShape { batch: 2, q_len: 257, kv_len: 300, heads: 2, causal: false, ..base },
+    ];
+    for gpu in devices() {
+        for shape in shapes {
+            let bench = forward_bench(&gpu, shape, 12).unwrap();
+            let run = |name: &str| {
+                bench.poison().unwrap();
+                bench.run(name).unwrap();
+                bench.deviation(name).unwrap()
+            };
+            let (serial, parallel) = (run("a5_serial_rows"), run("a5_pipelined"));
+            assert!(serial.is_within(), "{}: {serial:?}", bench.label());
+            assert_eq!(serial, parallel, "{}: one kernel, two grids", bench.label());
+        }
     }
 }
 
