@@ -241,7 +241,9 @@ impl Pass<'_> {
         };
         let mut readers = vec![Source::whole(in_layer(a, layer, of.router), [experts.n, a.hidden], false)];
         if experts.shared_ffn.is_some() {
-            readers.push(Source::whole(in_layer(a, layer, of.shared_gate), [1, a.hidden], false));
+            if !of.shared_gate.is_empty() {
+                readers.push(Source::whole(in_layer(a, layer, of.shared_gate), [1, a.hidden], false));
+            }
         }
         for source in readers {
             let mut reader = self.load(&source, false, false)?;
