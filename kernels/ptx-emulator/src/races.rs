@@ -31,19 +31,22 @@ pub struct Races {
     writes: Vec<(u32, u32)>,
     /// Per word and warp: its time.
     reads: Vec<u32>,
+    /// The same of reads by warpgroup products; empty where there are none.
+    products: Vec<u32>,
     met: HashMap<Meeting, Vec<u32>>,
     /// Per warp of the cluster: when it last did something to this block's memory.
     owed: Vec<u32>,
 }
 
 impl Races {
-    /// For `bytes` bytes of shared memory of a block of `warps` warps, the `rank`th of `blocks`.
-    pub fn new(bytes: usize, warps: usize, rank: usize, blocks: usize) -> Races {
+    /// For `bytes` bytes of shared memory of a block of `warps` warps, the `rank`th of `blocks`; `products` read them or do not.
+    pub fn new(bytes: usize, warps: usize, products: bool, rank: usize, blocks: usize) -> Races {
         let (first, all) = (rank * warps, blocks * warps);
         let words = if all > 1 { bytes / 4 } else { 0 };
         let clocks = (0..warps).map(|warp| (0..all).map(|other| (first + warp == other) as u32).collect()).collect();
         let (writes, reads, owed) = (vec![(0, 0); words], vec![0; words * warps], vec![0; all]);
-        Races { warps, first, all, clocks, writes, reads, met: HashMap::new(), owed }
+        let products = if products { vec![0; words * warps] } else { vec![] };
+        Races { warps, first, all, clocks, writes, reads, products, met: HashMap::new(), owed }
     }
 
     /// Words that an access covers whole.
@@ -63,7 +66,15 @@ impl Races {
         Ok(())
     }
 
-    /// A warp reads as a part of its warpgroup, of which any warp may say that the reading is over.
+    /// A warp's part of a warpgroup's product has read. All of the group's reading is then over, so any of its warps may say so.
+    pub fn read_by_product(&mut self, address: usize, count: usize, warp: u32) {
+        let (_, time) = self.now(warp);
+        for word in self.words(address, count) {
+            self.products[word * self.warps + warp as usize] = time;
+        }
+    }
+
+    /// Whether a warp may read.
     pub fn look(&self, address: usize, count: usize, warp: u32) -> Result<(), Trouble> {
         self.written_before(address, count, &self.clocks[warp as usize])
     }
@@ -109,7 +120,20 @@ impl Races {
             if let Some(other) = late {
                 return Err(Trouble::Race { address: 4 * word as u64, earlier: "read", warp: other as u32 });
             }
+            self.check_products(word, clock)?;
             self.writes[word] = (0, 0);
+        }
+        Ok(())
+    }
+
+    /// Of each warpgroup whose product read the word, somebody's word must be known that it has.
+    fn check_products(&self, word: usize, clock: &[u32]) -> Result<(), Trouble> {
+        let Some(times) = self.products.get(word * self.warps..(word + 1) * self.warps) else { return Ok(()) };
+        for (group, times) in times.chunks(4).enumerate() {
+            let known = |(warp, time): (usize, &u32)| *time > 0 && *time <= clock[self.first + 4 * group + warp];
+            if times.iter().any(|&time| time > 0) && !times.iter().enumerate().any(known) {
+                return Err(Trouble::Race { address: 4 * word as u64, earlier: "read", warp: 4 * group as u32 });
+            }
         }
         Ok(())
     }

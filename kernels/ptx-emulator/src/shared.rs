@@ -49,7 +49,7 @@ impl Shared {
     pub fn new(end: u64, warps: usize, proxies: bool, rank: usize, blocks: usize) -> Shared {
         let size = end as usize;
         let unfenced = proxies.then(|| Unfenced { by: vec![0; size], when: vec![0; size], ..Unfenced::default() });
-        let races = Races::new(size, warps, rank, blocks);
+        let races = Races::new(size, warps, proxies, rank, blocks);
         Shared { bytes: vec![0; size], written: Written::new(size), races, unfenced }
     }
 

@@ -1,6 +1,6 @@
 //! Matrix products: every rung on the emulated device, against f64.
 
-use cuda_kernels::{Arch, Number, all_kernels, gemm, roofline};
+use cuda_kernels::{Arch, Gpu, Number, all_kernels, gemm, roofline};
 
 use crate::problems::climb;
 use crate::{compiler, devices};
@@ -69,6 +69,20 @@ fn blocks_take_several_tiles() {
             problem.run(rung.name).unwrap();
             let deviation = problem.deviation(rung.name).unwrap();
             assert!(deviation.is_within(), "{}: {deviation:?}", rung.name);
+        }
+    }
+}
+
+/// 256 x 256 results over 64 of k: two blocks read their own rows of A and each all of B, or in a cluster half of it.
+#[test]
+fn what_a_cluster_shares_is_read_once() {
+    for gpu in devices().into_iter().filter(Gpu::is_emulated) {
+        let problem = gemm::bench(&gpu, 256, 256, 64, Number::Bf16, 105).unwrap();
+        let matrix = 256 * 64 * 2 / 32;
+        for (rung, expected) in [("g6_persistent", 3 * matrix), ("g7_multicast", 2 * matrix)] {
+            let before = gpu.counts().unwrap().global_read_sectors;
+            problem.run(rung).unwrap();
+            assert_eq!(gpu.counts().unwrap().global_read_sectors - before, expected, "{rung}");
         }
     }
 }
