@@ -120,9 +120,18 @@ impl<'a> Digest<'a> {
         self.floors.get(&(a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits))).copied().unwrap_or(0.0)
     }
 
-    /// A fact about the machine as a number.
+    /// A fact about the machine as a number, the largest where it was stated more than once.
     pub fn machine(&self, key: &str) -> Option<f64> {
-        let stated = self.run.facts.iter().filter(|fact| fact.scope == "machine" && fact.key == key);
+        self.largest(|scope| scope == "machine", key)
+    }
+
+    /// The largest number that any cell states under `key`: what one of them saw, the device can do.
+    pub fn most(&self, key: &str) -> Option<f64> {
+        self.largest(|scope| scope != "machine", key)
+    }
+
+    fn largest(&self, within: impl Fn(&str) -> bool, key: &str) -> Option<f64> {
+        let stated = self.run.facts.iter().filter(|fact| fact.key == key && within(&fact.scope));
         let numbers = stated.filter_map(|fact| fact.value.trim().parse().ok());
         numbers.filter(|v: &f64| v.is_finite() && *v > 0.0).reduce(f64::max)
     }

@@ -116,6 +116,11 @@ pub struct ExternalPart {
 }
 
 impl ExternalPart {
+    /// Whether it computes on a CUDA device.
+    pub fn is_on_gpu(&self) -> bool {
+        self.engine == ExternalEngine::Triton || self.attention.starts_with("cuda")
+    }
+
     /// Our kind that stores the same weights.
     pub fn same_weights(&self) -> WeightsSpec {
         match self.weights.as_str() {

@@ -162,14 +162,19 @@ fn externals(scenario: &Scenario, ours: &[Cell], model_varies: bool) -> Vec<Cell
     firsts.iter().flat_map(|first| parts.iter().map(|part| external(first, model_varies, part.clone()))).collect()
 }
 
-/// A cell of another engine; where it has no word of its own it stands at the reference's place.
+/// A cell of another engine; where it has no word of its own it stands at the reference's place. Its spec is of what it is checked
+/// with, which runs on the processor.
 fn external(reference: &Cell, model_varies: bool, part: ExternalPart) -> Cell {
+    let device = match &reference.spec.device {
+        DeviceSpec::Cuda(_) => DeviceSpec::default(),
+        cpu => cpu.clone(),
+    };
     let spec = EngineSpec {
         attention: AttentionSpec::Naive,
         weights: part.same_weights(),
         kv: KvSpec::default(),
         decoding: DecodingSpec::Greedy,
-        device: reference.spec.device.clone(),
+        device,
     };
     let engine = part.engine.name();
     let axes = Axes {
@@ -178,6 +183,7 @@ fn external(reference: &Cell, model_varies: bool, part: ExternalPart) -> Cell {
         weights: part.weights.clone(),
         kv: part.kv.clone(),
         decoding: spec.decoding.tag(),
+        device: if part.is_on_gpu() { "cuda".into() } else { spec.device.tag() },
         ..reference.axes.clone()
     };
     let model = if model_varies { axes.model.as_str() } else { "" };
@@ -273,6 +279,15 @@ mod tests {
         let one = text.replace("\"embedded:base\", {", "{").replace("model = \"embedded:base\"", "");
         assert_eq!(cells(&one)[0].axes.model, "embedded:base[kv1-first]");
         assert_eq!(cells(&one)[0].id, "flash+f32+contiguous+greedy+cpu", "a model that does not vary is not in ids");
+    }
+
+    #[test]
+    fn other_engines_say_which_device_they_are_on() {
+        let text = "name = \"a\"\nquestion = \"q\"\n[matrix]\ndevice = [{ kind = \"cuda\", emulate = true }]\n[budget]\naa_control = false\n\
+                    [[external]]\nengine = \"pytorch\"\nattention = [\"sdpa\", \"cuda-flash\"]\n[[external]]\nengine = \"triton\"\n\
+                    [[workload]]\nkind = \"gpu-kernels\"\nproblems = [{ op = \"gemv\", n = 8, k = 8 }]\n";
+        let devices: Vec<String> = cells(text).into_iter().map(|c| c.axes.device).collect();
+        assert_eq!(devices, ["cuda-emulated", "cpu", "cuda", "cuda"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use results::claim::ClaimResult;
-use results::observation::Status;
+use results::observation::{Fact, Status};
 use results::run::{Run, RunDirectory};
 use results::summary::{CellSummary, Summary};
 use results::trace::Roof;
@@ -102,6 +102,8 @@ pub(crate) struct Session {
     pub python: PathBuf,
     /// Things a reader must know.
     pub caveats: Vec<String>,
+    /// Facts of cells, as far as this sitting has kept them.
+    stated: Vec<Fact>,
     clock: Stopwatch,
     started: String,
     command: String,
@@ -164,6 +166,7 @@ impl Session {
             show,
             python,
             caveats: vec![],
+            stated: vec![],
             clock: Stopwatch::start(),
             scenario,
             programs,
@@ -243,6 +246,19 @@ impl Session {
             Ok(Reply::Machine { roof: seen, .. }) => self.roof = Some(roof.raised(seen)),
             _ => self.surveyor = None,
         }
+    }
+
+    /// Keeps what became known of a cell; a repetition that says the same again adds nothing.
+    pub(crate) fn state(&mut self, cell: &str, facts: &[(String, String)]) -> Result<()> {
+        for (key, value) in facts {
+            let fact =
+                Fact { run_id: self.rows.run_id.clone(), scope: cell.into(), key: key.clone(), value: value.clone() };
+            if !self.stated.contains(&fact) {
+                self.directory.append_facts(std::slice::from_ref(&fact))?;
+                self.stated.push(fact);
+            }
+        }
+        Ok(())
     }
 
     /// Marks a cell and leaves a row that says why.

@@ -87,6 +87,7 @@ pub const HEADERS: &[Source] = &[
     Source { name: "swizzled.cuh", text: include_str!("attention/swizzled.cuh") },
     Source { name: "hopper_tiles.cuh", text: include_str!("attention/hopper_tiles.cuh") },
     Source { name: "runs.cuh", text: include_str!("attention/runs.cuh") },
+    Source { name: "parts.cuh", text: include_str!("attention/parts.cuh") },
     Source { name: "cache.cuh", text: include_str!("attention/cache.cuh") },
 ];
 

@@ -98,17 +98,24 @@ fn of<'a>(digest: &'a Digest, base: &'a str) -> impl Iterator<Item = &'a Aggrega
 }
 
 fn roofs(digest: &Digest) -> Vec<Roof> {
-    let rate =
-        |key, unit: &str| digest.machine(key).map(|value| format!("{}\u{202f}{unit}", significant(value * 1e-9, 3)));
-    let size = digest.machine("llc_bytes").map(|value| Unit::of("", "B", value).text(value));
+    let rate = |value: f64, unit: &str| format!("{}\u{202f}{unit}", significant(value * 1e-9, 3));
+    let size = |value: f64, _: &str| Unit::of("", "B", value).text(value);
+    let tile = |value: Option<f64>, text: &dyn Fn(f64, &str) -> String, unit: &str, name: &'static str| {
+        Some(Roof { value: text(value?, unit), name })
+    };
+    let (machine, gpu) = (|key: &str| digest.machine(key), |key: &str| digest.most(key));
     let all = [
-        (rate("stream_bytes_s", "GB/s"), "reading from memory"),
-        (rate("cache_bytes_s", "GB/s"), "reading from the cache"),
-        (rate("fma_flop_s", "GFLOP/s"), "f32 multiply-add"),
-        (rate("int8_op_s", "GOP/s"), "int8 dot products"),
-        (size, "last-level cache"),
+        tile(machine("stream_bytes_s"), &rate, "GB/s", "reading from memory"),
+        tile(machine("cache_bytes_s"), &rate, "GB/s", "reading from the cache"),
+        tile(machine("fma_flop_s"), &rate, "GFLOP/s", "f32 multiply-add"),
+        tile(machine("int8_op_s"), &rate, "GOP/s", "int8 dot products"),
+        tile(machine("llc_bytes"), &size, "", "last-level cache"),
+        tile(gpu("gpu_stream_bytes_s"), &rate, "GB/s", "reading from the GPU’s memory"),
+        tile(gpu("gpu_cache_bytes_s"), &rate, "GB/s", "reading from the GPU’s L2 cache"),
+        tile(gpu("gpu_product_flop_s"), &rate, "GFLOP/s", "16-bit products on the GPU"),
+        tile(gpu("gpu_l2_bytes"), &size, "", "L2 cache of the GPU"),
     ];
-    all.into_iter().filter_map(|(value, name)| Some(Roof { value: value?, name })).collect()
+    all.into_iter().flatten().collect()
 }
 
 /// A sentence for each model whose weights the cache can hold.

@@ -343,6 +343,8 @@ impl HeldExternal {
 
     /// The problems that this engine has a counterpart of.
     fn gpu(&mut self, problems: &[GpuProblem]) -> Result<Outcome> {
+        // the run's roofs are the processor's, and this worker measures none of the device's
+        self.roof = None;
         let (mut events, mut facts) = (vec![], vec![]);
         let seed = self.resolved.scenario.seed;
         for problem in problems {

@@ -2,7 +2,7 @@
 //! compute the same logits, so one worker serves them all.
 
 use anyhow::Result;
-use results::observation::{Fact, Status};
+use results::observation::Status;
 use results::summary::Role;
 use results::trace::{Event, Trace};
 
@@ -62,20 +62,11 @@ fn group_of(session: &mut Session, group: &[usize]) -> Result<()> {
         return Ok(());
     }
     let Reply::Built { kernel_path, facts, .. } = reply else { anyhow::bail!("{}", reason(&reply)) };
-    let run_id = session.rows.run_id.clone();
     for &index in group {
         let live = &mut session.live[index];
         live.kernel_path.clone_from(&kernel_path);
-        let facts: Vec<Fact> = facts
-            .iter()
-            .map(|(key, value)| Fact {
-                run_id: run_id.clone(),
-                scope: live.cell.id.clone(),
-                key: key.clone(),
-                value: value.clone(),
-            })
-            .collect();
-        session.directory.append_facts(&facts)?;
+        let cell = live.cell.id.clone();
+        session.state(&cell, &facts)?;
     }
     let reply = spoken(session, &mut worker, &id, &Command::Verify)?;
     let Reply::Verified { checks, sample } = reply else { anyhow::bail!("{}", reason(&reply)) };
@@ -145,23 +136,12 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
         }
         rows.iter_mut().for_each(|r| r.workload.clone_from(&name));
         session.directory.append(&rows)?;
+        let cell = session.live[index].cell.id.clone();
         if index != group[0] {
-            let fact = Fact {
-                run_id: session.rows.run_id.clone(),
-                scope: live.cell.id.clone(),
-                key: format!("{name}_shared_with"),
-                value: id.clone(),
-            };
-            session.directory.append_facts(&[fact])?;
+            session.state(&cell, &[(format!("{name}_shared_with"), id.clone())])?;
         }
         if let Reply::Trace { facts, .. } = &reply {
-            let of_cell = |(key, value): &(String, String)| Fact {
-                run_id: session.rows.run_id.clone(),
-                scope: session.live[index].cell.id.clone(),
-                key: key.clone(),
-                value: value.clone(),
-            };
-            session.directory.append_facts(&facts.iter().map(of_cell).collect::<Vec<_>>())?;
+            session.state(&cell, facts)?;
         }
         if let Reply::Failed { reason } = &reply {
             session.mark(index, Status::Failed, &format!("{name}: {reason}"))?;

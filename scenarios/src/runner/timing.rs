@@ -127,14 +127,17 @@ fn one(
 ) -> Result<Option<Trace>> {
     let id = session.live[timed.index].cell.id.clone();
     match spoken(session, &mut timed.worker, &id, &Command::Run { workload, repetition, roof: session.roof }) {
-        Ok(Reply::Trace { trace, .. }) => match failed_checks(&trace) {
-            None => Ok(Some(trace)),
-            Some(wrong) => {
-                append(session, timed.index, &trace)?;
-                session.mark(timed.index, Status::Wrong, &wrong)?;
-                Ok(None)
+        Ok(Reply::Trace { trace, facts }) => {
+            session.state(&id, &facts)?;
+            match failed_checks(&trace) {
+                None => Ok(Some(trace)),
+                Some(wrong) => {
+                    append(session, timed.index, &trace)?;
+                    session.mark(timed.index, Status::Wrong, &wrong)?;
+                    Ok(None)
+                }
             }
-        },
+        }
         Ok(Reply::Refused { reason }) => {
             timed.refused[slot] = true;
             let live = &session.live[timed.index];

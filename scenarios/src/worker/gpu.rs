@@ -87,6 +87,7 @@ impl Pass<'_> {
         let emulated = self.gpu.is_emulated();
         if !emulated && self.benches.roof.is_none() {
             let roof = roof::measure(&self.gpu, self.seed)?;
+            self.facts.extend(roof::facts(&roof));
             // bytes are only counted of samples whose cache was emptied
             self.benches.roof = Some(Roof { cache_bytes_s: roof.stream_bytes_s, llc_bytes: 1, ..roof });
             self.benches.flush = Some(roofline::read_bench(&self.gpu, FLUSH_BYTES, self.seed)?);

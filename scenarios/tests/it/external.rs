@@ -60,3 +60,49 @@ fn unknown_words_of_an_engine_are_named() {
     let said = refused(folder.path(), &["plan", "beside.toml"], 2);
     assert!(said.contains("has no attention called `flash`") && said.contains("sdpa"), "{said}");
 }
+
+const GPU_KERNELS: &str = r#"name = "beside"
+question = "Which problems has the other engine a kernel for?"
+[[external]]
+engine = "triton"
+[budget]
+seconds = 1
+min_repetitions = 2
+max_repetitions = 2
+aa_control = false
+measure_machine = false
+[[workload]]
+kind = "gpu-kernels"
+problems = [{ op = "quantized", n = 128, k = 128, bits = 4 }, { op = "gemm", m = 64, n = 64, k = 64 }]
+"#;
+
+/// An interpreter that times 4-bit products and has nothing else.
+const TIMES_SOME: &str = r#"#!/bin/sh
+echo '{"say":"hello","protocol":1,"engine":"triton","version":"3","facts":[]}'
+while read line; do
+    case "$line" in
+    *load*) echo '{"say":"loaded","kernels":"tuned"}' ;;
+    *quantized*) echo '{"say":"timed","ns":5000,"calls":5}' ;;
+    *) echo '{"say":"refused","reason":"nothing for products of 16 bit"}' ;;
+    esac
+done
+"#;
+
+#[test]
+fn what_an_engine_has_no_kernel_for_is_kept_with_its_reason() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("beside.toml"), GPU_KERNELS).expect("writable");
+    let python = folder.path().join("python");
+    std::fs::write(&python, TIMES_SOME).expect("writable");
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let words = ["run", "beside.toml", "--output", "out", "--quiet", "--python", "./python"];
+    assert!(printed(folder.path(), &words).ends_with("pass\n"));
+    let csv = printed(folder.path(), &["export", "out", "--csv", "-"]);
+    assert!(csv.contains("us_per_call:quantized/triton fused/"), "{csv}");
+    let report = std::fs::read_to_string(folder.path().join("out/report.html")).expect("a report");
+    assert_eq!(
+        report.matches("nothing for products of 16 bit").count(),
+        1,
+        "the fact, once, and no matter how often it was said"
+    );
+}

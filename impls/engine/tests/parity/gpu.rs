@@ -158,8 +158,10 @@ fn greedy_continuations_of_a_batch_agree() {
 #[test]
 fn rows_do_not_depend_on_their_neighbours() {
     let Some((_turn, device)) = gpu() else { return };
-    for weights in [WeightsSpec::F32, WeightsSpec::F16] {
-        let (expected, _, engine) = on(&device, "llama3-gqa", &spec(flash(), weights));
+    for (weights, encoding) in [(WeightsSpec::F32, "f32"), (WeightsSpec::F16, "f32"), (WeightsSpec::F16, "f16")] {
+        let kv: KvSpec =
+            serde_json::from_value(serde_json::json!({ "kind": "contiguous", "encoding": encoding })).unwrap();
+        let (expected, _, engine) = on(&device, "llama3-gqa", &EngineSpec { kv, ..spec(flash(), weights) });
         let (tokens, ..) = expected.prompts().into_iter().find(|(tokens, ..)| tokens.len() == 33).unwrap();
         let mut session = engine.session().unwrap();
         session.forward(&Step::extend(SeqId(0), 0, &tokens[..20])).unwrap();

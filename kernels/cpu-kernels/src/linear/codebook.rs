@@ -11,13 +11,11 @@
 //! Not handled: blocks that are not a multiple of 8 columns or that cross rows; activations below f32.
 
 use super::codebook_walk::{self, Coded, Scale, StoredWords};
+use super::coded::{self, CodedPanels};
 use super::codes::BLOCK;
-use super::gemm::{Columns16, Weights, linear};
 use super::panels::n_panels;
-use super::tile::{F32Columns, Tile};
-use crate::simd::{LANES, Simd};
-use crate::{Cpu, scratch};
-use std::ops::Range;
+use crate::Cpu;
+use crate::simd::LANES;
 
 /// Words of 32 columns of 16 outputs.
 const WORDS: usize = BLOCK / codebook_walk::PER_WORD;
@@ -200,7 +198,7 @@ impl PackedCodebook {
 
     /// Bytes that one full read streams: codes, scales and their constants and tables, padding included.
     pub fn bytes(&self) -> usize {
-        Weights::bytes(&self.panels)
+        CodedPanels::bytes(&self.panels)
     }
 
     /// The kernel that [`Self::forward`] runs on `cpu`.
@@ -210,17 +208,7 @@ impl PackedCodebook {
 
     /// y\[rows, n\] = x\[rows, k\] · Wᵀ.
     pub fn forward(&self, cpu: &Cpu, x: &[f32], rows: usize, y: &mut [f32]) {
-        assert_eq!(x.len(), rows * self.k, "x must hold rows × k values");
-        let stored = self.panels.runs * BLOCK;
-        if stored == self.k {
-            return linear(cpu, &self.panels, x, rows, y);
-        }
-        let mut padded = scratch::take(rows * stored);
-        for (out, x) in padded.chunks_exact_mut(stored).zip(x.chunks_exact(self.k)) {
-            out[..self.k].copy_from_slice(x);
-            out[self.k..].fill(0.0);
-        }
-        linear(cpu, &self.panels, &padded, rows, y);
+        coded::product(cpu, &self.panels, self.k, x, rows, y);
     }
 
     /// The weights that [`Self::forward`] multiplies by, as row-major f32 `[n, k]`.
@@ -247,7 +235,27 @@ impl Panels {
             scales => scales.get(at),
         }
     }
+}
 
+impl CodedPanels for Panels {
+    type Words = StoredWords;
+
+    fn n(&self) -> usize {
+        self.n
+    }
+    fn runs(&self) -> usize {
+        self.runs
+    }
+    fn bytes(&self) -> usize {
+        let scales = match &self.scales {
+            BlockScales::F32(scales) => size_of_val(&scales[..]),
+            BlockScales::E8m0(codes) | BlockScales::E4m3 { codes, .. } => codes.len(),
+            BlockScales::Nested(nested) => {
+                nested.codes.len() + size_of_val(&nested.constants[..]) + size_of_val(&nested.map[..])
+            }
+        };
+        size_of_val(&self.words[..]) + scales + size_of_val(&self.table)
+    }
     #[inline(always)]
     fn coded(&self, first: usize) -> Coded<StoredWords> {
         let at = first * self.blocks * LANES;
@@ -275,41 +283,8 @@ impl Panels {
             words_per_scale: self.block / codebook_walk::PER_WORD,
         }
     }
-}
-
-impl Weights for Panels {
-    fn n(&self) -> usize {
-        self.n
-    }
-    fn k(&self) -> usize {
-        self.runs * BLOCK
-    }
-    fn bytes(&self) -> usize {
-        let scales = match &self.scales {
-            BlockScales::F32(scales) => size_of_val(&scales[..]),
-            BlockScales::E8m0(codes) | BlockScales::E4m3 { codes, .. } => codes.len(),
-            BlockScales::Nested(nested) => {
-                nested.codes.len() + size_of_val(&nested.constants[..]) + size_of_val(&nested.map[..])
-            }
-        };
-        size_of_val(&self.words[..]) + scales + size_of_val(&self.table)
-    }
     #[inline(always)]
-    unsafe fn stream<S: Simd>(&self, s: S, rows: usize, first: usize, panels: usize, t: Tile<()>) {
-        // SAFETY: the caller vouches for the tile and the panels; `coded` spans all runs of each.
-        unsafe { codebook_walk::stream(s, rows, panels, self.coded(first), t) };
-    }
-    #[inline(always)]
-    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Columns16 {
-        let buffer = &mut buffer[..panels * ks.len() * LANES];
-        for (p, out) in buffer.chunks_exact_mut(ks.len() * LANES).enumerate() {
-            // SAFETY: `coded` spans all runs of panel first + p, and `out` holds 16 values per column.
-            unsafe { codebook_walk::decode(s, self.coded(first + p), ks.clone(), out.as_mut_ptr()) };
-        }
-        F32Columns { base: buffer.as_ptr(), panel_stride: ks.len() * LANES }
-    }
-    #[inline(always)]
-    fn stored_at(&self, panel: usize, k: usize) -> *const u8 {
+    fn word_at(&self, panel: usize, k: usize) -> *const u8 {
         let run = panel * self.runs + k / BLOCK;
         self.words.as_ptr().wrapping_add(run * WORDS * LANES).cast()
     }

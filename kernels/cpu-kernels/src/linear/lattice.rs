@@ -9,14 +9,13 @@
 //! Cost: 1/4 byte per weight + 4 per row; per 128 weights two gathers more than a 4-bit codebook, both tables in L1.
 //! Not handled: groups of columns with scales of their own.
 
-use super::codebook_walk::{self, Coded, PER_WORD, Scale, Words};
+use super::codebook_walk::{Coded, PER_WORD, Scale, Words};
+use super::coded::{self, CodedPanels};
 use super::codes::BLOCK;
-use super::gemm::{Columns16, Weights, linear};
 use super::panels::n_panels;
-use super::tile::{Tile, further};
+use super::tile::further;
+use crate::Cpu;
 use crate::simd::{LANES, Simd};
-use crate::{Cpu, scratch};
-use std::ops::Range;
 use std::sync::LazyLock;
 
 /// Codes as a quantiser hands them over: W\[i, 8·g + j\] = scale\[i\] · [`e8p_point`]\(code\[i, g\]\)\[j\].
@@ -180,7 +179,7 @@ impl PackedLattice {
 
     /// Bytes that one full read streams: codes, scales and tables, padding included.
     pub fn bytes(&self) -> usize {
-        Weights::bytes(&self.panels)
+        CodedPanels::bytes(&self.panels)
     }
 
     /// The kernel that [`Self::forward`] runs on `cpu`.
@@ -190,17 +189,7 @@ impl PackedLattice {
 
     /// y\[rows, n\] = x\[rows, k\] · Wᵀ.
     pub fn forward(&self, cpu: &Cpu, x: &[f32], rows: usize, y: &mut [f32]) {
-        assert_eq!(x.len(), rows * self.k, "x must hold rows × k values");
-        let stored = self.panels.runs * BLOCK;
-        if stored == self.k {
-            return linear(cpu, &self.panels, x, rows, y);
-        }
-        let mut padded = scratch::take(rows * stored);
-        for (out, x) in padded.chunks_exact_mut(stored).zip(x.chunks_exact(self.k)) {
-            out[..self.k].copy_from_slice(x);
-            out[self.k..].fill(0.0);
-        }
-        linear(cpu, &self.panels, &padded, rows, y);
+        coded::product(cpu, &self.panels, self.k, x, rows, y);
     }
 
     /// The weights that [`Self::forward`] multiplies by, as row-major f32 `[n, k]`.
@@ -220,7 +209,18 @@ impl PackedLattice {
     }
 }
 
-impl Panels {
+impl CodedPanels for Panels {
+    type Words = LatticeWords;
+
+    fn n(&self) -> usize {
+        self.n
+    }
+    fn runs(&self) -> usize {
+        self.runs
+    }
+    fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.scales[..]) + size_of_val(&**NIBBLES) + size_of_val(&self.values)
+    }
     #[inline(always)]
     fn coded(&self, first: usize) -> Coded<LatticeWords> {
         let panel_bytes = self.runs * WORDS * WORD_BYTES;
@@ -238,34 +238,8 @@ impl Panels {
             words_per_scale: (self.runs * WORDS).max(1),
         }
     }
-}
-
-impl Weights for Panels {
-    fn n(&self) -> usize {
-        self.n
-    }
-    fn k(&self) -> usize {
-        self.runs * BLOCK
-    }
-    fn bytes(&self) -> usize {
-        self.bytes.len() + size_of_val(&self.scales[..]) + size_of_val(&**NIBBLES) + size_of_val(&self.values)
-    }
     #[inline(always)]
-    unsafe fn stream<S: Simd>(&self, s: S, rows: usize, first: usize, panels: usize, t: Tile<()>) {
-        // SAFETY: the caller vouches for the tile and the panels; `coded` spans all runs of each.
-        unsafe { codebook_walk::stream(s, rows, panels, self.coded(first), t) };
-    }
-    #[inline(always)]
-    fn decode<S: Simd>(&self, s: S, first: usize, panels: usize, ks: Range<usize>, buffer: &mut [f32]) -> Columns16 {
-        let buffer = &mut buffer[..panels * ks.len() * LANES];
-        for (p, out) in buffer.chunks_exact_mut(ks.len() * LANES).enumerate() {
-            // SAFETY: `coded` spans all runs of panel first + p, and `out` holds 16 values per column.
-            unsafe { codebook_walk::decode(s, self.coded(first + p), ks.clone(), out.as_mut_ptr()) };
-        }
-        Columns16 { base: buffer.as_ptr(), panel_stride: ks.len() * LANES }
-    }
-    #[inline(always)]
-    fn stored_at(&self, panel: usize, k: usize) -> *const u8 {
+    fn word_at(&self, panel: usize, k: usize) -> *const u8 {
         let word = panel * self.runs * WORDS + k / PER_WORD;
         self.bytes.as_ptr().wrapping_add(word * WORD_BYTES)
     }

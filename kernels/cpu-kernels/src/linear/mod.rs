@@ -16,6 +16,7 @@
 
 mod codebook;
 mod codebook_walk;
+mod coded;
 mod codes;
 mod f32;
 mod gemm;

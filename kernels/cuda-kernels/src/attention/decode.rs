@@ -38,6 +38,13 @@ impl DecodeShape {
         self.sequences * self.q_rows
     }
 
+    /// Splits that fill `gpu`.
+    pub fn splits(&self, gpu: &Gpu) -> usize {
+        // by its registers, a multiprocessor holds this many blocks at once
+        let resident = gpu.multiprocessors() * if self.form().1 == 1 { 4 } else { 2 };
+        splits(self.blocks(), self.max_length, resident)
+    }
+
     /// Blocks of one split.
     fn blocks(&self) -> usize {
         self.sequences * self.heads.kv_heads * self.chunks()
@@ -75,16 +82,14 @@ pub fn splits(blocks: usize, max_length: usize, resident: usize) -> usize {
 #[derive(Debug)]
 pub struct DecodeWorkspace {
     splits: usize,
-    partial: Buffer<f32>,
-    states: Buffer<f32>,
+    pub(super) partial: Buffer<f32>,
+    pub(super) states: Buffer<f32>,
 }
 
 impl DecodeWorkspace {
     /// For `shape`, with as many splits as fill `gpu`.
     pub fn new(gpu: &Gpu, shape: &DecodeShape) -> Result<DecodeWorkspace, GpuError> {
-        // by its registers, a multiprocessor holds this many blocks at once
-        let resident = gpu.multiprocessors() * if shape.form().1 == 1 { 4 } else { 2 };
-        DecodeWorkspace::with_splits(gpu, shape, splits(shape.blocks(), shape.max_length, resident))
+        DecodeWorkspace::with_splits(gpu, shape, shape.splits(gpu))
     }
 
     /// For `shape`, with `splits` splits.
@@ -98,6 +103,14 @@ impl DecodeWorkspace {
     /// Splits of each sequence.
     pub fn splits(&self) -> usize {
         self.splits
+    }
+
+    pub(super) fn check(&self, kernel: &'static str, rows: usize, dim: usize) -> Result<(), GpuError> {
+        let places = if self.splits == 1 { 0 } else { rows * self.splits };
+        if self.partial.len() < places * dim || self.states.len() < places * 2 {
+            return Err(GpuError::shape(kernel, "the workspace was made for fewer rows or heads"));
+        }
+        Ok(())
     }
 
     /// Fills it with NaN: what a launch does not write must not be read.
@@ -135,10 +148,7 @@ pub fn decode(
         let reason = format!("{} lengths and {named} slots for {} sequences", lengths.len(), shape.sequences);
         return Err(GpuError::shape(NAME, reason));
     }
-    let places = if splits == 1 { 0 } else { rows * heads.heads * splits };
-    if workspace.partial.len() < places * heads.dim || workspace.states.len() < places * 2 {
-        return Err(GpuError::shape(NAME, "the workspace was made for fewer rows or heads"));
-    }
+    workspace.check(NAME, rows * heads.heads, heads.dim)?;
     if rows == 0 {
         return Ok(());
     }
@@ -172,38 +182,59 @@ pub fn decode(
     // SAFETY: rows, cache, lengths and workspace were checked against the shape; the kernel reads tokens below each length,
     // and slots and pages that the caller's tables name.
     unsafe { gpu.launch(&kernel, grid, &args) }?;
-    if splits == 1 {
+    let ends = lengths.arg();
+    merge(gpu, &Merge { parts: false, rows, per: shape.q_rows, plus: 0, ends, heads, out }, workspace)
+}
+
+/// What the merge needs to know of the launch before it.
+pub(super) struct Merge<'a> {
+    /// Parts of `packed.cu`, or splits of `decode.cu`.
+    pub(super) parts: bool,
+    pub(super) rows: usize,
+    /// Rows per element of `ends`, and what an element lacks: see `packed::Sees`.
+    pub(super) per: usize,
+    pub(super) plus: usize,
+    pub(super) ends: Arg<'static>,
+    pub(super) heads: &'a Heads,
+    pub(super) out: Rows<'a>,
+}
+
+/// Adds up what the splits of a launch left; nothing where there was one.
+pub(super) fn merge(gpu: &Gpu, what: &Merge<'_>, workspace: &DecodeWorkspace) -> Result<(), GpuError> {
+    if workspace.splits == 1 {
         return Ok(());
     }
+    let int = |value: usize| Arg::I32(value as i32);
     let args = [
         workspace.partial.arg(),
         workspace.states.arg(),
-        lengths.arg(),
-        out.arg(),
-        int(rows),
-        int(shape.q_rows),
-        int(heads.heads),
-        int(heads.dim),
-        int(splits),
-        int(out.stride),
-        window,
+        what.ends,
+        what.out.arg(),
+        int(what.rows),
+        int(what.per),
+        int(what.plus),
+        int(what.heads.heads),
+        int(what.heads.dim),
+        int(workspace.splits),
+        int(what.out.stride),
+        int(what.heads.window.unwrap_or(0)),
     ];
-    let grid = LaunchShape::line((rows * heads.heads).div_ceil(4), THREADS);
-    // SAFETY: as above; the workspace holds `splits` partial results of every row and head.
-    unsafe { gpu.launch(&merge(), grid, &args) }
+    let grid = LaunchShape::line((what.rows * what.heads.heads).div_ceil(4), THREADS);
+    // SAFETY: the launch before checked rows and output; the workspace holds a partial result per split, row and head.
+    unsafe { gpu.launch(&merge_kernel(what.parts), grid, &args) }
 }
 
 fn kernel(element: Number, (dim, rows): (usize, usize)) -> KernelSpec {
     KernelSpec::new(&TEXT, NAME).define("ELEMENT", element.in_text()).define("DIM", dim).define("ROWS", rows)
 }
 
-fn merge() -> KernelSpec {
-    KernelSpec::new(&MERGE_TEXT, MERGE)
+fn merge_kernel(parts: bool) -> KernelSpec {
+    KernelSpec::new(&MERGE_TEXT, MERGE).define("PARTS", usize::from(parts))
 }
 
 /// Everything that is launched here.
 pub(super) fn kernels() -> Vec<KernelSpec> {
-    let mut all = vec![merge()];
+    let mut all = vec![merge_kernel(false), merge_kernel(true)];
     for element in Number::ALL {
         all.extend(FORMS.map(|form| kernel(element, form)));
     }

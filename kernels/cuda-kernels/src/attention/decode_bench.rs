@@ -9,6 +9,7 @@ use super::bench::worst;
 use super::cache::{KvView, Rows, Stored};
 use super::decode::{DecodeShape, DecodeWorkspace, decode};
 use super::oracle::{Scores, row};
+use super::packed::{PackedShape, Sees, packed, packs};
 use crate::{Arch, Bench, Buffer, Deviation, Gpu, GpuError, Number, Rung};
 
 /// Tokens of a page.
@@ -21,12 +22,14 @@ const ALLOWED: f64 = 2e-5;
 const UNSPLIT: &str = "d0_unsplit";
 const SPLIT: &str = "d1_split_kv";
 const PAGED: &str = "d2_paged";
+const PACKED: &str = "d3_packed_heads";
 
 /// The ways to read a cache while decoding, from the simplest on.
-const LADDER: [Rung; 3] = [
+const LADDER: [Rung; 4] = [
     Rung { name: UNSPLIT, idea: "one block per sequence and kv head", needs: Arch::Sm80 },
     Rung { name: SPLIT, idea: "sequences split until the device is full", needs: Arch::Sm80 },
     Rung { name: PAGED, idea: "the same, keys and values in shuffled pages", needs: Arch::Sm80 },
+    Rung { name: PACKED, idea: "tensor cores: the heads of a group are rows of one tile", needs: Arch::Sm80 },
 ];
 
 struct DecodeBench<T> {
@@ -45,6 +48,7 @@ struct DecodeBench<T> {
     out: Buffer<f32>,
     unsplit: DecodeWorkspace,
     split: DecodeWorkspace,
+    packed: DecodeWorkspace,
 }
 
 /// A decoding problem: every sequence has `shape.max_length` tokens in a cache of `element`. The same random memory is read as
@@ -79,10 +83,19 @@ fn bench<T: Stored>(gpu: &Gpu, shape: DecodeShape, seed: u64) -> Result<Box<dyn 
         out: gpu.alloc(host_q.len())?,
         unsplit: DecodeWorkspace::with_splits(gpu, &shape, 1)?,
         split: DecodeWorkspace::new(gpu, &shape)?,
+        packed: DecodeWorkspace::with_splits(
+            gpu,
+            &shape,
+            packed_shape(&shape).splits(shape.max_length, gpu.multiprocessors()),
+        )?,
         table,
         host,
         host_q,
     }))
+}
+
+fn packed_shape(shape: &DecodeShape) -> PackedShape {
+    PackedShape { sequences: shape.sequences, q_rows: shape.q_rows, heads: shape.heads }
 }
 
 impl<T: Stored> DecodeBench<T> {
@@ -123,7 +136,12 @@ impl<T: Stored> Bench for DecodeBench<T> {
     }
 
     fn rungs(&self) -> Vec<(Rung, Result<(), String>)> {
-        LADDER.map(|rung| (rung, Ok(()))).to_vec()
+        let packs = packs(T::ELEMENT, &self.shape.heads);
+        let can = |rung: &Rung| match rung.name {
+            PACKED if !packs => Err("needs a cache of 16 bits and head dims up to 128".into()),
+            _ => Ok(()),
+        };
+        LADDER.map(|rung| (rung, can(&rung))).to_vec()
     }
 
     fn flops(&self) -> u64 {
@@ -139,6 +157,7 @@ impl<T: Stored> Bench for DecodeBench<T> {
     fn poison(&self) -> Result<(), GpuError> {
         self.unsplit.poison()?;
         self.split.poison()?;
+        self.packed.poison()?;
         self.out.write(0, &vec![f32::NAN; self.out.len()])
     }
 
@@ -147,6 +166,10 @@ impl<T: Stored> Bench for DecodeBench<T> {
         let (q, out) = (Rows::packed(&self.q, width), Rows::packed(&self.out, width));
         let slots = KvView::contiguous(&self.k, &self.v, self.capacity);
         let pages = KvView::paged(&self.k, &self.v, &self.pages, self.capacity / PAGE, PAGE);
+        if name == PACKED {
+            let sees = Sees::Lengths(&self.lengths);
+            return packed(&packed_shape(&self.shape), q, &slots, sees, None, out, Some(&self.packed));
+        }
         let (kv, workspace) = match name {
             UNSPLIT => (slots, &self.unsplit),
             SPLIT => (slots, &self.split),

@@ -66,6 +66,8 @@ enum Form {
     Line,
     /// The same with one block per multiprocessor.
     Persistent,
+    /// The same, heads in sections whose keys and values stay in the L2 cache.
+    Sections,
 }
 
 /// How a rung is launched.
@@ -111,6 +113,15 @@ fn hopper_shared(dim: usize) -> usize {
     5 * 128 * dim * 2 + 1024 + 128
 }
 
+/// Bytes of keys and values that a section of heads may have: what an H100's L2 cache of 50 MB holds beside all that passes through.
+const SECTION_BYTES: usize = 32 << 20;
+
+/// Heads (of all sequences) whose pieces of work are taken together: whole groups that share keys and values, as many as fit.
+fn section(shape: &ForwardShape) -> usize {
+    let one = (2 * shape.kv_len * shape.dim * 2).max(1);
+    (SECTION_BYTES / one).max(1) * (shape.heads / shape.kv_heads)
+}
+
 /// A step before Hopper, that takes addresses.
 const fn plain(
     name: &'static str,
@@ -137,7 +148,7 @@ const fn specialised(
 
 const OVERLAPPED: &[(&str, u32)] = &[("PING_PONG", 1), ("OVERLAP", 1)];
 
-static LADDER: [Step; 12] = [
+static LADDER: [Step; 13] = [
     plain(
         "a0_row_per_warp",
         "online softmax, one warp per row",
@@ -198,6 +209,15 @@ static LADDER: [Step; 12] = [
     specialised("a8_ping_pong", "two consumers take turns", Form::Line, &[("PING_PONG", 1), ("OVERLAP", 0)]),
     specialised("a9_overlapped", "softmax while values are multiplied", Form::Line, OVERLAPPED),
     specialised("a10_persistent", "one block per multiprocessor, longest first", Form::Persistent, OVERLAPPED),
+    Step {
+        shared: |dim| hopper_shared(dim) + 128 * dim * 2,
+        ..specialised(
+            "a11_hidden_ends",
+            "results leave in the background, the next queries come early, heads in sections that fit L2",
+            Form::Sections,
+            &[("PING_PONG", 1), ("OVERLAP", 1), ("BACKGROUND", 1)],
+        )
+    },
 ];
 
 /// The rungs of the forward ladder, from the simplest to the fastest.
@@ -260,7 +280,8 @@ pub fn forward(name: &str, shape: &ForwardShape, tensors: &ForwardTensors<'_>) -
     match step.form {
         Form::Unfused => unfused(gpu, shape, tensors),
         Form::Addresses | Form::Serial => fused(gpu, step, shape, tensors),
-        Form::Maps | Form::Line | Form::Persistent => mapped(gpu, step, shape, tensors),
+        Form::Sections => mapped(gpu, step, shape, tensors, section(shape)),
+        Form::Maps | Form::Line | Form::Persistent => mapped(gpu, step, shape, tensors, usize::MAX),
     }
 }
 
@@ -310,27 +331,38 @@ fn fused(gpu: &Gpu, step: &Step, shape: &ForwardShape, tensors: &ForwardTensors<
     unsafe { gpu.launch(&kernel(step, shape.dim, shape.number), grid.with_shared((step.shared)(shape.dim)), &args) }
 }
 
-fn mapped(gpu: &Gpu, step: &Step, shape: &ForwardShape, tensors: &ForwardTensors<'_>) -> Result<(), GpuError> {
+/// `section` heads after the other, where the rung takes pieces of work from a line.
+fn mapped(
+    gpu: &Gpu,
+    step: &Step,
+    shape: &ForwardShape,
+    tensors: &ForwardTensors<'_>,
+    section: usize,
+) -> Result<(), GpuError> {
     let maps = [
-        (tensors.q, shape.q_len, shape.heads),
-        (tensors.k, shape.kv_len, shape.kv_heads),
-        (tensors.v, shape.kv_len, shape.kv_heads),
+        (tensors.q, shape.q_len, shape.heads, step.rows),
+        (tensors.k, shape.kv_len, shape.kv_heads, step.rows),
+        (tensors.v, shape.kv_len, shape.kv_heads, step.rows),
+        // a warpgroup's rows leave for themselves
+        (tensors.out, shape.q_len, shape.heads, 64),
     ];
     let maps =
-        maps.map(|(buffer, len, heads)| TensorMap::encode(gpu, &map(shape, buffer.address(), len, heads, step.rows)));
-    let [q, k, v] = maps;
-    let (q, k, v) = (q?, k?, v?);
-    let mut args =
-        [&[Arg::TensorMap(&q), Arg::TensorMap(&k), Arg::TensorMap(&v)][..], &rest_of_args(shape, tensors)].concat();
+        maps.map(|(buffer, len, heads, rows)| TensorMap::encode(gpu, &map(shape, buffer.address(), len, heads, rows)));
+    let [q, k, v, out] = maps;
+    let (q, k, v, out) = (q?, k?, v?, out?);
+    let addresses = [Arg::TensorMap(&q), Arg::TensorMap(&k), Arg::TensorMap(&v), Arg::TensorMap(&out)];
+    let addresses = if step.form == Form::Maps { &addresses[..3] } else { &addresses };
+    let mut args = [addresses, &rest_of_args(shape, tensors)].concat();
     let (tiles, pieces) =
         (shape.q_len.div_ceil(step.rows), shape.q_len.div_ceil(step.rows) * shape.heads * shape.batch);
     let grid = match step.form {
         Form::Line => LaunchShape::line(pieces, step.threads),
-        Form::Persistent => LaunchShape::line(pieces.min(gpu.multiprocessors()), step.threads),
+        Form::Persistent | Form::Sections => LaunchShape::line(pieces.min(gpu.multiprocessors()), step.threads),
         _ => LaunchShape::grid(tiles, shape.heads, shape.batch, step.threads),
     };
     if step.form != Form::Maps {
         args.push(int(shape.batch));
+        args.push(int(section.min(shape.batch * shape.heads)));
     }
     // SAFETY: `check` compared every buffer with the shape, the maps describe the same buffers, and the kernel touches rows,
     // keys and heads of the shape alone.
@@ -434,6 +466,59 @@ mod tests {
             let row = at[4] * len.max(1) + at[1];
             assert_eq!(byte as usize, 2 * ((row * heads + at[3]) * dim + at[2] * 64 + at[0]));
         }
+    }
+
+    /// The order of the pieces changes no bit, and none is left out or done twice over what another block wrote.
+    #[test]
+    fn sections_of_heads_give_what_one_line_gives() {
+        let Ok(nvrtc) = crate::Nvrtc::open() else { return };
+        let gpu = Gpu::emulated(Arch::Sm90a, nvrtc);
+        let shape = ForwardShape {
+            batch: 2,
+            q_len: 140,
+            kv_len: 140,
+            heads: 3,
+            kv_heads: 1,
+            dim: 64,
+            causal: true,
+            window: None,
+            number: Number::Bf16,
+        };
+        let bits = |n: usize, step: usize| (0..n).map(|i| 0x3e00 | (i * step % 509) as u16).collect::<Vec<u16>>();
+        let [q, k, v] = [(shape.q_values(), 7), (shape.kv_values(), 11), (shape.kv_values(), 13)]
+            .map(|(n, step)| gpu.upload(&bits(n, step)).expect("room"));
+        let scratch = gpu.alloc(0).expect("room");
+        let run = |name: &str, section: usize| {
+            let out = gpu.upload(&vec![0x7fffu16; shape.q_values()]).expect("room");
+            let tensors = ForwardTensors { q: &q, k: &k, v: &v, out: &out, lse: None, scratch: &scratch };
+            let step = LADDER.iter().find(|step| step.rung.name == name).expect("a rung");
+            mapped(&gpu, step, &shape, &tensors, section).expect("a launch");
+            out.read().expect("results")
+        };
+        let plain = run("a10_persistent", usize::MAX);
+        for section in [1, 2, 4, 5] {
+            assert!(run("a11_hidden_ends", section) == plain, "sections of {section}");
+        }
+    }
+
+    /// Sections are whole groups, and their keys and values fit.
+    #[test]
+    fn sections_fit_the_cache() {
+        let shape = |kv_len: usize, heads: usize, kv_heads: usize| ForwardShape {
+            batch: 4,
+            q_len: kv_len,
+            kv_len,
+            heads,
+            kv_heads,
+            dim: 128,
+            causal: true,
+            window: None,
+            number: Number::Bf16,
+        };
+        assert_eq!(section(&shape(8192, 32, 8)), 8 * 4);
+        assert_eq!(section(&shape(16384, 32, 32)), 4);
+        assert_eq!(section(&shape(1 << 20, 8, 1)), 8);
+        assert!(section(&shape(0, 8, 1)) >= 32);
     }
 
     #[test]

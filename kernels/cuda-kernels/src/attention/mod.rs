@@ -14,8 +14,9 @@
 //! | `a8_ping_pong` | the two take turns: one multiplies while the other is at its softmax | 128 × 128, 384 |
 //! | `a9_overlapped` | a warpgroup's softmax runs while its values are multiplied | 128 × 128, 384 |
 //! | `a10_persistent` | one block per multiprocessor takes pieces of work, the longest first | 128 × 128, 384 |
+//! | `a11_hidden_ends` | results leave in the background, the next queries come early; heads in sections that fit the L2 cache | 128 × 128, 384 |
 //!
-//! Decoding: `d0_unsplit`, `d1_split_kv`, `d2_paged`. Layouts: q and out `[batch, q_len, heads, dim]`, k and v
+//! Decoding: `d0_unsplit`, `d1_split_kv`, `d2_paged`, and on tensor cores `d3_packed_heads`. Layouts: q and out `[batch, q_len, heads, dim]`, k and v
 //! `[batch, kv_len, kv_heads, dim]` for the ladder; caches as [`KvView`] says for decoding and prefill.
 
 mod bench;
@@ -25,6 +26,7 @@ mod decode_bench;
 mod forward;
 mod heads;
 mod oracle;
+mod packed;
 mod prefill;
 
 pub use bench::forward_bench;
@@ -33,6 +35,7 @@ pub use decode::{DecodeShape, DecodeWorkspace, decode, splits};
 pub use decode_bench::decode_bench;
 pub use forward::{ForwardShape, ForwardTensors, forward, rungs, scratch_len};
 pub use heads::Heads;
+pub use packed::{PackedShape, Sees, packed, packs};
 pub use prefill::{PrefillShape, prefill};
 
 use crate::KernelSpec;
@@ -41,6 +44,7 @@ use crate::KernelSpec;
 pub fn kernels() -> Vec<KernelSpec> {
     let mut all = decode::kernels();
     all.extend(forward::kernels());
+    all.extend(packed::kernels());
     all.extend(prefill::kernels());
     all
 }

@@ -1,18 +1,15 @@
-//! Launches `prefill_f32.cu` and `prefill_mma.cu`: many query rows over a cache that already holds their own keys.
+//! Many query rows over a cache that already holds their own keys: `packed.cu`, and `prefill_f32.cu` for what that does not take.
 
 use super::cache::{KvView, Rows};
 use super::heads::Heads;
+use super::packed::{PackedShape, Sees, packed, packs};
 use crate::{Arg, Buffer, GpuError, KernelSpec, LaunchShape, Number, Source};
 
 static F32_TEXT: Source = Source { name: "attention/prefill_f32.cu", text: include_str!("prefill_f32.cu") };
-static MMA_TEXT: Source = Source { name: "attention/prefill_mma.cu", text: include_str!("prefill_mma.cu") };
 
 const NAME: &str = "attention_prefill";
-/// Head dims that kernels are compiled for; others take the next.
+/// Head dims that the f32 kernel is compiled for; others take the next.
 const F32_DIMS: [usize; 3] = [64, 128, 256];
-/// The same for tensor cores: above, the results of 16 rows do not fit a warp's registers.
-const MMA_DIMS: [usize; 2] = [64, 128];
-
 /// Sizes of a prefill step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrefillShape {
@@ -36,6 +33,10 @@ pub fn prefill(
     out: Rows<'_>,
 ) -> Result<(), GpuError> {
     let (heads, rows) = (&shape.heads, shape.rows);
+    if packs(kv.element, heads) {
+        let shape = PackedShape { sequences: 1, q_rows: rows, heads: *heads };
+        return packed(&shape, q, kv, Sees::Positions(positions, 0), Some(slots), out, None);
+    }
     let width = heads.heads * heads.dim;
     heads.check(NAME)?;
     q.check(NAME, "q", rows, width)?;
@@ -48,7 +49,7 @@ pub fn prefill(
     if rows == 0 {
         return Ok(());
     }
-    let (kernel, rows_per_block, threads, shared) = choose(kv.element, heads.dim);
+    let (kernel, rows_per_block, shared) = choose(kv.element, heads.dim);
     let int = |value: usize| Arg::I32(value as i32);
     let args = [
         q.arg(),
@@ -70,37 +71,22 @@ pub fn prefill(
         Arg::F32(heads.scale),
         Arg::F32(heads.softcap.unwrap_or(0.0)),
     ];
-    let grid = LaunchShape::grid(rows.div_ceil(rows_per_block), heads.heads, 1, threads).with_shared(shared);
+    let grid = LaunchShape::grid(rows.div_ceil(rows_per_block), heads.heads, 1, 256).with_shared(shared);
     // SAFETY: rows, positions and slots were checked against the shape; the kernel reads the tokens up to each position, of
     // slots and pages that the caller's tables name.
     unsafe { q.buffer.gpu().launch(&kernel, grid, &args) }
 }
 
-/// The kernel for a cache, its rows and threads per block, and its dynamic shared memory.
-fn choose(element: Number, dim: usize) -> (KernelSpec, usize, usize, usize) {
-    let mma = MMA_DIMS.into_iter().find(|&compiled| compiled >= dim).filter(|_| element != Number::F32);
-    match mma {
-        Some(compiled) => (mma_kernel(element, compiled), 64, 128, 4 * 64 * compiled * 2),
-        None => {
-            let compiled = F32_DIMS.into_iter().find(|&compiled| compiled >= dim).unwrap_or(dim);
-            (f32_kernel(element, compiled), 32, 256, (2 * 32 * (compiled + 4) + 32 * 36) * 4)
-        }
-    }
-}
-
-fn f32_kernel(element: Number, dim: usize) -> KernelSpec {
-    KernelSpec::new(&F32_TEXT, "attention_prefill_f32").define("ELEMENT", element.in_text()).define("DIM", dim)
-}
-
-fn mma_kernel(number: Number, dim: usize) -> KernelSpec {
-    KernelSpec::new(&MMA_TEXT, "attention_prefill_mma").define("NUMBER", number.in_text()).define("DIM", dim)
+/// The kernel for a cache, rows of a block, and its dynamic shared memory. With heads of 256, 64 rows would not fit an Ada's.
+fn choose(element: Number, dim: usize) -> (KernelSpec, usize, usize) {
+    let dim = F32_DIMS.into_iter().find(|&compiled| compiled >= dim).unwrap_or(dim);
+    let rows = if dim > 128 { 32 } else { 64 };
+    let kernel = KernelSpec::new(&F32_TEXT, "attention_prefill_f32").define("ELEMENT", element.in_text());
+    (kernel.define("DIM", dim).define("ROWS", rows), rows, ((rows + 32) * (dim + 4) + rows * 36) * 4)
 }
 
 /// Everything that is launched here.
 pub(super) fn kernels() -> Vec<KernelSpec> {
-    let mut all: Vec<KernelSpec> = vec![];
-    for (element, dim) in Number::ALL.into_iter().flat_map(|element| F32_DIMS.map(|dim| (element, dim))) {
-        all.push(choose(element, dim).0);
-    }
-    all
+    let wide = [Number::F16, Number::Bf16].map(|element| choose(element, F32_DIMS[2]).0);
+    F32_DIMS.into_iter().map(|dim| choose(Number::F32, dim).0).chain(wide).collect()
 }

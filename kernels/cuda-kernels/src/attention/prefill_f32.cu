@@ -1,17 +1,17 @@
 // What: attention of many rows over a cache, in f32 throughout.
 // Source: FlashAttention (Dao et al. 2022), algorithm 1.
-// Shapes: q, out rows of [heads][dim] f32; K, V as in cache.cuh; positions, slots [rows]; grid (rows / 32, heads), 256 threads.
-// Method: 32 rows; for each run of one slot, 32 keys at a time. Thread (y, x) owns rows 2y, 2y+1 and columns x + 16j, of scores
+// Shapes: q, out rows of [heads][dim] f32; K, V as in cache.cuh; positions, slots [rows]; grid (rows / ROWS, heads), 256 threads.
+// Method: ROWS rows; for each run of one slot, 32 keys at a time. Thread (y, x) owns MINE rows from MINE·y on and columns x + 16j, of scores
 //   and of results. 1. Q·Kᵀ from shared memory. 2. Online softmax; 16 lanes share a row. 3. Weights to shared memory; V takes K's
 //   place. 4. P·V.
 // Exactness: f32; a row's bits do not depend on the rows beside it where they are of its slot's tiles.
-// Cost: 4·dim FLOPs per row and key; K and V are read once per 32 rows.
+// Cost: 4·dim FLOPs per row and key; K and V are read once per ROWS rows.
 // Not handled: dim above DIM or not a multiple of 8.
 #include "runs.cuh"
 #include "warp.cuh"
 
-#define ROWS 32
 #define KEYS 32
+#define MINE (ROWS / 16)
 #define WIDTH (DIM + 4)
 #define P_WIDTH (KEYS + 4)
 
@@ -44,7 +44,9 @@ attention_prefill_f32(const float *q, const void *k, const void *v, const int *p
         q_tile[r * WIDTH + d] = r < count && d < dim ? q[(size_t)(row + r) * q_stride + head * dim + d] : 0.0f;
     }
     __syncthreads();
-    float result[2][DIM / 16] = {}, largest[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, sum[2] = {};
+    float result[MINE][DIM / 16] = {}, largest[MINE], sum[MINE] = {};
+#pragma unroll
+    for (int r = 0; r < MINE; r++) largest[r] = NEGATIVE_INFINITY;
 
     for (int at = 0; at < count;) {
         const Run run(at, count, row_slot, row_end, window);
@@ -54,17 +56,16 @@ attention_prefill_f32(const float *q, const void *k, const void *v, const int *p
             __syncthreads();
             load_keys(kv_tile, k, cache, column, run.end);
             __syncthreads();
-            float score[2][2] = {}; // 1.
-#pragma unroll 4
+            float score[MINE][2] = {}; // 1.
+#pragma unroll 2
             for (int d = 0; d < DIM; d += 4) {
-                float4 query[2], key[2];
+                float4 query[MINE], key[2];
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    query[i] = *(const float4 *)&q_tile[(2 * y + i) * WIDTH + d];
-                    key[i] = *(const float4 *)&kv_tile[(x + 16 * i) * WIDTH + d];
-                }
+                for (int i = 0; i < MINE; i++) query[i] = *(const float4 *)&q_tile[(MINE * y + i) * WIDTH + d];
 #pragma unroll
-                for (int r = 0; r < 2; r++)
+                for (int i = 0; i < 2; i++) key[i] = *(const float4 *)&kv_tile[(x + 16 * i) * WIDTH + d];
+#pragma unroll
+                for (int r = 0; r < MINE; r++)
 #pragma unroll
                     for (int j = 0; j < 2; j++) {
                         score[r][j] = fmaf(query[r].x, key[j].x, fmaf(query[r].y, key[j].y, score[r][j]));
@@ -72,8 +73,8 @@ attention_prefill_f32(const float *q, const void *k, const void *v, const int *p
                     }
             }
 #pragma unroll
-            for (int r = 0; r < 2; r++) { // 2.
-                const int end = run.end_of(2 * y + r, row_end), begin = run.begin_of(2 * y + r, row_end, window);
+            for (int r = 0; r < MINE; r++) { // 2.
+                const int end = run.end_of(MINE * y + r, row_end), begin = run.begin_of(MINE * y + r, row_end, window);
                 const float before = largest[r];
                 float part = 0.0f;
 #pragma unroll
@@ -88,7 +89,7 @@ attention_prefill_f32(const float *q, const void *k, const void *v, const int *p
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     const float weight = exp2_fast(score[r][j] - shift);
-                    part += weight, p_tile[(2 * y + r) * P_WIDTH + x + 16 * j] = weight; // 3.
+                    part += weight, p_tile[(MINE * y + r) * P_WIDTH + x + 16 * j] = weight; // 3.
                 }
                 sum[r] = fmaf(sum[r], shrink, part);
 #pragma unroll
@@ -102,19 +103,19 @@ attention_prefill_f32(const float *q, const void *k, const void *v, const int *p
 #pragma unroll
                 for (int j = 0; j < DIM / 16; j++) {
                     const float value = kv_tile[key * WIDTH + x + 16 * j];
-                    result[0][j] = fmaf(p_tile[2 * y * P_WIDTH + key], value, result[0][j]);
-                    result[1][j] = fmaf(p_tile[(2 * y + 1) * P_WIDTH + key], value, result[1][j]);
+#pragma unroll
+                    for (int r = 0; r < MINE; r++) result[r][j] = fmaf(p_tile[(MINE * y + r) * P_WIDTH + key], value, result[r][j]);
                 }
         }
     }
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < MINE; r++) {
 #pragma unroll
         for (int step = 8; step > 0; step >>= 1) sum[r] += __shfl_xor_sync(FULL_WARP, sum[r], step);
         const float by = sum[r] > 0.0f ? __fdividef(1.0f, sum[r]) : 0.0f;
-        if (2 * y + r >= count) continue;
+        if (MINE * y + r >= count) continue;
 #pragma unroll
         for (int j = 0; j < DIM / 16; j++)
-            if (x + 16 * j < dim) out[(size_t)(row + 2 * y + r) * out_stride + head * dim + x + 16 * j] = result[r][j] * by;
+            if (x + 16 * j < dim) out[(size_t)(row + MINE * y + r) * out_stride + head * dim + x + 16 * j] = result[r][j] * by;
     }
 }

@@ -1,16 +1,22 @@
-// What: rungs a7 to a10, one thread asks for tiles while two warpgroups multiply; PING_PONG and OVERLAP say how they take turns.
+// What: rungs a7 to a11, one thread asks for tiles while two warpgroups multiply; PING_PONG and OVERLAP say how they take turns.
 // Source: FlashAttention-3 (Shah et al. 2024), sections 3.1 and 3.2.
-// Shapes: as attention.cuh, q, k, v as maps [batch][heads][dim/64][len][64]; any number of blocks of 384 threads, which share the
-//   (128 rows, head, sequence) pieces of work, longest first: as many blocks as pieces, or one per multiprocessor (rung a10).
+// Shapes: as attention.cuh, q, k, v as maps [batch][heads][dim/64][len][64], and out in boxes of 64 rows; any number of blocks of 384
+//   threads, which share the (128 rows, head, sequence) pieces of work, `section` heads after the other, of these the longest pieces
+//   first: as many blocks as pieces, or one per multiprocessor (rungs a10, a11).
 // Method: K and V have rings of two places, with a barrier for "full" and one for "empty" each. A consumer 1. issues S = Q·Kᵀ of this
 //   tile and O += P·V of the one before; 2. waits for both, or with OVERLAP for S alone; 3. softmax of S; 4. waits for O, shrinks it,
-//   packs P. PING_PONG lets one consumer issue while the other is at step 3.
+//   packs P. PING_PONG lets one consumer issue while the other is at step 3. With BACKGROUND the ends of a piece are hidden: queries of
+//   the next are asked for once the last scores are there, and results leave through shared memory while it is computed.
 // Exactness: f32 sums; weights rounded to 16 bits before P·V.
 // Cost: 4·DIM FLOPs per row and key; K and V are read once per 128 rows.
 // Not handled: nothing that the ladder's launcher lets through.
 #include "hopper_tiles.cuh"
+#include "tensor_store.cuh"
 
 #define CONSUMERS 2
+#ifndef BACKGROUND
+#define BACKGROUND 0
+#endif
 
 // A place of a ring and the parity of its barriers at position n.
 struct Place {
@@ -19,24 +25,39 @@ struct Place {
 };
 
 struct Shared {
-    u32 q, k, v, q_full, q_empty, k_full, v_full, k_empty, v_empty;
+    u32 q, k, v, results, q_full, q_empty, k_full, v_full, k_empty, v_empty;
     __device__ __forceinline__ explicit Shared(u32 base)
-        : q(base), k(q + TILE_BYTES), v(k + 2 * TILE_BYTES), q_full(v + 2 * TILE_BYTES), q_empty(q_full + 8), k_full(q_full + 16),
+        : q(base), k(q + TILE_BYTES), v(k + 2 * TILE_BYTES), results(v + 2 * TILE_BYTES),
+          q_full(results + BACKGROUND * TILE_BYTES), q_empty(q_full + 8), k_full(q_full + 16),
           v_full(q_full + 32), k_empty(q_full + 48), v_empty(q_full + 64) {}
 };
 
-// Piece `work` of all: all heads of the last rows first, because with a causal mask those take longest.
-static __device__ __forceinline__ int take(Problem &problem, int work, int batches, int row_tiles) {
-    const int all_heads = problem.heads * batches, rest = work % all_heads;
-    problem.head = rest % problem.heads, problem.batch = rest / problem.heads;
-    return (row_tiles - 1 - work / all_heads) * ROWS;
-}
+// The pieces of a block. With a causal mask the last rows take longest, so all heads of a section's last rows come first.
+struct Pieces {
+    int batches, row_tiles, section, all;
+    __device__ __forceinline__ Pieces(const Problem &problem, int batches, int section)
+        : batches(batches), row_tiles((problem.q_len + ROWS - 1) / ROWS), section(section), all(row_tiles * problem.heads * batches) {}
+    // The block's piece in round n: there is none where the answer is not below `all`. Rounds alternate in direction, so who had the
+    // longest piece of one has the shortest of the next.
+    __device__ __forceinline__ int work(int n) const {
+        return n * gridDim.x + (BACKGROUND && n & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+    }
+    __device__ __forceinline__ int rounds() const { return (all + gridDim.x - 1) / gridDim.x; }
+    // Sets head and sequence; gives the first row.
+    __device__ __forceinline__ int take(Problem &problem, int work) const {
+        const int before = work / (section * row_tiles) * section, heads = min(section, problem.heads * batches - before);
+        const int rest = work - before * row_tiles, number = before + rest % heads;
+        problem.head = number % problem.heads, problem.batch = number / problem.heads;
+        return (row_tiles - 1 - rest / heads) * ROWS;
+    }
+};
 
 static __device__ __forceinline__ void produce(const Shared &shared, const TensorMap *q, const TensorMap *k, const TensorMap *v, Problem problem,
-                                               int batches, int row_tiles) {
+                                               const Pieces &line) {
     int n = 0, pieces = 0;
-    for (int work = blockIdx.x; work < row_tiles * problem.heads * batches; work += gridDim.x) {
-        const int row = take(problem, work, batches, row_tiles), kv_head = problem.head / (problem.heads / problem.kv_heads);
+    for (int round = 0; round < line.rounds(); round++) {
+        if (line.work(round) >= line.all) continue;
+        const int row = line.take(problem, line.work(round)), kv_head = problem.head / (problem.heads / problem.kv_heads);
         const Tiles tiles(problem, row, ROWS, KEYS);
         const int count = tiles.last - tiles.first + 1;
         if (count <= 0) continue;
@@ -64,16 +85,52 @@ static __device__ __forceinline__ void release(u32 barrier) {
     if ((threadIdx.x & 31) == 0) mbarrier_arrive(barrier);
 }
 
-static __device__ __forceinline__ void consume(const Shared &shared, Problem problem, unsigned short *out, float *lse, int batches,
-                                               int row_tiles, float scale) {
+// A consumer's 64 rows by way of its place in shared memory, which the piece before may still be leaving.
+static __device__ __forceinline__ void leave(const float (&values)[DIM / 2], RowState &state, const Problem &problem, const TensorMap *out,
+                                             float *lse, u32 place, int consumer, int row, float scale) {
+    const int lane = threadIdx.x & 31, warp_row = 16 * (threadIdx.x / 32 & 3);
+    float by[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float sum = state.sum[half];
+        sum += __shfl_xor_sync(FULL_WARP, sum, 1);
+        sum += __shfl_xor_sync(FULL_WARP, sum, 2);
+        by[half] = sum > 0.0f ? __fdividef(1.0f, sum) : 0.0f;
+        const int r = row + warp_row + lane / 4 + 8 * half;
+        if (lse && r < problem.q_len && (lane & 3) == 0)
+            lse[problem.lse_row(r)] = sum > 0.0f ? (state.largest[half] * scale + __log2f(sum)) * LN_2 : NEGATIVE_INFINITY;
+    }
+    if ((threadIdx.x & 127) == 0) tensor_store_wait<0>();
+    named_barrier_sync(3 + consumer, 128);
+#pragma unroll
+    for (int n = 0; n < DIM / 8; n += 2) {
+        u32 words[4];
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+            const float *pair = &values[4 * (n + w / 2) + 2 * (w & 1)];
+            words[w] = NUMBER::pack(pair[0] * by[w & 1], pair[1] * by[w & 1]);
+        }
+        stmatrix_x4(panel_place(place + n / 8 * 64 * 128, warp_row + (lane & 15), n % 8 + (lane >> 4)), words[0], words[1], words[2], words[3]);
+    }
+    fence_async_shared();
+    named_barrier_sync(3 + consumer, 128);
+    if ((threadIdx.x & 127) == 0) {
+        tensor_store_5d(out, place, 0, row, 0, problem.head, problem.batch);
+        tensor_store_commit();
+    }
+}
+
+static __device__ __forceinline__ void consume(const Shared &shared, Problem problem, const TensorMap *out_map, unsigned short *out, float *lse,
+                                               const Pieces &line, float scale) {
     const int consumer = threadIdx.x / 128 - 1, lane = threadIdx.x & 31;
     const u32 q_rows = shared.q + consumer * 64 * 128;
     int n = 0, pieces = 0;
 #if PING_PONG
     if (consumer == 0) named_barrier_arrive(1, 256); // the first turn
 #endif
-    for (int work = blockIdx.x; work < row_tiles * problem.heads * batches; work += gridDim.x) {
-        const int row = take(problem, work, batches, row_tiles), my_row = row + 16 * (threadIdx.x / 32 - 4) + lane / 4;
+    for (int round = 0; round < line.rounds(); round++) {
+        if (line.work(round) >= line.all) continue;
+        const int row = line.take(problem, line.work(round)), my_row = row + 16 * (threadIdx.x / 32 - 4) + lane / 4;
         const Tiles tiles(problem, row, ROWS, KEYS);
         const int count = tiles.last - tiles.first + 1;
         float result[DIM / 2] = {}, scores[KEYS / 2], shrink[2];
@@ -92,6 +149,7 @@ static __device__ __forceinline__ void consume(const Shared &shared, Problem pro
             wgmma_wait<0>();
             wgmma_pin(scores);
             release(shared.k_empty + 8 * first.offset);
+            if (BACKGROUND && count == 1) release(shared.q_empty);
             softmax(tiles.last);
             pack_weights(weights, scores);
             for (int i = 1; i < count; i++) {
@@ -109,6 +167,7 @@ static __device__ __forceinline__ void consume(const Shared &shared, Problem pro
                 wgmma_wait<OVERLAP>(); // 2.
                 wgmma_pin(scores);
                 release(shared.k_empty + 8 * here.offset);
+                if (BACKGROUND && i == count - 1) release(shared.q_empty);
                 softmax(tiles.last - i); // 3.
 #if OVERLAP
                 // never so; but a branch keeps the assembler from moving the wait above the exponentials
@@ -126,21 +185,27 @@ static __device__ __forceinline__ void consume(const Shared &shared, Problem pro
             wgmma_wait<0>();
             wgmma_pin(result);
             release(shared.v_empty + 8 * last.offset);
-            release(shared.q_empty);
+            if (!BACKGROUND) release(shared.q_empty);
             n += count;
         }
+#if BACKGROUND
+        leave(result, state, problem, out_map, lse, shared.results + consumer * (TILE_BYTES / 2), consumer, row + 64 * consumer, scale);
+#else
         write_rows<NUMBER>(result, state, problem, out, lse, my_row, scale);
+#endif
     }
+    // shared memory must outlive what leaves it
+    if (BACKGROUND && (threadIdx.x & 127) == 0) tensor_store_wait<0>();
 }
 
 extern "C" __global__ void __launch_bounds__(384)
 attention_specialised(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v,
-                      unsigned short *out, float *lse, int q_len, int kv_len, int heads, int kv_heads, int causal, int window, float scale,
-                      int batches) {
+                      const __grid_constant__ TensorMap out_map, unsigned short *out, float *lse, int q_len, int kv_len, int heads,
+                      int kv_heads, int causal, int window, float scale, int batches, int section) {
     extern __shared__ char raw[];
     const Shared shared((shared_address(raw) + 1023) & ~1023u);
     const Problem problem{q_len, kv_len, heads, kv_heads, causal, window, 0, 0};
-    const int row_tiles = (q_len + ROWS - 1) / ROWS;
+    const Pieces line(problem, batches, section);
     if (threadIdx.x == 0) {
         mbarrier_init(shared.q_full, 1), mbarrier_init(shared.q_empty, CONSUMERS * 4);
         for (int i = 0; i < 2; i++) {
@@ -152,9 +217,9 @@ attention_specialised(const __grid_constant__ TensorMap q, const __grid_constant
     __syncthreads();
     if (threadIdx.x < 128) {
         registers_give_back<24>();
-        if (threadIdx.x == 0) produce(shared, &q, &k, &v, problem, batches, row_tiles);
+        if (threadIdx.x == 0) produce(shared, &q, &k, &v, problem, line);
     } else {
         registers_take<240>();
-        consume(shared, problem, out, lse, batches, row_tiles, scale);
+        consume(shared, problem, &out_map, out, lse, line, scale);
     }
 }

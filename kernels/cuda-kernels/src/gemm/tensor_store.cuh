@@ -10,6 +10,10 @@ static __device__ __forceinline__ void stmatrix_x4(u32 address, u32 r0, u32 r1, 
 static __device__ __forceinline__ void tensor_store_2d(const TensorMap *map, u32 from, int x0, int x1) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(from), "r"(x0), "r"(x1) : "memory");
 }
+static __device__ __forceinline__ void tensor_store_5d(const TensorMap *map, u32 from, int x0, int x1, int x2, int x3, int x4) {
+    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %6}], [%1];"
+                 ::"l"(map), "r"(from), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
+}
 static __device__ __forceinline__ void tensor_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until at most `pending` of this thread's groups still read shared memory.
 template <int pending> static __device__ __forceinline__ void tensor_store_wait() {

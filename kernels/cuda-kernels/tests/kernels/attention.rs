@@ -2,6 +2,7 @@
 
 mod cache;
 mod forward;
+mod traffic;
 mod traps;
 
 use cuda_kernels::Number;

@@ -24,6 +24,9 @@ const WATCHED: &[(&str, Arch)] = &[
     ("attention_specialised[DIM=128,NUMBER=Bf16,PING_PONG=0,OVERLAP=0]", Arch::Sm90a),
     ("attention_specialised[DIM=128,NUMBER=Bf16,PING_PONG=1,OVERLAP=1]", Arch::Sm90a),
     ("attention_specialised[DIM=64,NUMBER=Half,PING_PONG=1,OVERLAP=1]", Arch::Sm90a),
+    ("attention_specialised[DIM=128,NUMBER=Bf16,PING_PONG=1,OVERLAP=1,BACKGROUND=1]", Arch::Sm90a),
+    ("attention_packed[NUMBER=Half,DIM=128,ROWS=16]", Arch::Sm90a),
+    ("attention_packed[NUMBER=Half,DIM=128,ROWS=128]", Arch::Sm80),
     ("tile_gemm[SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
     ("tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
     ("tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int8]", Arch::Sm90a),
@@ -108,7 +111,10 @@ const RULES: &[Rule] = &[
         reason: "tiles come by the tensor memory accelerator, which takes one thread and no registers",
     },
     Rule {
-        kernels: &["gemm_specialised[NUMBER=Bf16,PERSISTENT=1"],
+        kernels: &[
+            "gemm_specialised[NUMBER=Bf16,PERSISTENT=1",
+            "attention_specialised[DIM=128,NUMBER=Bf16,PING_PONG=1,OVERLAP=1,BACKGROUND=1",
+        ],
         holds: |sass| sass.some("UTMASTG").and(sass.some("STSM")),
         reason: "results leave in the background, in whole lines",
     },
@@ -118,12 +124,12 @@ const RULES: &[Rule] = &[
         reason: "one read of L2 fills the shared memory of both blocks",
     },
     Rule {
-        kernels: &["gemm_mma", "attention_pipelined", "tile_gemm"],
+        kernels: &["gemm_mma", "attention_pipelined", "attention_packed", "tile_gemm"],
         holds: |sass| sass.some("LDGSTS.E.BYPASS.128"),
         reason: "tiles come 16 bytes a lane past registers and L1, stages ahead of their use",
     },
     Rule {
-        kernels: &["gemm_mma", "attention_ldmatrix", "attention_pipelined"],
+        kernels: &["gemm_mma", "attention_ldmatrix", "attention_pipelined", "attention_packed"],
         holds: |sass| sass.some("LDSM.16.M88.4"),
         reason: "four 8 x 8 tiles an instruction: shared memory is what mma.sync waits for",
     },

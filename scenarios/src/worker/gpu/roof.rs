@@ -38,11 +38,12 @@ fn rate(gpu: &Gpu, bench: &dyn Bench, work: u64, names: &[&str]) -> Result<f64, 
 
 /// The limits as facts of a cell.
 pub fn facts(roof: &Roof) -> Vec<(String, String)> {
-    let rates = [
+    let limits = [
         ("gpu_stream_bytes_s", roof.stream_bytes_s),
         ("gpu_cache_bytes_s", roof.cache_bytes_s),
         ("gpu_product_flop_s", roof.fma_flop_s),
+        ("gpu_l2_bytes", roof.llc_bytes as f64),
     ];
     let method = ("gpu_roof_method".to_string(), METHOD.to_string());
-    rates.map(|(key, value)| (key.to_string(), format!("{value:.0}"))).into_iter().chain([method]).collect()
+    limits.map(|(key, value)| (key.to_string(), format!("{value:.0}"))).into_iter().chain([method]).collect()
 }

@@ -1,7 +1,8 @@
 //! Attention over a cache: decoding in splits and prefill, contiguous and in pages.
 
 use cuda_kernels::attention::{
-    DecodeShape, DecodeWorkspace, Heads, KvView, PrefillShape, Rows, Stored, decode, decode_bench, prefill,
+    DecodeShape, DecodeWorkspace, Heads, KvView, PackedShape, PrefillShape, Rows, Sees, Stored, decode, decode_bench,
+    packed, packs, prefill,
 };
 use cuda_kernels::{Buffer, Gpu, Number};
 use half::{bf16, f16};
@@ -196,15 +197,25 @@ fn check_decode(
     let workspace = DecodeWorkspace::with_splits(gpu, &shape, splits).unwrap();
     workspace.poison().unwrap();
     let (slots, device_lengths) = (gpu.upload(&int(&problem.slots)).unwrap(), gpu.upload(&int(lengths)).unwrap());
-    let rows_in = Rows { buffer: &wide, at: 8, stride };
-    decode(&shape, rows_in, &kv, &device_lengths, Some(&slots), Rows::packed(&out, width), &workspace).unwrap();
+    let (rows_in, rows_out) = (Rows { buffer: &wide, at: 8, stride }, Rows::packed(&out, width));
     let ends: Vec<(usize, usize)> = lengths
         .iter()
         .enumerate()
         .flat_map(|(s, &l)| (0..q_rows).map(move |r| (s, (l + r + 1).saturating_sub(q_rows))))
         .collect();
+    decode(&shape, rows_in, &kv, &device_lengths, Some(&slots), rows_out, &workspace).unwrap();
     let off = difference(&problem, &q, &out.read().unwrap(), &ends);
     assert!(off < 2e-5, "{heads:?} {lengths:?} rows {q_rows} {element:?} paged {paged} splits {splits}: {off}");
+    if packs(element, &heads) {
+        out.write(0, &vec![f32::NAN; n_rows * width]).unwrap();
+        workspace.poison().unwrap();
+        let shape = PackedShape { sequences: lengths.len(), q_rows, heads };
+        let sees = Sees::Lengths(&device_lengths);
+        packed(&shape, rows_in, &kv, sees, Some(&slots), rows_out, Some(&workspace)).unwrap();
+        let off = difference(&problem, &q, &out.read().unwrap(), &ends);
+        let allowed = if element == Number::F16 { 2e-5 } else { 1e-4 };
+        assert!(off < allowed, "packed {heads:?} {lengths:?} rows {q_rows} {element:?} {paged} splits {splits}: {off}");
+    }
 }
 
 #[test]
@@ -223,6 +234,8 @@ fn decoding_is_right_for_every_cache_and_split() {
         check_decode(&gpu, Heads::new(12, 1, 8), &[19], 1, Number::F32, false, 1);
         check_decode(&gpu, Heads::new(2, 2, 96), &[20], 2, Number::F16, false, 1);
         check_decode(&gpu, Heads::new(2, 2, 256), &[20], 1, Number::F32, true, 2);
+        // a group of rows that fills more than a flat tile; keys of several parts
+        check_decode(&gpu, Heads::new(6, 1, 64), &[200, 66], 4, Number::F16, true, 3);
     }
 }
 
@@ -232,6 +245,10 @@ fn windows_caps_and_scales() {
         let heads = Heads { window: Some(20), softcap: Some(3.0), scale: 0.4, ..Heads::new(2, 1, 64) };
         check_decode(&gpu, heads, &[100, 7], 2, Number::F32, false, 1);
         check_decode(&gpu, heads, &[100, 7], 2, Number::F16, true, 3);
+        // parts that start before the window does, and come round to the first place again
+        let heads = Heads { window: Some(100), ..Heads::new(2, 1, 64) };
+        check_decode(&gpu, heads, &[500, 150], 3, Number::F16, false, 3);
+        check_decode(&gpu, heads, &[500], 9, Number::F16, true, 2);
     }
 }
 
@@ -299,6 +316,9 @@ fn prefill_takes_rows_of_several_sequences() {
             &mixed[10..40],
         );
         check_prefill(&gpu, Heads::new(3, 1, 128), Number::F32, true, &[(1, 5), (0, 3)]);
+        // more than one tile of rows, with a token's heads in two tiles
+        check_prefill(&gpu, Heads::new(3, 1, 128), Number::F16, false, &mixed);
+        check_prefill(&gpu, Heads::new(2, 2, 256), Number::F16, false, &mixed[15..35]);
     }
 }
 
@@ -307,6 +327,40 @@ fn the_decoding_ladder_is_right() {
     for gpu in devices() {
         let shape = DecodeShape { sequences: 2, q_rows: 1, max_length: 600, heads: Heads::new(4, 2, 64) };
         let ran = climb(&*decode_bench(&gpu, shape, Number::Bf16, 1).unwrap());
-        assert_eq!(ran, ["d0_unsplit", "d1_split_kv", "d2_paged"]);
+        assert_eq!(ran, ["d0_unsplit", "d1_split_kv", "d2_paged", "d3_packed_heads"]);
+    }
+}
+
+/// One row's bits, alone in a flat tile and among others in a tall one, of one part and of several.
+#[test]
+fn rows_do_not_change_with_the_rows_beside_them() {
+    for gpu in devices() {
+        for (heads, splits) in [(Heads::new(4, 2, 128), 1), (Heads { window: Some(90), ..Heads::new(3, 1, 64) }, 3)] {
+            let problem = Problem::draw(heads, &[230], Number::F16, 31);
+            let cache = problem.upload(&gpu, Number::F16, false);
+            let (kv, width, rows) = (cache.view(&problem, None), heads.heads * heads.dim, 70);
+            let q = gpu.upload(&queries(rows * width, 32)).unwrap();
+            let tokens: Vec<i32> = (0..rows as i32).map(|row| 230 - rows as i32 + 1 + row).collect();
+            let (tokens, slots) = (gpu.upload(&tokens).unwrap(), gpu.upload(&vec![0i32; rows]).unwrap());
+            let run = |sequences: usize, q_rows: usize, first: usize| {
+                let out = gpu.upload(&vec![f32::NAN; rows * width]).unwrap();
+                let shape = DecodeShape { sequences, q_rows, max_length: 230, heads };
+                let workspace = DecodeWorkspace::with_splits(&gpu, &shape, splits).unwrap();
+                workspace.poison().unwrap();
+                let at = |buffer| Rows { buffer, at: first * width, stride: width };
+                let shape = PackedShape { sequences, q_rows, heads };
+                let sees = Sees::Tokens(&tokens, first);
+                packed(&shape, at(&q), &kv, sees, Some(&slots), at(&out), Some(&workspace)).unwrap();
+                out.read().unwrap()[first * width..(first + sequences * q_rows) * width].to_vec()
+            };
+            let together = run(1, rows, 0);
+            for (sequences, q_rows, first) in [(1, 1, 0), (3, 1, 40), (1, 5, 65), (2, 7, 30)] {
+                let some = run(sequences, q_rows, first);
+                assert!(
+                    some == together[first * width..][..some.len()],
+                    "{heads:?}: {sequences} x {q_rows} from {first}"
+                );
+            }
+        }
     }
 }

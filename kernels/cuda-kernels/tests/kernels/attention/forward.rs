@@ -46,16 +46,19 @@ fn other_numbers_heads_and_masks() {
     }
 }
 
-/// More pieces of work than multiprocessors, of different lengths: barriers and rings go on where the piece before left them.
+/// More pieces of work than multiprocessors, of different lengths: barriers and rings go on where the piece before left them, and
+/// results leave through memory that the piece before has just left.
 #[test]
 fn a_persistent_block_takes_a_second_piece() {
     for gpu in devices().iter().filter(|gpu| gpu.arch() >= Arch::Sm90a) {
         let heads = gpu.multiprocessors() / 2 + 4;
         let bench = forward_bench(gpu, ForwardShape { heads, kv_heads: heads, ..shape(129, 129, 64) }, 9).unwrap();
-        bench.poison().unwrap();
-        bench.run("a10_persistent").unwrap();
-        let deviation = bench.deviation("a10_persistent").unwrap();
-        assert!(deviation.is_within(), "{deviation:?}");
+        for name in ["a10_persistent", "a11_hidden_ends"] {
+            bench.poison().unwrap();
+            bench.run(name).unwrap();
+            let deviation = bench.deviation(name).unwrap();
+            assert!(deviation.is_within(), "{name}: {deviation:?}");
+        }
     }
 }
 
