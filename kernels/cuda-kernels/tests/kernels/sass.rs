@@ -14,8 +14,9 @@ use crate::compiler;
 const WATCHED: &[(&str, Arch)] = &[
     ("gemm_mma[NUMBER=Bf16,STAGES=4]", Arch::Sm80),
     ("gemm_wgmma[NUMBER=Bf16,STAGES=4]", Arch::Sm90a),
-    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=0]", Arch::Sm90a),
-    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=1]", Arch::Sm90a),
+    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=0,CLUSTER=1]", Arch::Sm90a),
+    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=1,CLUSTER=1]", Arch::Sm90a),
+    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=1,CLUSTER=2]", Arch::Sm90a),
     ("attention_mma[DIM=128,NUMBER=Bf16]", Arch::Sm80),
     ("attention_ldmatrix_swizzle[DIM=128,NUMBER=Bf16]", Arch::Sm80),
     ("attention_pipelined[DIM=128,NUMBER=Bf16]", Arch::Sm80),
@@ -116,6 +117,11 @@ const RULES: &[Rule] = &[
         ],
         holds: |sass| sass.some("UTMASTG").and(sass.some("STSM")),
         reason: "results leave in the background, in whole lines",
+    },
+    Rule {
+        kernels: &["gemm_specialised[NUMBER=Bf16,PERSISTENT=1,CLUSTER=2"],
+        holds: |sass| sass.some("UTMALDG.2D.MULTICAST"),
+        reason: "one read of L2 fills the shared memory of both blocks",
     },
     Rule {
         kernels: &["gemm_mma", "attention_pipelined", "attention_packed", "tile_gemm"],
