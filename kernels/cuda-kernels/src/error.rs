@@ -14,6 +14,14 @@ pub enum GpuError {
         /// The least version, as `major.minor`.
         needed: &'static str,
     },
+    /// A library that calls itself the driver and lacks functions of it.
+    #[error(
+        "the NVIDIA driver (libcuda.so) has no function {missing}: it is no whole driver of CUDA 12.0 or newer; update or reinstall it, and see that no stub library comes first in the search path"
+    )]
+    IncompleteDriver {
+        /// The first function that was not found.
+        missing: String,
+    },
     /// No NVRTC library.
     #[error(
         "no NVRTC library to compile kernels with (looked for {looked}); install a CUDA runtime, or run ci/nvrtc.sh, which puts one in target/nvrtc"
@@ -21,6 +29,18 @@ pub enum GpuError {
     NoNvrtc {
         /// Files and names that were tried.
         looked: String,
+    },
+    /// A compiler from before the architecture.
+    #[error(
+        "NVRTC {found} cannot compile for {arch}, which needs {needed} or newer; install a newer CUDA runtime, or run ci/nvrtc.sh"
+    )]
+    OldNvrtc {
+        /// Its version.
+        found: String,
+        /// What to compile for.
+        arch: String,
+        /// The least version.
+        needed: String,
     },
     /// The device is of an architecture that this kernel, or all of them, cannot run on.
     #[error("{what} needs {needed}, this device is {found}")]
@@ -43,12 +63,16 @@ pub enum GpuError {
         log: String,
     },
     /// An allocation did not fit.
-    #[error("out of device memory: {bytes} bytes asked for, {free} free; use a smaller model, context or batch")]
+    #[error(
+        "out of device memory: {bytes} bytes asked for, {free} free of {total}; use a smaller model, context or batch, or end what else runs on the device"
+    )]
     OutOfMemory {
         /// Bytes asked for.
         bytes: usize,
         /// Bytes that were free.
         free: usize,
+        /// Bytes that the device has.
+        total: usize,
     },
     /// Sizes that a kernel cannot take; nothing was launched.
     #[error("{kernel}: {reason}")]
@@ -65,6 +89,34 @@ pub enum GpuError {
         call: String,
         /// The driver's words.
         reason: String,
+    },
+    /// The driver takes a kernel neither as machine code nor as PTX.
+    #[error(
+        "the driver refuses kernel {kernel} as NVRTC {compiler} compiled it: {reasons}; update the driver, or use an NVRTC that is no newer than it"
+    )]
+    Refused {
+        /// The kernel.
+        kernel: String,
+        /// What the driver said of each image.
+        reasons: String,
+        /// The compiler's version.
+        compiler: String,
+    },
+    /// Work did not end in the time it may take.
+    #[error(
+        "the device was not done after {seconds} s and was given up: a kernel does not end; launched since it was last idle: {kernels}"
+    )]
+    Hangs {
+        /// The limit.
+        seconds: f64,
+        /// Names of the kernels it may be.
+        kernels: String,
+    },
+    /// An earlier error made the device useless to this process.
+    #[error("the device takes no more work from this process, because of an earlier error: {first}")]
+    Lost {
+        /// That error.
+        first: String,
     },
     /// The emulated device stopped a kernel.
     #[error("emulated device: {0}")]

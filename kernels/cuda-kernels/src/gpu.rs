@@ -4,10 +4,11 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use crate::driver::Driver;
+use crate::driver::{self, Driver};
 use crate::emulated::Emulated;
 use crate::{Arch, GpuError, KernelSpec, Nvrtc, TensorMap};
 
@@ -93,6 +94,8 @@ pub(crate) trait Backend: Send + Sync {
     fn tensor_map(&self, map: &crate::TensorMapShape) -> Result<[u8; 128], GpuError>;
     fn mark(&self) -> Result<Box<dyn Mark>, GpuError>;
     fn counts(&self) -> Option<ptx_emulator::Counts>;
+    /// How long a wait may last. An emulated device is done when a launch returns.
+    fn set_wait_limit(&self, _limit: Duration) {}
     /// The stream's handle for other libraries of the device, which is made this thread's; `None` where there is no such thing.
     fn raw_stream(&self) -> Result<Option<u64>, GpuError> {
         Ok(None)
@@ -124,6 +127,11 @@ impl Gpu {
     /// The CUDA device `ordinal`, whose kernels `nvrtc` compiles.
     pub fn open(ordinal: usize, nvrtc: Nvrtc) -> Result<Gpu, GpuError> {
         Ok(Gpu(Arc::new(Driver::open(ordinal, nvrtc)?)))
+    }
+
+    /// Whether `open` would find device `ordinal` and have kernels for it. Takes nothing of the device: no context, no memory.
+    pub fn probe(ordinal: usize) -> Result<(), GpuError> {
+        driver::probe(ordinal).map(|_| ())
     }
 
     /// A device that executes PTX on the CPU, thread by thread, and stops at wild addresses, unwritten memory and divergent
@@ -204,6 +212,12 @@ impl Gpu {
     /// Waits until all work is done; errors of earlier launches appear here at the latest.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.0.synchronize()
+    }
+
+    /// How long waiting for the device may last, 60 s if nobody says otherwise: then the wait fails with the names of the kernels
+    /// launched, and so does everything later, because nothing can end a kernel but the process's end.
+    pub fn set_wait_limit(&self, limit: Duration) {
+        self.0.set_wait_limit(limit);
     }
 
     /// Records the launches that `work` makes, instead of running them. `work` must neither allocate nor touch memory

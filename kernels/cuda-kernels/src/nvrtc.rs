@@ -13,6 +13,21 @@ use cudarc::nvrtc::{result, sys};
 use crate::source::HEADERS;
 use crate::{Arch, GpuError, KernelSpec};
 
+/// The library's functions that are called here.
+const CALLED: &[&str] = &[
+    "nvrtcVersion",
+    "nvrtcGetErrorString",
+    "nvrtcCreateProgram",
+    "nvrtcCompileProgram",
+    "nvrtcDestroyProgram",
+    "nvrtcGetProgramLogSize",
+    "nvrtcGetProgramLog",
+    "nvrtcGetPTXSize",
+    "nvrtcGetPTX",
+    "nvrtcGetCUBINSize",
+    "nvrtcGetCUBIN",
+];
+
 /// What the assembler reports of one kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -101,6 +116,11 @@ impl Nvrtc {
                 found: arch.to_string(),
             });
         }
+        if self.version < arch.least_compiler() {
+            let (major, minor) = arch.least_compiler();
+            let needed = format!("{major}.{minor}");
+            return Err(GpuError::OldNvrtc { found: self.version(), arch: arch.to_string(), needed });
+        }
         let Some(folder) = &self.cache else { return compile(kernel, arch) };
         let stem = folder.join(format!("{}-{arch}-{:016x}", kernel.entry, self.fingerprint(kernel, arch)));
         if let Some(compiled) = Compiled::load(&stem) {
@@ -132,6 +152,15 @@ fn open_once() -> Result<(i32, i32), String> {
     // SAFETY: opens and closes a library by its usual names.
     if !unsafe { sys::is_culib_present() } {
         looked.push("libnvrtc.so of the system".into());
+        return Err(looked.join(", "));
+    }
+    // SAFETY: the library is there; symbols are looked up and not called.
+    let missing =
+        CALLED.iter().find(|name| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_err());
+    if let Some(missing) = missing {
+        looked.push(format!(
+            "libnvrtc.so of the system, which has no function {missing} and is none of CUDA 11.2 or newer"
+        ));
         return Err(looked.join(", "));
     }
     let (mut major, mut minor) = (0, 0);
@@ -263,6 +292,17 @@ fn resources(log: &str) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_compiler_is_named() {
+        static NOTHING: crate::Source = crate::Source { name: "nothing.cu", text: "" };
+        let old = Nvrtc { version: (11, 4), cache: None };
+        let kernel = KernelSpec::new(&NOTHING, "nothing");
+        for (arch, needed) in [(Arch::Sm89, "11.8"), (Arch::Sm90a, "12.0")] {
+            let error = old.compile(&kernel, arch).unwrap_err().to_string();
+            assert!(error.contains("NVRTC 11.4") && error.contains(arch.name()) && error.contains(needed), "{error}");
+        }
+    }
 
     #[test]
     fn reads_the_assemblers_report() {

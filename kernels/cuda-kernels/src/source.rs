@@ -37,6 +37,15 @@ impl Arch {
         }
     }
 
+    /// The oldest compiler that knows it, major and minor version.
+    pub fn least_compiler(self) -> (i32, i32) {
+        match self {
+            Arch::Sm80 => (11, 2),
+            Arch::Sm89 => (11, 8),
+            Arch::Sm90a => (12, 0),
+        }
+    }
+
     /// Shared memory that one block may have, bytes.
     pub fn shared_bytes(self) -> u32 {
         match self {

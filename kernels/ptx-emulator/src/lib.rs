@@ -51,6 +51,29 @@ impl Module {
     }
 }
 
+/// What a launch of a kernel has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelInfo {
+    /// Bytes of each parameter.
+    pub parameters: Vec<u64>,
+    /// Shared memory that the text declares, bytes.
+    pub shared_bytes: u64,
+    /// Threads of a block it is compiled for; 0 where the text says nothing.
+    pub max_threads: u64,
+}
+
+impl Module {
+    /// The kernel `name`, if there is one.
+    pub fn kernel(&self, name: &str) -> Option<KernelInfo> {
+        let program = self.programs.iter().find(|program| program.name == name)?;
+        Some(KernelInfo {
+            parameters: program.params.iter().map(|&(_, bytes)| bytes).collect(),
+            shared_bytes: program.dynamic_shared - shared::FIRST_SHARED,
+            max_threads: program.max_threads,
+        })
+    }
+}
+
 /// What to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {

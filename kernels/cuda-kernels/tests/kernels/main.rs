@@ -3,6 +3,7 @@
 mod attention;
 mod compile;
 mod devices;
+mod driver;
 mod gemm;
 mod gemv;
 mod linear;
@@ -28,9 +29,12 @@ fn compiler() -> Option<Nvrtc> {
     }
 }
 
-/// The emulated device, and the real one where there is one.
+/// The emulated device, and the real one where there is one; in a child process of `driver`, the one that it is about.
 fn devices() -> Vec<Gpu> {
     let Some(nvrtc) = compiler() else { return vec![] };
+    if driver::is_child() {
+        return vec![Gpu::open(0, nvrtc).unwrap()];
+    }
     let mut devices = vec![Gpu::emulated(Arch::Sm90a, nvrtc.clone())];
     match Gpu::open(0, nvrtc) {
         Ok(gpu) => devices.push(gpu),
