@@ -63,6 +63,9 @@ impl CudaAttention {
         cache: &CudaCache<'_>,
         out: &mut Activations,
     ) -> Result<(), GpuError> {
+        if shape.alibi.is_some() {
+            return Err(GpuError::shape("attention", "scores that fall with distance have no kernel on a GPU"));
+        }
         let (n, layout) = (q.rows(), cache.keys.0);
         let out_width = shape.n_heads * shape.value_dim;
         let (from, to) = (q.buffer()?, out.reshape_on(&self.cuda, n, out_width)?);

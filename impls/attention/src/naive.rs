@@ -115,6 +115,9 @@ impl Naive {
                 if let Some(cap) = shape.softcap {
                     soft_cap(cap, 1.0, line);
                 }
+                if let Some(alibi) = shape.alibi {
+                    alibi.lower((head, shape.n_heads), 1.0, call.step.positions[row], tile.positions, line);
+                }
                 let sight = Sight::new(call.step, span, shape.window, row, len);
                 let seen = sight.range(key, tile.positions);
                 line[..seen.start].fill(f32::NEG_INFINITY);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use decoding::Decoder;
+use model::architecture::{Activation, Positions};
 use model::block::{Block, LatentForm, Trunk, read_layer};
 use model::{
     Activations, Architecture, Device, Linear, PlacementError, SeqId, Session, Step, StepModel, TokenId, Transformer,
@@ -263,6 +264,9 @@ fn refuse_without_kernels(a: &Architecture, device: &Device) -> Result<(), Unsup
         (a.experts.is_some(), "a mixture of experts"),
         (a.shared_keys.is_some(), "collaborative attention"),
         (a.online_hadamard, "online Hadamard transforms"),
+        (matches!(a.positions, Positions::Alibi(_)), "scores that fall with distance (ALiBi)"),
+        (a.clip_qkv.is_some(), "clipped queries, keys and values"),
+        (matches!(a.activation, Activation::ReluSquared | Activation::QuickGelu), "the activation relu2 or quick_gelu"),
         (a.embedding_dim != a.hidden, "an embedding of another width than the residual stream"),
     ];
     match missing.iter().find(|(has, _)| *has) {

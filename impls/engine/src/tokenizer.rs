@@ -20,8 +20,12 @@ impl Tokenizer {
     /// Parses the bytes of a tokenizer.json; `vocab_size` is the model's.
     pub fn from_bytes(file: &Path, bytes: &[u8], vocab_size: usize) -> Result<Tokenizer, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: file.into(), problem };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|e| wrong(format!("not a tokenizer.json of the tokenizers library: {e}")))?;
+        let foreign = |e: &dyn std::fmt::Display| wrong(format!("not a tokenizer.json of the tokenizers library: {e}"));
+        // the library panics on some of what is not JSON, and on damaged tables of its normalisers
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| foreign(&e))?;
+        let mut inner = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .map_err(|_| foreign(&"a part of it is damaged"))?
+            .map_err(|e| foreign(&e))?;
         // truncation or padding stored in the file would silently change what is scored
         inner.with_truncation(None).map_err(|e| wrong(format!("cannot switch truncation off: {e}")))?;
         inner.with_padding(None);

@@ -21,6 +21,10 @@ def yarn(**more): return rope("yarn", factor=4.0, original_max_position_embeddin
 MOE = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24, num_key_value_heads=2, tie_word_embeddings=True)
 MLA = dict(num_key_value_heads=4, kv_lora_rank=12, qk_rope_head_dim=8, qk_nope_head_dim=6, v_head_dim=10, first_k_dense_replace=2, n_routed_experts=2,
            num_experts_per_tok=1, n_shared_experts=1, moe_intermediate_size=8, n_group=1, topk_group=1, tie_word_embeddings=True)
+S = dict(vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=20, max_position_embeddings=64,
+         bos_token_id=1, eos_token_id=2, pad_token_id=None, tie_word_embeddings=True)
+def small(**more): return {k: v for k, v in dict(S, **more).items() if v is not ...}
+GPT = dict(vocab_size=32, n_positions=64, n_embd=16, n_layer=2, n_head=2, n_inner=20, bos_token_id=1, eos_token_id=2)
 LONGROPE = dict(short_factor=[1.0, 1.1, 1.3, 1.6], long_factor=[1.2, 2.0, 3.5, 4.0])
 
 # name: (configuration class, its arguments, what it exercises, configuration changes that must move the logits, prompt lengths)
@@ -57,8 +61,23 @@ MODELS = {
  "cohere": (t.CohereConfig, dict(H, num_key_value_heads=2, logit_scale=0.25), "Cohere: parallel with one LayerNorm without bias, interleaved rotary pairs, logit_scale", dict(logit_scale=dict(logit_scale=1.0)), None),
  "cohere-qk-norm": (t.CohereConfig, dict(H, num_key_value_heads=2, logit_scale=0.25, use_qk_norm=True), "Cohere (R+): LayerNorm per head of q and k", {}, None),
  "deepseek-v2": (t.DeepseekV2Config, dict(H, **MLA, q_lora_rank=None), "DeepSeek-V2: multi-head latent attention without query compression, interleaved rotary pairs, all layers dense", {}, None),
- "deepseek-v2-q-lora": (t.DeepseekV2Config, dict(H, **MLA, q_lora_rank=14), "DeepSeek-V2: with query compression (q_a_proj, q_a_layernorm, q_b_proj)", {}, None),
+ "deepseek-v2-q-lora": (t.DeepseekV2Config, dict(H, **MLA, q_lora_rank=14, rms_norm_eps=0.01), "DeepSeek-V2: with query compression (q_a_proj, q_a_layernorm, q_b_proj); rms_norm_eps 0.01 but in those norms", {}, None),
  "deepseek-v2-yarn": (t.DeepseekV2Config, dict(H, **MLA, q_lora_rank=None, rope_parameters=yarn(mscale=0.707, mscale_all_dim=0.707)), "DeepSeek-V2: yarn with mscale and mscale_all_dim equal (see note)", dict(default=dict(rope_parameters=ROPE), no_mscale=dict(rope_parameters=yarn())), LONG),
+ "gemma3": (t.Gemma3TextConfig, small(num_hidden_layers=3, num_key_value_heads=1, head_dim=12, query_pre_attn_scalar=20, sliding_window=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_parameters=dict(full_attention=rope("linear", factor=8.0), sliding_attention=dict(rope_type="default", rope_theta=500.0))), "Gemma 3: norms on q and k by 1 + weight, a rotation for the layers with a window and a rescaled one for the others", dict(no_window=dict(sliding_window=64), one_rotation=dict(rope_parameters=dict(full_attention=ROPE, sliding_attention=ROPE))), None),
+ "olmo3": (t.Olmo3Config, small(num_hidden_layers=2, sliding_window=8, layer_types=["sliding_attention", "full_attention"], rope_parameters=dict(full_attention=yarn(), sliding_attention=ROPE)), "OLMo 3: OLMo 2 with windows, whose layers keep the rotation unscaled", dict(no_window=dict(sliding_window=64)), None),
+ "smollm3": (t.SmolLM3Config, small(num_hidden_layers=3, no_rope_layers=[1, 0, 1], use_sliding_window=True, sliding_window=8), "SmolLM3: a layer without rotation, and with a window", dict(all_rotate=dict(no_rope_layers=[1, 1, 1])), None),
+ "cohere2": (t.Cohere2Config, small(sliding_window=8, layer_types=["sliding_attention", "full_attention"], logit_scale=0.25), "Cohere 2: layers without a window do not rotate", dict(no_window=dict(sliding_window=64)), None),
+ "exaone4": (t.Exaone4Config, small(sliding_window=8, sliding_window_pattern=2), "EXAONE 4: norms on outputs, norms on the heads of q and k, layers without a window do not rotate", {}, None),
+ "olmo": (t.OlmoConfig, small(clip_qkv=0.7), "OLMo 1: layer norms that store nothing, q, k and v cut to 0.7", dict(no_clip=dict(clip_qkv=None)), None),
+ "olmoe": (t.OlmoeConfig, small(num_experts=3, num_experts_per_tok=2, intermediate_size=12, clip_qkv=0.7), "OLMoE: RMSNorm over the whole of q and k, then cut to 0.7; 3 experts top-2, not renormalised", dict(no_clip=dict(clip_qkv=None), normalised=dict(norm_topk_prob=True)), None),
+ "nemotron": (t.NemotronConfig, small(num_hidden_layers=1, hidden_act="relu2", rope_parameters=dict(ROPE, partial_rotary_factor=0.5)), "Nemotron: LayerNorm by 1 + weight, relu2 without gate, partial rotary 0.5", dict(relu=dict(hidden_act="relu")), None),
+ "glm4": (t.Glm4Config, small(num_hidden_layers=1, head_dim=8, rope_parameters=dict(ROPE, partial_rotary_factor=0.5)), "GLM 4: norms before and after, interleaved pairs in half of a head, fused gate_up_proj, biases on q, k, v", dict(full_rotary=dict(rope_parameters=dict(ROPE, partial_rotary_factor=1.0))), None),
+ "gptj": (t.GPTJConfig, dict(GPT, n_layer=1, rotary_dim=4), "GPT-J: interleaved pairs in 4 of 8 features, parallel with one LayerNorm, a bias on the head", dict(rotary=dict(rotary_dim=8)), None),
+ "codegen": (t.CodeGenConfig, dict(GPT, n_layer=1, n_head=4, rotary_dim=2), "CodeGen: GPT-J with q, v, k fused in four parts", {}, None),
+ "gpt-bigcode": (t.GPTBigCodeConfig, dict(GPT, n_layer=1), "GPT-BigCode: one key/value head, learned positions", {}, None),
+ "gpt-bigcode-heads": (t.GPTBigCodeConfig, dict(GPT, n_layer=1, multi_query=False), "GPT-BigCode: q, k, v fused per head", {}, None),
+ "bloom": (t.BloomConfig, dict(vocab_size=32, hidden_size=24, n_layer=1, n_head=3, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False), "BLOOM: ALiBi with 3 heads, a norm on embeddings", {}, None),
+ "mpt": (t.MptConfig, dict(vocab_size=32, d_model=16, n_layers=2, n_heads=2, max_seq_len=64, attn_config=dict(clip_qkv=0.8, softmax_scale=0.3), bos_token_id=1, eos_token_id=2), "MPT: ALiBi, LayerNorm without bias, gelu (erf), q, k and v cut to 0.8", {}, None),
 }
 LENGTH_DEPENDENT = {"llama-rope-dynamic", "phi3-longrope"}   # the frequencies follow the length of the pass, so a cache changes the result
 
@@ -107,8 +126,9 @@ def legacy(config):
     """The configuration as transformers 4 wrote it."""
     c = dict(config); r = dict(c.pop("rope_parameters", None) or {}); c.pop("layer_types", None); c["torch_dtype"] = c.pop("dtype"); c["transformers_version"] = "4.44.0"
     if c.get("head_dim", 0) is None: c.pop("head_dim")
-    if "head_dim" in c and "num_attention_heads" in c and c["head_dim"] * c["num_attention_heads"] == c.get("hidden_size"): c.pop("head_dim")
+    if c["model_type"] != "glm4" and "head_dim" in c and "num_attention_heads" in c and c["head_dim"] * c["num_attention_heads"] == c.get("hidden_size"): c.pop("head_dim")
     if not r: return c
+    if "full_attention" in r: return dict(c, rope_parameters=r)
     theta, part, kind = r.pop("rope_theta"), r.pop("partial_rotary_factor", None), r.pop("rope_type")
     neox = c["model_type"] == "gpt_neox"
     c["rotary_emb_base" if neox else "rope_theta"] = theta

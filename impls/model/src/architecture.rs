@@ -10,6 +10,7 @@ use std::path::Path;
 pub use cpu_kernels::Activation;
 pub use fields::ConfigError;
 
+use crate::Alibi;
 use crate::names::Names;
 
 /// Rescaling of the rotary frequencies.
@@ -89,6 +90,8 @@ pub enum Positions {
         /// First row in use.
         offset: usize,
     },
+    /// Scores fall with the distance of query and key, by a slope of each head's own (ALiBi).
+    Alibi(Alibi),
 }
 
 /// Normalisation of a vector.
@@ -100,8 +103,34 @@ pub enum NormKind {
     RmsUnitOffset,
     /// (x − mean) / deviation · gain + bias.
     Layer,
+    /// (x − mean) / deviation · (1 + weight) + bias.
+    LayerUnitOffset,
     /// [`NormKind::Layer`] without bias.
     LayerNoBias,
+    /// (x − mean) / deviation alone: nothing is stored.
+    LayerBare,
+}
+
+impl NormKind {
+    /// Whether the mean is taken out.
+    pub fn is_layer(self) -> bool {
+        !matches!(self, NormKind::Rms | NormKind::RmsUnitOffset)
+    }
+
+    /// Whether a checkpoint stores a gain.
+    pub fn has_gain(self) -> bool {
+        self != NormKind::LayerBare
+    }
+
+    /// Whether a checkpoint stores a bias.
+    pub fn has_bias(self) -> bool {
+        matches!(self, NormKind::Layer | NormKind::LayerUnitOffset)
+    }
+
+    /// What the gain is more than what is stored.
+    pub fn offset(self) -> f32 {
+        if matches!(self, NormKind::RmsUnitOffset | NormKind::LayerUnitOffset) { 1.0 } else { 0.0 }
+    }
 }
 
 /// Where a sublayer's norms stand.
@@ -194,6 +223,11 @@ pub struct Latent {
     pub value_dim: usize,
 }
 
+impl Latent {
+    /// ε of the norms of compressed vectors, whatever the others have.
+    pub const NORM_EPS: f32 = 1e-6;
+}
+
 /// A decoder-only transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Architecture {
@@ -231,10 +265,16 @@ pub struct Architecture {
     pub qk_norm: Option<QkNorm>,
     /// Positions.
     pub positions: Positions,
+    /// Rotation of the layers with a sliding window, where it is another one.
+    pub window_rope: Option<Rope>,
+    /// Which layers rotate, where positions enter by rotation.
+    pub rotated: Vec<bool>,
     /// Factor on q·k before the softmax.
     pub attention_scale: f32,
     /// Layer i divides its scores by i + 1 (GPT-2's option).
     pub scale_by_layer: bool,
+    /// Queries, keys and values are cut to ± this.
+    pub clip_qkv: Option<f32>,
     /// Soft cap on attention scores.
     pub attention_softcap: Option<f32>,
     /// Sliding window of each layer, in positions.
@@ -256,6 +296,8 @@ pub struct Architecture {
     pub biases: Biases,
     /// The head is the embedding.
     pub tied_head: bool,
+    /// A norm on embeddings.
+    pub embedding_norm: bool,
     /// Factor on embeddings.
     pub embedding_scale: f32,
     /// Factor on what a sublayer adds to the residual stream.
@@ -296,8 +338,11 @@ impl Architecture {
                 attention_factor: 1.0,
                 scaling: RopeScaling::None,
             }),
+            window_rope: None,
+            rotated: vec![true; n_layers],
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             scale_by_layer: false,
+            clip_qkv: None,
             attention_softcap: None,
             windows: vec![None; n_layers],
             activation: Activation::Silu,
@@ -308,6 +353,7 @@ impl Architecture {
             online_hadamard: false,
             biases: Biases::default(),
             tied_head: false,
+            embedding_norm: false,
             embedding_scale: 1.0,
             residual_scale: 1.0,
             logit_scale: 1.0,
@@ -357,7 +403,16 @@ impl Architecture {
     pub fn rope(&self) -> Option<&Rope> {
         match &self.positions {
             Positions::Rope(rope) => Some(rope),
-            Positions::Learned { .. } => None,
+            Positions::Learned { .. } | Positions::Alibi(_) => None,
+        }
+    }
+
+    /// The rotary embedding of layer `layer`.
+    pub fn rope_of(&self, layer: usize) -> Option<&Rope> {
+        match (&self.window_rope, self.windows[layer]) {
+            _ if !self.rotated[layer] => None,
+            (Some(rope), Some(_)) => Some(rope),
+            _ => self.rope(),
         }
     }
 

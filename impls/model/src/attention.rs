@@ -2,6 +2,33 @@
 
 use crate::{Activations, KvCache, Step};
 
+/// Attention with linear biases (Press et al. 2021, arXiv:2108.12409, §3): a score loses slope · distance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alibi {
+    /// The flattest of a power of two of heads has the slope 2^−max_bias.
+    pub max_bias: f32,
+}
+
+impl Alibi {
+    /// Slope of head `head` of `n_heads`: a geometric row where their number is a power of two; otherwise every second of the
+    /// next power's row, then those between.
+    pub fn slope(&self, head: usize, n_heads: usize) -> f32 {
+        let power = n_heads.next_power_of_two();
+        let place = match (power == n_heads, power / 2) {
+            (true, _) => head + 1,
+            (false, half) if head < half => 2 * (head + 1),
+            (false, half) => 2 * (head - half) + 1,
+        };
+        (-self.max_bias * place as f32 / power as f32).exp2()
+    }
+
+    /// `scores[i] += factor · slope · (keys[i] − query)`.
+    pub fn lower(&self, (head, n_heads): (usize, usize), factor: f32, query: u32, keys: &[u32], scores: &mut [f32]) {
+        let slope = factor * self.slope(head, n_heads);
+        scores.iter_mut().zip(keys).for_each(|(score, &key)| *score += slope * (key as f32 - query as f32));
+    }
+}
+
 /// Shape and scoring of the heads of one layer.
 ///
 /// Query heads form as many groups as there are key heads or value heads, whichever is more; query head h belongs to
@@ -22,6 +49,8 @@ pub struct HeadShape {
     pub scale: f32,
     /// Sliding window: a row at position p sees keys with `p - window < key <= p`.
     pub window: Option<usize>,
+    /// Distances lower the scores, after the cap.
+    pub alibi: Option<Alibi>,
     /// Soft cap: scores become `cap · tanh(score / cap)` before the mask.
     pub softcap: Option<f32>,
 }
@@ -37,6 +66,7 @@ impl HeadShape {
             value_dim: head_dim,
             scale: 1.0 / (head_dim as f32).sqrt(),
             window: None,
+            alibi: None,
             softcap: None,
         }
     }

@@ -18,9 +18,9 @@ pub use matrix::{Matrix, MatrixValues, NormWeights, Reader};
 pub use parts::{AttentionOf, BlockOf, FeedForwardOf, MlpOf, Slot};
 pub use read::{BlockVectors, read_layer};
 pub use sources::sources;
-pub use workspace::{Inputs, Workspace};
+pub use workspace::{Angles, Inputs, Workspace};
 
-use crate::architecture::{Architecture, NormPlace, QkNormScope, Residual};
+use crate::architecture::{Architecture, NormPlace, Positions, QkNormScope, Residual};
 use crate::probe::{Probe, Site};
 use crate::rope::RopeTable;
 use crate::{Activations, Attention, Device, HeadShape, KvCache, KvShape, Linear, Parameters, Step, ops};
@@ -35,6 +35,8 @@ pub struct Trunk {
     pub attention: Box<dyn Attention>,
     /// Rotary frequencies, when positions enter by rotation.
     pub rope: Option<RopeTable>,
+    /// Those of the layers with a sliding window, where they differ.
+    pub window_rope: Option<RopeTable>,
     /// What the cache keeps, where attention is latent.
     pub latent_form: LatentForm,
     /// One for each width that enters a down projection, where the architecture mixes those.
@@ -47,13 +49,15 @@ impl Trunk {
     /// Builds the shared part.
     pub fn new(architecture: Architecture, device: Device, attention: Box<dyn Attention>) -> Trunk {
         let rope = architecture.rope().map(RopeTable::new);
+        let window_rope = architecture.window_rope.as_ref().map(RopeTable::new);
         let experts = architecture.experts.as_ref();
         let mut widths = vec![architecture.ffn];
         widths.extend(experts.iter().flat_map(|experts| experts.shared_ffn.into_iter().chain([experts.ffn])));
         widths.retain(|_| architecture.online_hadamard);
         let head_hadamard = architecture.online_hadamard.then(|| cpu_kernels::Hadamard::new(architecture.n_heads));
         let hadamards = widths.into_iter().map(cpu_kernels::Hadamard::new).collect();
-        Trunk { architecture, device, attention, rope, latent_form: LatentForm::default(), hadamards, head_hadamard }
+        let latent_form = LatentForm::default();
+        Trunk { architecture, device, attention, rope, window_rope, latent_form, hadamards, head_hadamard }
     }
 
     /// The same with another form of latent attention.
@@ -82,6 +86,7 @@ impl Trunk {
         HeadShape {
             window: a.windows[layer],
             softcap: a.attention_softcap,
+            alibi: if let Positions::Alibi(alibi) = a.positions { Some(alibi) } else { None },
             scale: a.attention_scale / if a.scale_by_layer { (layer + 1) as f32 } else { 1.0 },
             ..heads
         }
@@ -225,9 +230,12 @@ impl Block {
     fn remember(&self, pass: &mut Pass<'_>, ws: &mut Workspace) {
         let (trunk, layer, vectors) = (pass.trunk, pass.layer, &self.vectors);
         let a = &trunk.architecture;
-        let between = vectors.mixing.is_some() || vectors.q_norm.is_some() || vectors.k_norm.is_some();
+        let norms = vectors.q_norm.is_some() || vectors.k_norm.is_some();
+        let between = vectors.mixing.is_some() || norms || a.clip_qkv.is_some();
+        let (rope, own) = (a.rope_of(layer), a.window_rope.is_some() && a.windows[layer].is_some());
         let fused = |ws: &mut Workspace, cache| {
-            ops::split_turn_append(&trunk.device, a.rope(), &ws.qkv, a.n_heads, &ws.inputs, cache, &mut ws.q)
+            let angles = ws.inputs.angles(own);
+            ops::split_turn_append(&trunk.device, rope, &ws.qkv, a.n_heads, angles, cache, &mut ws.q)
         };
         if !between && fused(ws, pass.kv.on_cuda(layer)) {
             return;
@@ -243,9 +251,12 @@ impl Block {
         }
         head_norm(trunk, vectors.q_norm.as_ref(), &mut ws.q);
         head_norm(trunk, vectors.k_norm.as_ref(), &mut ws.k);
-        if let Some(rope) = a.rope() {
-            ops::rope(&trunk.device, rope, &mut ws.q, a.head_dim, &ws.inputs);
-            ops::rope(&trunk.device, rope, &mut ws.k, a.head_dim, &ws.inputs);
+        if let Some(bound) = a.clip_qkv {
+            [&mut ws.q, &mut ws.k, &mut ws.v].into_iter().for_each(|x| ops::clip(&trunk.device, bound, x));
+        }
+        if let Some(rope) = rope {
+            ops::rope(&trunk.device, rope, &mut ws.q, a.head_dim, ws.inputs.angles(own));
+            ops::rope(&trunk.device, rope, &mut ws.k, a.head_dim, ws.inputs.angles(own));
         }
         pass.kv.append(layer, pass.step, &ws.k, &ws.v);
     }

@@ -32,8 +32,8 @@ mod unsupported;
 
 pub use activations::Activations;
 pub use architecture::Architecture;
-pub use attention::{Attention, HeadShape};
-pub use block::Inputs;
+pub use attention::{Alibi, Attention, HeadShape};
+pub use block::{Angles, Inputs};
 pub use buffer_pool::{Buffer, BufferPool};
 pub use device::{Cuda, Device};
 pub use embedding::Embedding;

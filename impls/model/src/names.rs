@@ -9,8 +9,8 @@ mod tensors;
 use std::ops::Range;
 
 pub use families::{
-    DEEPSEEK_V2, FALCON, FALCON_TWO_NORMS, GEMMA2, GPT_NEOX, GPT2, LLAMA, MIXTRAL, OLMO2, OPT, PHI, PHI3, QWEN_MOE,
-    STABLELM, STARCODER2,
+    BLOOM, CODEGEN, DEEPSEEK_V2, FALCON, FALCON_TWO_NORMS, GEMMA2, GLM, GLM4, GPT_BIGCODE, GPT_BIGCODE_HEADS, GPT_NEOX,
+    GPT2, GPTJ, LLAMA, MIXTRAL, MPT, NEMOTRON, OLMO2, OPT, PHI, PHI3, QWEN_MOE, STABLELM, STARCODER2,
 };
 pub use tensors::{shape_of, tensors};
 
@@ -25,6 +25,13 @@ pub enum QkvNames {
     Stacked(&'static str),
     /// One matrix: for each KV head its query heads, its key, its value.
     ByGroup(&'static str),
+    /// One matrix: for each of `parts` equal parts of the heads their queries, their values, their keys.
+    ByPart {
+        /// The matrix.
+        name: &'static str,
+        /// Into how many parts the heads were divided.
+        parts: usize,
+    },
 }
 
 /// How the first half of an MLP is stored.
@@ -60,6 +67,8 @@ pub struct Names {
     pub prefixes: &'static [&'static str],
     /// Token embedding.
     pub embedding: &'static str,
+    /// Norm on embeddings.
+    pub embedding_norm: &'static str,
     /// Table of learned positions.
     pub positions: &'static str,
     /// Projections from and to the embedding width.
@@ -157,6 +166,12 @@ pub fn qkv(a: &Architecture, layer: usize) -> Vec<Source> {
             };
             let rows = of(0, queries).chain(of(queries, 1)).chain(of(queries + 1, 1)).collect();
             vec![Source { rows, ..whole(name, q + 2 * kv) }]
+        }
+        QkvNames::ByPart { name, parts } => {
+            let part = q / parts;
+            // stored: queries, values, keys
+            let rows = [0, 2, 1].into_iter().flat_map(|which| (0..*parts).map(move |i| (3 * i + which) * part));
+            vec![Source { rows: rows.map(|start| start..start + part).collect(), ..whole(name, 3 * q) }]
         }
     }
 }

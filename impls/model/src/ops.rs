@@ -6,7 +6,7 @@ use cpu_kernels as kernels;
 
 use crate::architecture::{Activation, NormKind, Rope};
 use crate::block::{MatrixValues, NormWeights};
-use crate::{Activations, CudaCache, Device, Embedding, Inputs, Linear, Parameters, PerStep};
+use crate::{Activations, Angles, CudaCache, Device, Embedding, Linear, Parameters, PerStep};
 
 /// Rows of `table [vocab, hidden]` for `tokens`, times `factor` → `y [tokens, hidden]`.
 pub fn embed(device: &Device, table: &Embedding, tokens: &PerStep<u32>, factor: f32, y: &mut Activations) {
@@ -105,9 +105,7 @@ fn norm_rows(
         NormKind::Rms | NormKind::RmsUnitOffset => {
             kernels::rms_norm(device.cpu(), x, rows, cols, &weights.gain, eps, y)
         }
-        NormKind::Layer | NormKind::LayerNoBias => {
-            kernels::layer_norm(device.cpu(), x, rows, cols, &weights.gain, &weights.bias, eps, y)
-        }
+        _ => kernels::layer_norm(device.cpu(), x, rows, cols, &weights.gain, &weights.bias, eps, y),
     }
 }
 
@@ -162,16 +160,16 @@ pub fn split_columns<const N: usize>(device: &Device, x: &Activations, parts: [(
     }
 }
 
-/// Rotates the leading features of every head of `x [rows, heads·head_dim]` by the angles of `inputs`.
-pub fn rope(device: &Device, rope: &Rope, x: &mut Activations, head_dim: usize, inputs: &Inputs) {
+/// Rotates the leading features of every head of `x [rows, heads·head_dim]` by `angles`.
+pub fn rope(device: &Device, rope: &Rope, x: &mut Activations, head_dim: usize, angles: &Angles) {
     match device {
         Device::Cpu(cpu) => {
             let (rows, cols) = (x.rows(), x.cols());
             let (heads, x) = (cols / head_dim, x.as_mut_slice());
             let rotate = if rope.interleaved { kernels::rope_interleaved } else { kernels::rope_half_split };
-            rotate(cpu, x, rows, cols, heads, head_dim, rope.dim, &inputs.cos, &inputs.sin);
+            rotate(cpu, x, rows, cols, heads, head_dim, rope.dim, &angles.cos, &angles.sin);
         }
-        Device::Cuda(cuda) => cuda.run(|| cuda::rope(rope, x, head_dim, inputs)),
+        Device::Cuda(cuda) => cuda.run(|| cuda::rope(rope, x, head_dim, angles)),
     }
 }
 
@@ -182,12 +180,12 @@ pub fn split_turn_append(
     rope: Option<&Rope>,
     qkv: &Activations,
     heads: usize,
-    inputs: &Inputs,
+    angles: &Angles,
     cache: Option<CudaCache<'_>>,
     q: &mut Activations,
 ) -> bool {
     let (Device::Cuda(cuda), Some(cache)) = (device, cache) else { return false };
-    cuda.run(|| cuda::split_turn_append(cuda, rope, qkv, heads, inputs, &cache, q));
+    cuda.run(|| cuda::split_turn_append(cuda, rope, qkv, heads, angles, &cache, q));
     true
 }
 
@@ -257,6 +255,14 @@ pub fn scale(device: &Device, factor: f32, x: &mut Activations) {
         _ if factor == 1.0 => {}
         Device::Cpu(_) => x.as_mut_slice().iter_mut().for_each(|x| *x *= factor),
         Device::Cuda(cuda) => cuda.run(|| cuda::scale(factor, x)),
+    }
+}
+
+/// Values of `x` beyond ± `bound` become it.
+pub fn clip(device: &Device, bound: f32, x: &mut Activations) {
+    match device {
+        Device::Cpu(_) => x.as_mut_slice().iter_mut().for_each(|x| *x = x.clamp(-bound, bound)),
+        Device::Cuda(cuda) => cuda.run(|| cuda::no_route("clipped queries, keys and values")),
     }
 }
 

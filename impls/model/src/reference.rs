@@ -51,6 +51,9 @@ fn embed(a: &Architecture, w: &Weights<'_>, tokens: &[TokenId]) -> Result<Vec<Ve
             let positions = w.get(&format!("{}.weight", a.names.positions))?;
             add(&mut row, &positions[(position + offset) * a.hidden..][..a.hidden], 1.0);
         }
+        if a.embedding_norm {
+            row = w.norm(&row, a.names.embedding_norm)?;
+        }
         rows.push(row);
     }
     Ok(rows)
@@ -150,6 +153,8 @@ fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / SQRT_2)),
         Activation::GeluTanh => 0.5 * x * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
         Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Entry {
     pub embedding: Embedding,
     /// Learned positions `[max_positions + offset, hidden]`.
     positions: Option<Parameters>,
+    /// A norm on embeddings.
+    norm: Option<NormWeights>,
     /// From the embedding's width to the residual stream's, `[hidden, embedding_dim]`.
     projection: Option<cpu_kernels::PackedF32>,
 }
@@ -77,7 +79,7 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
             let shape = [a.max_positions + offset, a.hidden];
             Some(reader.table(&format!("{}.weight", a.names.positions), shape)?.into())
         }
-        Positions::Rope(_) => None,
+        Positions::Rope(_) | Positions::Alibi(_) => None,
     };
     let [inward, outward] = a.names.project;
     let exit = Exit {
@@ -90,17 +92,20 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
             None
         },
     };
-    Ok((
-        Entry { embedding: embedding.into(), positions, projection: projection(inward, [a.hidden, a.embedding_dim])? },
-        exit,
-    ))
+    let entry = Entry {
+        embedding: embedding.into(),
+        positions,
+        norm: a.embedding_norm.then(|| reader.norm(a.names.embedding_norm, a.norm, a.hidden)).transpose()?,
+        projection: projection(inward, [a.hidden, a.embedding_dim])?,
+    };
+    Ok((entry, exit))
 }
 
 impl Entry {
     /// The residual stream `[tokens, hidden]` of `step` before the first layer.
     pub fn embed(&self, trunk: &Trunk, step: &Step, x: &mut Activations) {
         let mut inputs = Inputs::default();
-        inputs.set(&trunk.device, None, step);
+        inputs.set(&trunk.device, [None; 2], step);
         self.enter(trunk, &inputs, x);
     }
 
@@ -112,6 +117,11 @@ impl Entry {
         }
         if let (Some(table), Positions::Learned { offset }) = (&self.positions, &a.positions) {
             ops::add_positions(&trunk.device, table, *offset, &inputs.positions, x);
+        }
+        if let Some(norm) = &self.norm {
+            let mut normed = Activations::default();
+            ops::norm(&trunk.device, a.norm, norm, a.norm_eps, x, &mut normed);
+            *x = normed;
         }
     }
 }

@@ -53,7 +53,7 @@ pub struct EngineChoice {
     #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
     calibration: String,
     /// Worker threads [default: the physical cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
     #[arg(skip)]
     beams: Option<usize>,
@@ -68,6 +68,12 @@ pub struct Built {
     pub engine: Engine,
     /// The target's checkpoint.
     pub target: Checkpoint,
+}
+
+/// A number of worker threads, as `[budget]` takes it.
+pub fn thread_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|n| (1..=1024).contains(n));
+    count.ok_or_else(|| "expected a whole number from 1 to 1024".into())
 }
 
 impl EngineChoice {

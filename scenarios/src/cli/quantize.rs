@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use weights::WeightsSpec;
 
 use self::quality::{Calibrated, Quality, Scored};
-use super::engine_choice::open;
+use super::engine_choice::{open, thread_count};
 use super::{Blame, Failure, Outcome, PASS, convert, overrides, print};
 use crate::scenario::Parts;
 use crate::stopwatch::Stopwatch;
@@ -99,7 +99,7 @@ pub struct Quantize {
     #[arg(long, value_name = "N", default_value_t = 4096)]
     shard_mib: u64,
     /// Worker threads [default: the physical cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
 }
 

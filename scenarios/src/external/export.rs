@@ -37,7 +37,7 @@ impl ModelShape {
     pub fn of(a: &Architecture) -> Result<ModelShape, String> {
         let theta = match &a.positions {
             Positions::Rope(rope) => rope.theta,
-            Positions::Learned { .. } => 0.0,
+            Positions::Learned { .. } | Positions::Alibi(_) => 0.0,
         };
         let heads = [a.n_heads, a.n_kv_heads, a.head_dim];
         let mut plain = Architecture::llama(a.vocab_size, a.hidden, a.n_layers, heads, a.ffn);

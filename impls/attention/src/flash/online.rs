@@ -108,6 +108,11 @@ impl Flash {
                 if let Some(cap) = shape.softcap {
                     soft_cap(cap, LOG2_E, line);
                 }
+                if let Some(alibi) = shape.alibi {
+                    let head = (tile.group * group + stacked - i * group, shape.n_heads);
+                    let (query, positions) = (call.step.positions[row], &keys.positions[seen.clone()]);
+                    alibi.lower(head, LOG2_E, query, positions, line);
+                }
                 sight.strike(keys.first + seen.start, &keys.positions[seen.clone()], line);
                 let before = sums.l[stacked];
                 let f = online_softmax_update(&self.cpu, line, &mut sums.m[stacked], &mut sums.l[stacked]);

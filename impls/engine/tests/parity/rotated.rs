@@ -5,9 +5,17 @@ use model::transform::{Rotate, RotationKind, Transforms};
 
 /// Families whose norms, widths or attention stand in the way, and the word that says so.
 const REFUSED: &[(&str, &str)] = &[
+    ("bloom", "norm on its embeddings"),
     ("deepseek", "latent"),
+    ("exaone4", "norms after"),
     ("gemma2", "norms after"),
+    ("gemma3", "norms after"),
+    ("glm4", "norms after"),
+    ("mpt", "cuts its values"),
     ("olmo2", "norms after"),
+    ("olmo3", "norms after"),
+    ("olmoe", "cuts its values"),
+    ("olmo", "cuts its values"),
     ("opt-post-norm", "norms after"),
     ("pre-norm", "norms after"),
 ];

@@ -1,7 +1,10 @@
 //! The families: for each `model_type`, what its configuration class means. Defaults are those of Hugging Face
 //! transformers, because a saved config leaves out what equals them.
 
+mod alibi;
+mod gpt;
 mod layer_norm;
+mod layered;
 mod sparse;
 mod variants;
 
@@ -11,25 +14,47 @@ use super::fields::{ConfigError, Fields};
 use super::rope::{self, RopeDefaults};
 use super::{Activation, Architecture, Biases, NormKind, Positions, QkNorm, QkNormScope};
 use crate::names;
-use layer_norm::{falcon, gpt_neox, gpt2, opt, phi};
-use sparse::{mixtral, qwen2_moe, qwen3_moe};
-use variants::{cohere, deepseek_v2, gemma, gemma2, olmo2, stablelm, starcoder2};
+use alibi::{bloom, mpt};
+use gpt::{codegen, gpt_bigcode, gpt2, gptj};
+use layer_norm::{falcon, gpt_neox, nemotron, olmo, opt, phi};
+use layered::{cohere2, exaone4, gemma3, olmo3, smollm3};
+use sparse::{mixtral, olmoe, qwen2_moe, qwen3_moe};
+use variants::{
+    arcee, cohere, deepseek_v2, ernie4_5, gemma, gemma2, glm, glm4, helium, olmo2, seed_oss, stablelm, starcoder2,
+};
 
 type Read = fn(&Fields) -> Result<Architecture, ConfigError>;
 
 pub(super) const FAMILIES: &[(&str, Read)] = &[
+    ("arcee", arcee),
+    ("bloom", bloom),
+    ("codegen", codegen),
     ("cohere", cohere),
+    ("cohere2", cohere2),
     ("deepseek_v2", deepseek_v2),
+    ("ernie4_5", ernie4_5),
+    ("exaone4", exaone4),
     ("falcon", falcon),
     ("gemma", gemma),
     ("gemma2", gemma2),
+    ("gemma3_text", gemma3),
+    ("glm", glm),
+    ("glm4", glm4),
     ("gpt2", gpt2),
+    ("gpt_bigcode", gpt_bigcode),
     ("gpt_neox", gpt_neox),
+    ("gptj", gptj),
     ("granite", granite),
+    ("helium", helium),
     ("llama", llama),
     ("mistral", mistral),
     ("mixtral", mixtral),
-    ("olmo2", olmo2),
+    ("mpt", mpt),
+    ("nemotron", nemotron),
+    ("olmo", olmo),
+    ("olmo2", |f| olmo2(f, RopeDefaults::default())),
+    ("olmo3", olmo3),
+    ("olmoe", olmoe),
     ("opt", opt),
     ("phi", phi),
     ("phi3", phi3),
@@ -37,6 +62,8 @@ pub(super) const FAMILIES: &[(&str, Read)] = &[
     ("qwen2_moe", qwen2_moe),
     ("qwen3", qwen3),
     ("qwen3_moe", qwen3_moe),
+    ("seed_oss", seed_oss),
+    ("smollm3", smollm3),
     ("stablelm", stablelm),
     ("starcoder2", starcoder2),
 ];
@@ -85,11 +112,13 @@ fn activation(f: &Fields, field: &str, default: &str) -> Result<Activation, Conf
     let name = f.text(field)?.unwrap_or(default.into());
     Ok(match name.as_str() {
         "silu" | "swish" => Activation::Silu,
-        "gelu" => Activation::Gelu,
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+        "gelu" | "gelu_python" => Activation::Gelu,
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_python_tanh" | "gelu_accurate" => Activation::GeluTanh,
+        "quick_gelu" => Activation::QuickGelu,
         "relu" => Activation::Relu,
+        "relu2" => Activation::ReluSquared,
         other => {
-            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu";
+            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, quick_gelu, relu, relu2";
             return Err(f.unsupported(field, &format!("\"{other}\""), known));
         }
     })
@@ -153,9 +182,12 @@ fn sliding(f: &Fields) -> Result<Option<usize>, ConfigError> {
 }
 
 fn llama(f: &Fields) -> Result<Architecture, ConfigError> {
+    Ok(Architecture { biases: llama_biases(f)?, ..base(f, Defaults::default())? })
+}
+
+fn llama_biases(f: &Fields) -> Result<Biases, ConfigError> {
     let bias = f.flag("attention_bias", false)?;
-    let biases = Biases { qkv: bias, out: bias, mlp: f.flag("mlp_bias", false)?, head: false };
-    Ok(Architecture { biases, ..base(f, Defaults::default())? })
+    Ok(Biases { qkv: bias, out: bias, mlp: f.flag("mlp_bias", false)?, head: false })
 }
 
 fn granite(f: &Fields) -> Result<Architecture, ConfigError> {

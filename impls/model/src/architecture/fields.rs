@@ -52,6 +52,7 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("attention_bias", &["false"]),
     ("attention_chunk_size", &[]),
     ("attention_multiplier", &["1"]),
+    ("attention_out_bias", &["false"]),
     ("attn_logit_softcapping", &["0"]),
     ("clip_qkv", &[]),
     ("do_layer_norm_before", &["true"]),

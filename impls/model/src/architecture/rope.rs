@@ -12,12 +12,25 @@ pub(super) struct RopeDefaults {
     /// Share of a head that is rotated; none where the family always rotates all of it.
     pub share: Option<f32>,
     pub interleaved: bool,
+    /// The family has a rotation for each kind of layer and reads them itself.
+    pub by_kind: bool,
+}
+
+impl RopeDefaults {
+    pub(super) fn by_kind() -> RopeDefaults {
+        RopeDefaults { by_kind: true, ..RopeDefaults::default() }
+    }
 }
 
 impl Default for RopeDefaults {
     fn default() -> RopeDefaults {
-        RopeDefaults { theta: 10000.0, share: None, interleaved: false }
+        RopeDefaults { theta: 10000.0, share: None, interleaved: false, by_kind: false }
     }
+}
+
+/// Every pair of `dim` features, nothing rescaled.
+pub(super) fn plain(dim: usize, theta: f32) -> Rope {
+    Rope { theta, dim, interleaved: false, attention_factor: 1.0, scaling: RopeScaling::None }
 }
 
 pub(super) fn read(
@@ -26,13 +39,27 @@ pub(super) fn read(
     max_positions: usize,
     defaults: RopeDefaults,
 ) -> Result<Rope, ConfigError> {
+    if defaults.by_kind {
+        return Ok(plain(head_dim, defaults.theta));
+    }
     let table =
         if f.value("rope_parameters").is_some_and(Value::is_object) { "rope_parameters" } else { "rope_scaling" };
-    if f.value(table).is_some_and(|value| !value.is_object()) {
-        return Err(f.wrong(table, "an object or null"));
-    }
     if f.value(table).and_then(Value::as_object).is_some_and(|t| t.values().any(Value::is_object)) {
         return Err(f.unsupported(table, "different rotations by kind of layer", "one rotation for all layers"));
+    }
+    read_table(f, table, head_dim, max_positions, defaults)
+}
+
+/// The rotation that `table` describes, with what stands outside of it in configurations of transformers 4.
+pub(super) fn read_table(
+    f: &Fields,
+    table: &str,
+    head_dim: usize,
+    max_positions: usize,
+    defaults: RopeDefaults,
+) -> Result<Rope, ConfigError> {
+    if f.value(table).is_some_and(|value| !value.is_object()) {
+        return Err(f.wrong(table, "an object or null"));
     }
     let named = |name: &str| format!("{table}.{name}");
     let theta_name = named("rope_theta");

@@ -58,7 +58,7 @@ pub fn divisible<M>(a: &Architecture, layer: usize, vectors: &BlockVectors, matr
             .collect(),
     };
     let norm_fed = |sites, maker| Divisible { place: Place::NormFed, sites, maker };
-    if a.norm_place != NormPlace::Post {
+    if a.norm_place != NormPlace::Post && a.norm.has_gain() {
         let shared = a.residual == Residual::Parallel { shared_norm: true };
         if vectors.norms.attention.is_some() {
             let sites = if shared { [vec![qkv], mlp.clone()].concat() } else { vec![qkv] };
@@ -72,7 +72,7 @@ pub fn divisible<M>(a: &Architecture, layer: usize, vectors: &BlockVectors, matr
         // a factor per feature does not pass through what mixes the features
         return all;
     }
-    let own_values = a.n_heads == a.n_kv_heads && a.shared_keys.is_none();
+    let own_values = a.n_heads == a.n_kv_heads && a.shared_keys.is_none() && a.clip_qkv.is_none();
     if own_values && matches!(matrices.attention, AttentionOf::Grouped { .. }) {
         all.push(Divisible { place: Place::AttentionOut, sites: vec![Site::OutIn(layer)], maker: Maker::Values });
     }

@@ -98,9 +98,9 @@ pub(super) fn attend(
     queries(&**q, q_up.as_deref(), own, pass, ws);
     ops::linear(&trunk.device, &**kv, &ws.normed, own.kv_bias.as_ref(), &mut ws.qkv);
     ops::split_columns(&trunk.device, &ws.qkv, [(&mut ws.k, l.kv_rank), (&mut ws.rotary, l.rope_dim)]);
-    ops::norm(&trunk.device, NormKind::Rms, &own.kv_norm, trunk.architecture.norm_eps, &ws.k, &mut ws.v);
+    ops::norm(&trunk.device, NormKind::Rms, &own.kv_norm, Latent::NORM_EPS, &ws.k, &mut ws.v);
     if let Some(rope) = trunk.architecture.rope() {
-        ops::rope(&trunk.device, rope, &mut ws.rotary, l.rope_dim, &ws.inputs);
+        ops::rope(&trunk.device, rope, &mut ws.rotary, l.rope_dim, &ws.inputs.turn);
         rotate_queries(trunk, l, ws);
     }
     let shape = trunk.head_shape(layer);
@@ -132,7 +132,7 @@ fn queries(q: &dyn Linear, q_up: Option<&dyn Linear>, own: &LatentVectors, pass:
         return ops::linear(&trunk.device, q, &ws.normed, own.q_bias.as_ref(), &mut ws.q);
     };
     ops::linear(&trunk.device, q, &ws.normed, own.q_bias.as_ref(), &mut ws.qkv);
-    ops::norm(&trunk.device, NormKind::Rms, norm, trunk.architecture.norm_eps, &ws.qkv, &mut ws.gated);
+    ops::norm(&trunk.device, NormKind::Rms, norm, Latent::NORM_EPS, &ws.qkv, &mut ws.gated);
     pass.tap(Site::QueryUpIn(layer), &ws.gated);
     up.forward(&ws.gated, &mut ws.q);
 }
@@ -145,7 +145,7 @@ fn rotate_queries(trunk: &Trunk, l: Latent, ws: &mut Workspace) {
     for (to, from) in ws.spare.as_mut_slice().chunks_exact_mut(l.rope_dim).zip(ws.q.as_slice().chunks_exact(head)) {
         to.copy_from_slice(&from[l.nope_dim..]);
     }
-    ops::rope(&trunk.device, rope, &mut ws.spare, l.rope_dim, &ws.inputs);
+    ops::rope(&trunk.device, rope, &mut ws.spare, l.rope_dim, &ws.inputs.turn);
     for (from, to) in ws.spare.as_slice().chunks_exact(l.rope_dim).zip(ws.q.as_mut_slice().chunks_exact_mut(head)) {
         to[l.nope_dim..].copy_from_slice(from);
     }

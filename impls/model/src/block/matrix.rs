@@ -169,14 +169,12 @@ impl<'a> Reader<'a> {
 
     /// A norm over `width` features.
     pub fn norm(&self, name: &str, kind: NormKind, width: usize) -> Result<NormWeights, CheckpointError> {
-        let mut gain = self.vector(&format!("{name}.weight"), width)?;
-        if kind == NormKind::RmsUnitOffset {
-            gain.iter_mut().for_each(|g| *g += 1.0);
-        }
+        let mut gain = if kind.has_gain() { self.vector(&format!("{name}.weight"), width)? } else { vec![1.0; width] };
+        gain.iter_mut().for_each(|g| *g += kind.offset());
         let bias = match kind {
             NormKind::Rms | NormKind::RmsUnitOffset => vec![],
-            NormKind::LayerNoBias => vec![0.0; width],
-            NormKind::Layer => self.vector(&format!("{name}.bias"), width)?,
+            NormKind::LayerNoBias | NormKind::LayerBare => vec![0.0; width],
+            NormKind::Layer | NormKind::LayerUnitOffset => self.vector(&format!("{name}.bias"), width)?,
         };
         Ok(NormWeights { gain: gain.into(), bias: bias.into() })
     }

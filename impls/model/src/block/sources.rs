@@ -3,7 +3,7 @@
 use super::matrix::NormWeights;
 use super::parts::{AttentionOf, BlockOf, FeedForwardOf, MlpOf};
 use super::read::BlockVectors;
-use crate::architecture::{Architecture, NormKind};
+use crate::architecture::Architecture;
 use crate::names::{self, Source, in_layer};
 
 /// The tensors whose rows make each matrix of `layer`, one below the other.
@@ -42,11 +42,12 @@ impl BlockVectors {
         let mut all = vec![];
         let norms = [&self.norms.attention, &self.norms.mlp, &self.norms.attention_out, &self.norms.mlp_out];
         for (name, norm) in a.norm_names().into_iter().zip(norms) {
-            let (Some(name), Some(NormWeights { gain, bias })) = (name, norm) else { continue };
+            let (Some(name), Some(NormWeights { gain, bias }), true) = (name, norm, a.norm.has_gain()) else {
+                continue;
+            };
             let name = in_layer(a, layer, name);
-            let offset = if a.norm == NormKind::RmsUnitOffset { 1.0 } else { 0.0 };
-            all.push((format!("{name}.weight"), gain.iter().map(|g| g - offset).collect()));
-            if a.norm == NormKind::Layer {
+            all.push((format!("{name}.weight"), gain.iter().map(|g| g - a.norm.offset()).collect()));
+            if a.norm.has_bias() {
                 all.push((format!("{name}.bias"), bias.to_vec()));
             }
         }

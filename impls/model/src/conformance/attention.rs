@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::plain_cache::{PlainCache, Stored};
 use super::value;
-use crate::{Activations, Attention, HeadShape, KvCache, KvShape, SeqId, Span, Step, TokenId, Tree, Visibility};
+use crate::{Activations, Alibi, Attention, HeadShape, KvCache, KvShape, SeqId, Span, Step, TokenId, Tree, Visibility};
 
 /// max|Δout| allowed against the f64 oracle, relative to max|out| of the Step.
 pub const TOLERANCE: f64 = 1e-5;
@@ -209,6 +209,11 @@ pub fn cases() -> Vec<Case> {
         Case::new("window of one key", HeadShape { window: Some(1), ..heads(2, 2, 16) }, &[(0, 40)]),
         Case::new("window over sections", HeadShape { window: Some(1100), ..heads(2, 1, 16) }, &[(2200, 3)]),
         Case::new("soft cap", HeadShape { softcap: Some(2.0), scale: 1.0, ..heads(4, 2, 32) }, &[(0, 50), (70, 1)]),
+        Case::new(
+            "distances",
+            HeadShape { alibi: Some(Alibi { max_bias: 8.0 }), ..heads(6, 2, 32) },
+            &[(0, 100), (150, 3)],
+        ),
         Case::new("unscaled", HeadShape { scale: 1.0, ..heads(2, 2, 64) }, &[(0, 40)]),
     ];
     for head_dim in [16, 20, 32, 64, 128] {
@@ -313,7 +318,8 @@ pub fn matches_oracle(attention: &dyn Attention, case: &Case) -> Result<(), Stri
             let place = past + row - span.rows.start;
             let seen: Vec<usize> = (0..places.len()).filter(|&key| case.is_seen(past, place, places[key])).collect();
             for head in 0..case.shape.n_heads {
-                expected.extend(oracle(&case.shape, head, q.row(row), &seen, &k, &v));
+                let distance = |key: usize| case.position(past, place) as f64 - case.position(past, places[key]) as f64;
+                expected.extend(oracle(&case.shape, head, q.row(row), (&seen, &distance), &k, &v));
             }
         }
     }
@@ -349,13 +355,21 @@ impl Case {
 }
 
 /// One row of one head in f64, key by key.
-fn oracle(shape: &HeadShape, head: usize, q: &[f32], seen: &[usize], k: &Activations, v: &Activations) -> Vec<f64> {
+fn oracle(
+    shape: &HeadShape,
+    head: usize,
+    q: &[f32],
+    (seen, distance): (&[usize], &dyn Fn(usize) -> f64),
+    k: &Activations,
+    v: &Activations,
+) -> Vec<f64> {
     let (d, group) = (shape.key_dim, head / shape.group());
     let (of_q, of_k, of_v) = (head * d, shape.key_head(group) * d, shape.value_head(group) * shape.value_dim);
     let score = |&key: &usize| {
         let dot: f64 = (0..d).map(|i| f64::from(q[of_q + i]) * f64::from(k.row(key)[of_k + i])).sum();
         let score = dot * f64::from(shape.scale);
-        shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+        let capped = shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+        capped - shape.alibi.map_or(0.0, |alibi| f64::from(alibi.slope(head, shape.n_heads)) * distance(key))
     };
     let scores: Vec<f64> = seen.iter().map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -6,6 +6,7 @@ use super::{ExpertNames, Names, QkvNames, UpNames};
 pub const LLAMA: Names = Names {
     prefixes: &["model.", ""],
     embedding: "embed_tokens",
+    embedding_norm: "",
     positions: "",
     project: ["", ""],
     final_norm: "norm",
@@ -141,3 +142,49 @@ pub const FALCON: Names = Names {
 
 /// Falcon 40B: a norm before attention and one before the MLP.
 pub const FALCON_TWO_NORMS: Names = Names { norms: ["ln_attn", "ln_mlp"], ..FALCON };
+
+/// GLM 3: fused gate, up.
+pub const GLM: Names = Names { up: UpNames::Stacked("mlp.gate_up_proj"), ..LLAMA };
+
+/// GLM 4 (0414): norms before and after.
+pub const GLM4: Names = Names { output_norms: ["post_self_attn_layernorm", "post_mlp_layernorm"], ..GLM };
+
+/// Nemotron and Arcee: no gate.
+pub const NEMOTRON: Names = Names { up: UpNames::Separate(&["mlp.up_proj"]), ..LLAMA };
+
+/// GPT-J.
+pub const GPTJ: Names = Names {
+    norms: ["ln_1", ""],
+    qkv: QkvNames::Separate(["attn.q_proj", "attn.k_proj", "attn.v_proj"]),
+    out: "attn.out_proj",
+    up: UpNames::Separate(&["mlp.fc_in"]),
+    down: "mlp.fc_out",
+    transposed: false,
+    ..GPT2
+};
+
+/// CodeGen: the heads were divided over four devices when it was trained, and are stored so.
+pub const CODEGEN: Names = Names { qkv: QkvNames::ByPart { name: "attn.qkv_proj", parts: 4 }, ..GPTJ };
+
+/// GPT-BigCode with one key/value head; with one per head, see [`GPT_BIGCODE_HEADS`].
+pub const GPT_BIGCODE: Names = Names { transposed: false, ..GPT2 };
+
+/// GPT-BigCode with a key/value head per query head.
+pub const GPT_BIGCODE_HEADS: Names = Names { qkv: QkvNames::ByGroup("attn.c_attn"), ..GPT_BIGCODE };
+
+/// BLOOM.
+pub const BLOOM: Names = Names { embedding_norm: "word_embeddings_layernorm", ..FALCON };
+
+/// MPT.
+pub const MPT: Names = Names {
+    prefixes: &["transformer.", ""],
+    embedding: "wte",
+    final_norm: "norm_f",
+    layers: "blocks.",
+    norms: ["norm_1", "norm_2"],
+    qkv: QkvNames::Stacked("attn.Wqkv"),
+    out: "attn.out_proj",
+    up: UpNames::Separate(&["ffn.up_proj"]),
+    down: "ffn.down_proj",
+    ..LLAMA
+};

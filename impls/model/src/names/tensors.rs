@@ -11,6 +11,9 @@ pub fn tensors(a: &Architecture) -> Vec<(String, Vec<usize>)> {
     if let Positions::Learned { offset } = a.positions {
         all.add(format!("{}.weight", names.positions), vec![a.max_positions + offset, a.hidden]);
     }
+    if a.embedding_norm {
+        all.norm(names.embedding_norm, a.hidden);
+    }
     if a.embedding_dim != a.hidden {
         all.add(format!("{}.weight", names.project[0]), vec![a.hidden, a.embedding_dim]);
         all.add(format!("{}.weight", names.project[1]), vec![a.embedding_dim, a.hidden]);
@@ -47,9 +50,9 @@ impl List<'_> {
     }
 
     fn norm(&mut self, name: &str, width: usize) {
-        if !name.is_empty() {
+        if !name.is_empty() && self.a.norm.has_gain() {
             self.add(format!("{name}.weight"), vec![width]);
-            if self.a.norm == NormKind::Layer {
+            if self.a.norm.has_bias() {
                 self.add(format!("{name}.bias"), vec![width]);
             }
         }

@@ -6,7 +6,7 @@ use cuda_kernels::{Buffer, GpuError};
 
 use crate::architecture::{NormKind, Rope};
 use crate::block::NormWeights;
-use crate::{Activations, Cuda, CudaCache, Embedding, Inputs, Parameters, PerStep};
+use crate::{Activations, Angles, Cuda, CudaCache, Embedding, Parameters, PerStep};
 
 pub(super) type Done = Result<(), GpuError>;
 
@@ -52,7 +52,7 @@ fn norm_rows(
     let gain = weights.gain.on(cuda)?;
     match kind {
         NormKind::Rms | NormKind::RmsUnitOffset => rows::rms_norm(x, gain, shape, eps, y),
-        NormKind::Layer | NormKind::LayerNoBias => rows::layer_norm(x, gain, weights.bias.on(cuda)?, shape, eps, y),
+        _ => rows::layer_norm(x, gain, weights.bias.on(cuda)?, shape, eps, y),
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) fn add_norm(
             let y = y.reshape_on(cuda, x.rows(), x.cols())?;
             rows::add_rms_norm(added.buffer()?, factor, gain, shape, eps, x.buffer()?, y)
         }
-        NormKind::Layer | NormKind::LayerNoBias => {
+        _ => {
             add(added, factor, x)?;
             norm(cuda, kind, weights, eps, x, y)
         }
@@ -91,13 +91,13 @@ pub(super) fn take_columns(cuda: &Cuda, x: &Activations, start: usize, width: us
     rows::take_columns(x.buffer()?, shape, start, width, y.reshape_on(cuda, x.rows(), width)?)
 }
 
-fn turn<'a>(rope: &Rope, inputs: &'a Inputs) -> Result<Turn<'a>, GpuError> {
-    let (cos, sin) = (inputs.cos.placed()?, inputs.sin.placed()?);
+fn turn<'a>(rope: &Rope, angles: &'a Angles) -> Result<Turn<'a>, GpuError> {
+    let (cos, sin) = (angles.cos.placed()?, angles.sin.placed()?);
     Ok(Turn { dim: rope.dim, interleaved: rope.interleaved, cos, sin })
 }
 
-pub(super) fn rope(rope: &Rope, x: &Activations, head_dim: usize, inputs: &Inputs) -> Done {
-    rows::rope(&turn(rope, inputs)?, [x.rows(), x.cols() / head_dim, head_dim], x.buffer()?)
+pub(super) fn rope(rope: &Rope, x: &Activations, head_dim: usize, angles: &Angles) -> Done {
+    rows::rope(&turn(rope, angles)?, [x.rows(), x.cols() / head_dim, head_dim], x.buffer()?)
 }
 
 pub(super) fn split_turn_append(
@@ -105,32 +105,35 @@ pub(super) fn split_turn_append(
     rope: Option<&Rope>,
     qkv: &Activations,
     heads: usize,
-    inputs: &Inputs,
+    angles: &Angles,
     cache: &CudaCache<'_>,
     q: &mut Activations,
 ) -> Done {
     let layout = cache.keys.0;
     let still = Turn { dim: 0, interleaved: false, cos: qkv.buffer()?, sin: qkv.buffer()? };
-    let turn = rope.map_or(Ok(still), |rope| turn(rope, inputs))?;
+    let turn = rope.map_or(Ok(still), |rope| turn(rope, angles))?;
     let q = q.reshape_on(cuda, qkv.rows(), heads * layout.dim)?;
     rows::rope_append(qkv.buffer()?, &turn, cache.places, heads, layout, q, [cache.keys.1, cache.values.1])
 }
 
 pub(super) fn activate_mul(cuda: &Cuda, activation: Activation, x: &Activations, y: &mut Activations) -> Done {
     let (rows, ffn) = (x.rows(), x.cols() / 2);
-    rows::activate_mul(curve(activation), x.buffer()?, rows, ffn, y.reshape_on(cuda, rows, ffn)?)
+    rows::activate_mul(curve(activation)?, x.buffer()?, rows, ffn, y.reshape_on(cuda, rows, ffn)?)
 }
 
 pub(super) fn activate(activation: Activation, x: &Activations) -> Done {
-    rows::activate(curve(activation), x.rows() * x.cols(), x.buffer()?)
+    rows::activate(curve(activation)?, x.rows() * x.cols(), x.buffer()?)
 }
 
-fn curve(activation: Activation) -> Curve {
+fn curve(activation: Activation) -> Result<Curve, GpuError> {
     match activation {
-        Activation::Silu => Curve::Silu,
-        Activation::Gelu => Curve::Gelu,
-        Activation::GeluTanh => Curve::GeluTanh,
-        Activation::Relu => Curve::Relu,
+        Activation::Silu => Ok(Curve::Silu),
+        Activation::Gelu => Ok(Curve::Gelu),
+        Activation::GeluTanh => Ok(Curve::GeluTanh),
+        Activation::Relu => Ok(Curve::Relu),
+        Activation::ReluSquared | Activation::QuickGelu => {
+            Err(GpuError::shape("activation", "there is no such kernel on a GPU"))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Attention of the oracle: projections, q/k norms, rotation, softmax; ordinary and latent.
 
 use super::weights::{Weights, norm};
-use crate::architecture::{Architecture, Latent, NormKind, QkNormScope, Rope, RopeScaling};
+use crate::architecture::{Architecture, Latent, NormKind, Positions, QkNormScope, Rope, RopeScaling};
 use crate::checkpoint::CheckpointError;
 use crate::names::{self, in_layer};
 
@@ -19,7 +19,7 @@ pub(super) fn attend(
     layer: usize,
     x: &[Vec<f64>],
 ) -> Result<Vec<Vec<f64>>, CheckpointError> {
-    let rotation = a.rope().map(|rope| Rotation { rope, length: x.len() });
+    let rotation = a.rope_of(layer).map(|rope| Rotation { rope, length: x.len() });
     let rows = x
         .iter()
         .enumerate()
@@ -53,12 +53,16 @@ fn grouped(
     let (k, v) = kv.split_at(kv_dim);
     let mut q = qk_norm(a, w, layer, 0, q)?;
     let mut k = qk_norm(a, w, layer, 1, k)?;
+    let mut v = v.to_vec();
+    if let Some(bound) = a.clip_qkv.map(f64::from) {
+        [&mut q, &mut k, &mut v].into_iter().flatten().for_each(|x| *x = x.clamp(-bound, bound));
+    }
     if let Some(rotation) = rotation {
         q.chunks_exact_mut(a.head_dim)
             .chain(k.chunks_exact_mut(a.head_dim))
             .for_each(|head| rotation.apply(head, position));
     }
-    Ok(Row { q, k, v: v.to_vec() })
+    Ok(Row { q, k, v })
 }
 
 /// Collaborative attention, each head's query and key written out: score = Σ_r m[r]·q[r]·k[r] + the head's content feature.
@@ -116,7 +120,7 @@ fn expanded(
     let Some(sources) = names::latent(a, layer) else { unreachable!("a latent architecture has latent sources") };
     let rms = |x: &[f64], name: &str| -> Result<Vec<f64>, CheckpointError> {
         let gain = w.get(&in_layer(a, layer, &format!("self_attn.{name}.weight")))?;
-        Ok(norm(x, NormKind::Rms, f64::from(a.norm_eps), &gain, None))
+        Ok(norm(x, NormKind::Rms, f64::from(Latent::NORM_EPS), &gain, None))
     };
     let mut q = w.product(&[sources.q], a.biases.qkv && sources.q_up.is_some(), x)?;
     if let Some(up) = sources.q_up {
@@ -138,6 +142,20 @@ fn expanded(
     Ok(Row { q, k, v })
 }
 
+/// What a step back costs the scores of `head`: with n heads 2^(−b·i/n) for i = 1..n when n is a power of two; else those of
+/// the power below, then the odd ones of the power above.
+fn slope(a: &Architecture, head: usize) -> f64 {
+    let Positions::Alibi(alibi) = a.positions else { return 0.0 };
+    let bias = f64::from(alibi.max_bias);
+    let below = 2_usize.pow(a.n_heads.ilog2());
+    let exponent = if head < below {
+        (head + 1) as f64 / below as f64
+    } else {
+        (2 * (head - below) + 1) as f64 / (2 * below) as f64
+    };
+    (-bias * exponent).exp2()
+}
+
 /// softmax(q·kᵀ)·v of the row at `position`, heads one after the other.
 fn mix(a: &Architecture, layer: usize, n_kv_heads: usize, rows: &[Row], position: usize) -> Vec<f64> {
     let (key_dim, value_dim) = (a.key_dim(), a.value_dim());
@@ -149,7 +167,8 @@ fn mix(a: &Architecture, layer: usize, n_kv_heads: usize, rows: &[Row], position
         let query = &rows[position].q[head * key_dim..][..key_dim];
         let score = |t: usize| {
             let score = query.iter().zip(&rows[t].k[kv * key_dim..]).map(|(q, k)| q * k).sum::<f64>() * scale;
-            a.attention_softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+            let capped = a.attention_softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+            capped - slope(a, head) * (position - t) as f64
         };
         let scores: Vec<f64> = (first..=position).map(score).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

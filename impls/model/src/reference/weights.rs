@@ -59,11 +59,12 @@ impl<'a> Weights<'a> {
 
     /// A norm of the residual stream.
     pub(super) fn norm(&self, x: &[f64], name: &str) -> Result<Vec<f64>, CheckpointError> {
-        let gain = self.get(&format!("{name}.weight"))?;
-        let bias = match self.a.norm {
-            NormKind::Layer => Some(self.get(&format!("{name}.bias"))?),
-            _ => None,
+        let kind = self.a.norm;
+        let gain = match kind {
+            NormKind::LayerBare => Rc::new(vec![1.0; x.len()]),
+            _ => self.get(&format!("{name}.weight"))?,
         };
+        let bias = kind.has_bias().then(|| self.get(&format!("{name}.bias"))).transpose()?;
         Ok(norm(x, self.a.norm, f64::from(self.a.norm_eps), &gain, bias.as_ref().map(|b| &b[..])))
     }
 }
@@ -71,11 +72,11 @@ impl<'a> Weights<'a> {
 pub(super) fn norm(x: &[f64], kind: NormKind, eps: f64, gain: &[f64], bias: Option<&[f64]>) -> Vec<f64> {
     let n = x.len() as f64;
     let mean = match kind {
-        NormKind::Layer | NormKind::LayerNoBias => x.iter().sum::<f64>() / n,
         NormKind::Rms | NormKind::RmsUnitOffset => 0.0,
+        _ => x.iter().sum::<f64>() / n,
     };
     let factor = 1.0 / (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n + eps).sqrt();
-    let offset = if kind == NormKind::RmsUnitOffset { 1.0 } else { 0.0 };
+    let offset = f64::from(kind.offset());
     x.iter()
         .enumerate()
         .map(|(i, v)| (v - mean) * factor * (gain[i] + offset) + bias.map_or(0.0, |bias| bias[i]))

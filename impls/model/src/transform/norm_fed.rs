@@ -3,7 +3,7 @@
 
 use super::{NewTensors, TransformError};
 use crate::Architecture;
-use crate::architecture::{NormKind, NormPlace, Residual};
+use crate::architecture::{NormPlace, Residual};
 use crate::block::Reader;
 use crate::checkpoint::Tensors;
 use crate::names::{self, Source, in_layer};
@@ -21,7 +21,7 @@ pub(super) fn norm_fed(
     transform: &'static str,
 ) -> Result<Vec<NormFed>, TransformError> {
     let [attention, mlp, ..] = a.norm_names();
-    let (Some(attention), true) = (attention, a.norm_place != NormPlace::Post) else {
+    let (Some(attention), true) = (attention, a.norm_place != NormPlace::Post && a.norm.has_gain()) else {
         let problem = format!("family `{}` has no norm before its sublayers whose output only they read", a.family);
         return Err(TransformError::Refused { transform, problem });
     };
@@ -82,11 +82,11 @@ impl NormFed {
             Ok(())
         };
         // what is stored of a unit-offset norm is its gain less one
-        let offset = if a.norm == NormKind::RmsUnitOffset { 1.0 } else { 0.0 };
+        let offset = a.norm.offset();
         rewrite(reader.full_name(&format!("{}.weight", self.norm)), &mut |gain| {
             features.iter().for_each(|&j| gain[j] = (gain[j] + offset) * by - offset);
         })?;
-        if a.norm == NormKind::Layer {
+        if a.norm.has_bias() {
             rewrite(reader.full_name(&format!("{}.bias", self.norm)), &mut |bias| {
                 features.iter().for_each(|&j| bias[j] *= by);
             })?;

@@ -74,21 +74,25 @@ impl Rotate {
 
     /// `a` as it is afterwards.
     pub fn architecture(&self, a: &Architecture) -> Result<Architecture, TransformError> {
-        let layer_norm = matches!(a.norm, NormKind::Layer | NormKind::LayerNoBias);
+        let layer_norm = a.norm.is_layer();
         let problem = if a.norm_place != NormPlace::Pre {
             "has norms after its sublayers, whose gains do not commute with a rotation"
         } else if a.latent.is_some() || a.shared_keys.is_some() {
             "has latent or shared keys; rotate only ordinary attention"
         } else if a.embedding_dim != a.hidden {
             "has an embedding of another width than its residual stream"
+        } else if a.embedding_norm {
+            "has a norm on its embeddings"
+        } else if a.clip_qkv.is_some() {
+            "cuts its values, which does not commute with a rotation"
         } else if layer_norm && !a.final_norm {
             "has no final norm, so its head sees the mean that the rotated stream lacks"
-        } else if a.norm == NormKind::Layer && a.experts.is_some() {
+        } else if a.norm.has_bias() && a.experts.is_some() {
             "has experts behind a layer norm with bias, and experts have no biases to take it up"
         } else if a.online_hadamard {
             "is rotated already"
         } else {
-            let folded = a.norm == NormKind::Layer;
+            let folded = a.norm.has_bias();
             let biases = Biases {
                 qkv: a.biases.qkv || folded,
                 mlp: a.biases.mlp || folded,
@@ -154,7 +158,7 @@ impl Pass<'_> {
 
     /// Whether what is written to the stream must lose its mean.
     fn centred(&self) -> bool {
-        matches!(self.a.norm, NormKind::Layer | NormKind::LayerNoBias)
+        self.a.norm.is_layer()
     }
 
     /// Embedding, positions, final norm, head.

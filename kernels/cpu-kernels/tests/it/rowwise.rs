@@ -162,11 +162,13 @@ proptest! {
         let gelu = |g: f64| 0.5 * g * (1.0 + erf(g / 2f64.sqrt()));
         let gelu_tanh = |g: f64| 0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh());
         for cpu in cpus(&[1]) {
-            let table: [(Activation, &dyn Fn(f64) -> f64); 4] = [
+            let table: [(Activation, &dyn Fn(f64) -> f64); 6] = [
                 (Activation::Silu, &silu),
                 (Activation::GeluTanh, &gelu_tanh),
                 (Activation::Gelu, &gelu),
                 (Activation::Relu, &|g| g.max(0.0)),
+                (Activation::ReluSquared, &|g| g.max(0.0) * g.max(0.0)),
+                (Activation::QuickGelu, &|g| g / (1.0 + (-1.702 * g).exp())),
             ];
             for (activation, f) in table {
                 let name = &format!("{activation:?}");

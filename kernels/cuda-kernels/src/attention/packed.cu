@@ -18,6 +18,7 @@
 #define KEYS 64
 #define FLAT (ROWS == 16)
 #define THREADS (FLAT ? 128 : 2 * ROWS)
+#define STRIDE (THREADS / CHUNKS)
 #define TILE_BYTES (KEYS * DIM * 2)
 #define HEAD_COLUMNS (FLAT ? DIM / 4 : DIM) // of the result, of a warp
 #define MY_KEYS (FLAT ? KEYS / 4 : KEYS)    // of the scores, of a warp
@@ -41,15 +42,21 @@ static __device__ __forceinline__ void load_queries(char *high, char *low, const
     }
 }
 
-// Keys and values [column, end) of a tile, zeros beyond.
+// Keys and values [column, end) of a tile, zeros beyond. A thread copies one chunk of every STRIDE-th row, whose place in the swizzle is
+// the same in all of them; without pages they lie at equal distances.
 static __device__ __forceinline__ void copy_tile(u32 keys, u32 values, const void *k, const void *v, const Cache &cache, int column, int end) {
-#pragma unroll 2
-    for (int i = threadIdx.x; i < KEYS * CHUNKS; i += THREADS) {
-        const int key = i / CHUNKS, chunk = i % CHUNKS;
-        const bool there = column + key < end && chunk * 8 < cache.dim;
-        const size_t from = cache.row(min(column + key, end - 1)) + (there ? chunk * 8 : 0);
-        copy_async_16(keys + swizzled(key, chunk), (const unsigned short *)k + from, there);
-        copy_async_16(values + swizzled(key, chunk), (const unsigned short *)v + from, there);
+    const u32 row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, to = swizzled(row, chunk);
+    const bool has_dims = chunk * 8 < cache.dim;
+    const size_t first = cache.row(column) + (has_dims ? chunk * 8 : 0), step = (size_t)STRIDE * cache.dim;
+    size_t from = first + row * cache.dim;
+#pragma unroll
+    for (int j = 0; j < KEYS / STRIDE; j++, from += step) {
+        const int token = column + (int)row + j * STRIDE;
+        const bool there = token < end && has_dims;
+        if (cache.pages && there) from = cache.row(token) + chunk * 8;
+        const size_t at = there ? from : first;
+        copy_async_16(keys + to + j * THREADS * 16, (const unsigned short *)k + at, there);
+        copy_async_16(values + to + j * THREADS * 16, (const unsigned short *)v + at, there);
     }
 }
 
@@ -115,11 +122,6 @@ struct Seen {
         }
     }
 };
-
-static __device__ __forceinline__ void write_pair(float *to, float a, float b) {
-    if (((size_t)to & 7) == 0) *(float2 *)to = make_float2(a, b);
-    else to[0] = a, to[1] = b;
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS, FLAT ? 3 : 1)
 attention_packed(const float *q, const void *k, const void *v, const int *ends, const int *slots, const int *pages, float *out, float *partial,
@@ -227,10 +229,13 @@ attention_packed(const float *q, const void *k, const void *v, const int *ends, 
                 const size_t leave = (row * heads + head) * splits + split;
                 const float by = splits > 1 ? 1.0f : sum > 0.0f ? __fdividef(1.0f, sum) : 0.0f;
                 float *to = splits > 1 ? partial + leave * dim : out + row * out_stride + head * dim;
+                const bool pairs = ((size_t)to & 7) == 0;
 #pragma unroll
                 for (int n = 0; n < HEAD_COLUMNS / 8; n++) {
                     const int d = my_dims + 8 * n + 2 * t;
-                    if (d < dim) write_pair(to + d, result[4 * n + 2 * half] * by, result[4 * n + 2 * half + 1] * by);
+                    const float a = result[4 * n + 2 * half] * by, b = result[4 * n + 2 * half + 1] * by;
+                    if (d < dim && pairs) *(float2 *)(to + d) = make_float2(a, b);
+                    if (d < dim && !pairs) to[d] = a, to[d + 1] = b;
                 }
                 if (splits > 1 && t == 0 && (!FLAT || warp == 0)) states[leave] = make_float2(state.largest[half] * factor, sum);
             }

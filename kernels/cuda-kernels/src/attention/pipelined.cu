@@ -13,12 +13,16 @@
 #define ROWS 128
 #define KEYS 64
 
-template <int rows> static __device__ __forceinline__ void copy_rows(u32 to, const unsigned short *from, size_t first, size_t step, int count) {
+// A thread copies one chunk of every 256 / CHUNKS-th row, so its place in the swizzle is the same in all of them.
+template <int rows> static __device__ __forceinline__ void copy_rows(u32 to, const unsigned short *from, size_t step, int count) {
+    const u32 row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    const unsigned short *first = from + chunk * 8, *at = first + row * step;
+    to += swizzled(row, chunk);
 #pragma unroll
-    for (int i = threadIdx.x; i < rows * CHUNKS; i += 256) {
-        const int row = i / CHUNKS, chunk = i % CHUNKS;
+    for (int j = 0; j < rows * CHUNKS / 256; j++, at += 256 / CHUNKS * step) {
         // a row that does not exist becomes zeros, and its address the first row's: it must be mapped all the same
-        copy_async_16(to + swizzled(row, chunk), from + first + (row < count ? row * step : 0) + chunk * 8, row < count);
+        const bool there = (int)row + j * (256 / CHUNKS) < count;
+        copy_async_16(to + j * 256 * 16, there ? at : first, there);
     }
 }
 
@@ -29,16 +33,16 @@ attention_pipelined(const unsigned short *q, const unsigned short *k, const unsi
     const u32 q_tile = shared_address(raw), k_tiles = q_tile + ROWS * DIM * 2, v_tiles = k_tiles + 2 * KEYS * DIM * 2;
     const Problem problem{q_len, kv_len, heads, kv_heads, causal, window, (int)blockIdx.y, (int)blockIdx.z};
     const int lane = threadIdx.x & 31, warp_row = 16 * (threadIdx.x / 32);
-    const size_t kv_step = (size_t)kv_heads * DIM;
+    const size_t kv_step = (size_t)kv_heads * DIM, kv_first = problem.kv_row(0);
     const auto copy_tile = [&](int at) {
         const int column = at * KEYS, place = (at & 1) * KEYS * DIM * 2;
-        copy_rows<KEYS>(k_tiles + place, k, problem.kv_row(column), kv_step, kv_len - column);
-        copy_rows<KEYS>(v_tiles + place, v, problem.kv_row(column), kv_step, kv_len - column);
+        copy_rows<KEYS>(k_tiles + place, k + kv_first + column * kv_step, kv_step, kv_len - column);
+        copy_rows<KEYS>(v_tiles + place, v + kv_first + column * kv_step, kv_step, kv_len - column);
     };
     // the longest first
     for (int row = ((q_len - 1) / ROWS - (int)blockIdx.x) * ROWS; row >= 0; row -= gridDim.x * ROWS) {
         const Tiles tiles(problem, row, ROWS, KEYS);
-        copy_rows<ROWS>(q_tile, q, problem.q_row(row), (size_t)heads * DIM, q_len - row);
+        copy_rows<ROWS>(q_tile, q + problem.q_row(row), (size_t)heads * DIM, q_len - row);
         if (tiles.last >= tiles.first) copy_tile(tiles.last);
         copy_async_commit();
 

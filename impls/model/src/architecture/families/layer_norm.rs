@@ -1,35 +1,10 @@
-//! The older families: LayerNorm with biases, learned positions or partial rotation, fused projections.
+//! Families with layer norms: biases, learned positions or partial rotation, fused projections.
 
 use super::{Defaults, activation, base};
 use crate::architecture::fields::{ConfigError, Fields};
 use crate::architecture::rope::{self, RopeDefaults};
 use crate::architecture::{Architecture, Biases, NormKind, NormPlace, Positions, QkNorm, QkNormScope, Residual};
 use crate::names;
-
-pub(super) fn gpt2(f: &Fields) -> Result<Architecture, ConfigError> {
-    let (hidden, n_heads) = (f.size("n_embd", 1 << 17)?, f.size("n_head", 1 << 12)?);
-    if hidden % n_heads != 0 {
-        return Err(f.wrong("n_head", &format!("a divisor of n_embd {hidden}")));
-    }
-    let head_dim = hidden / n_heads;
-    let ffn = f.optional_size("n_inner", 1 << 20)?.unwrap_or(4 * hidden);
-    let scaled = f.flag("scale_attn_weights", true)?;
-    let heads = [n_heads, n_heads, head_dim];
-    Ok(Architecture {
-        max_positions: f.optional_size("n_positions", 1 << 28)?.unwrap_or(1024),
-        norm: NormKind::Layer,
-        norm_eps: f.positive("layer_norm_epsilon")?.unwrap_or(1e-5),
-        positions: Positions::Learned { offset: 0 },
-        attention_scale: if scaled { 1.0 / (head_dim as f32).sqrt() } else { 1.0 },
-        scale_by_layer: f.flag("scale_attn_by_inverse_layer_idx", false)?,
-        activation: activation(f, "activation_function", "gelu_new")?,
-        gated: false,
-        biases: Biases { qkv: true, out: true, mlp: true, head: false },
-        tied_head: f.flag("tie_word_embeddings", true)?,
-        names: &names::GPT2,
-        ..Architecture::llama(f.size("vocab_size", 1 << 24)?, hidden, f.size("n_layer", 1 << 12)?, heads, ffn)
-    })
-}
 
 pub(super) fn opt(f: &Fields) -> Result<Architecture, ConfigError> {
     let (hidden, n_heads) = (f.size("hidden_size", 1 << 17)?, f.size("num_attention_heads", 1 << 12)?);
@@ -39,10 +14,11 @@ pub(super) fn opt(f: &Fields) -> Result<Architecture, ConfigError> {
     let (bias, before) = (f.flag("enable_bias", true)?, f.flag("do_layer_norm_before", true)?);
     let (n_layers, ffn) = (f.size("num_hidden_layers", 1 << 12)?, f.size("ffn_dim", 1 << 20)?);
     let heads = [n_heads, n_heads, hidden / n_heads];
+    let affine = f.flag("layer_norm_elementwise_affine", true)?;
     Ok(Architecture {
         embedding_dim: f.optional_size("word_embed_proj_dim", 1 << 17)?.unwrap_or(hidden),
         max_positions: f.optional_size("max_position_embeddings", 1 << 28)?.unwrap_or(2048),
-        norm: NormKind::Layer,
+        norm: if affine { NormKind::Layer } else { NormKind::LayerBare },
         norm_place: if before { NormPlace::Pre } else { NormPlace::Post },
         final_norm: before && !f.flag("_remove_final_layer_norm", false)?,
         positions: Positions::Learned { offset: 2 },
@@ -120,6 +96,38 @@ pub(super) fn phi(f: &Fields) -> Result<Architecture, ConfigError> {
         gated: false,
         biases: Biases { qkv: true, out: true, mlp: true, head: true },
         names: &names::PHI,
+        ..base(f, defaults)?
+    })
+}
+
+/// OLMo 1: Llama with layer norms that store nothing.
+pub(super) fn olmo(f: &Fields) -> Result<Architecture, ConfigError> {
+    let bias = f.flag("attention_bias", false)?;
+    Ok(Architecture {
+        norm: NormKind::LayerBare,
+        norm_eps: 1e-5,
+        clip_qkv: f.positive("clip_qkv")?,
+        biases: Biases { qkv: bias, out: bias, ..Biases::default() },
+        ..base(f, Defaults::default())?
+    })
+}
+
+pub(super) fn nemotron(f: &Fields) -> Result<Architecture, ConfigError> {
+    let rope = RopeDefaults { share: Some(0.5), ..RopeDefaults::default() };
+    let defaults = Defaults {
+        max_positions: 4096,
+        eps: 1e-5,
+        eps_field: "norm_eps",
+        activation: "relu2",
+        rope,
+        ..Defaults::default()
+    };
+    let bias = f.flag("attention_bias", false)?;
+    Ok(Architecture {
+        norm: NormKind::LayerUnitOffset,
+        gated: false,
+        biases: Biases { qkv: bias, out: bias, mlp: f.flag("mlp_bias", false)?, head: false },
+        names: &names::NEMOTRON,
         ..base(f, defaults)?
     })
 }

@@ -1,4 +1,4 @@
-//! Mixtures of experts: Mixtral, Qwen2-MoE, Qwen3-MoE.
+//! Mixtures of experts: Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE.
 
 use serde_json::Value;
 
@@ -51,6 +51,22 @@ pub(super) fn qwen2_moe(f: &Fields) -> Result<Architecture, ConfigError> {
         biases: Biases { qkv: f.flag("qkv_bias", true)?, ..Biases::default() },
         windows: qwen_windows(f, a.n_layers, |layer, first| layer % 2 == 0 && layer < first)?,
         experts: Some(experts),
+        names: &names::QWEN_MOE,
+        ..a
+    })
+}
+
+pub(super) fn olmoe(f: &Fields) -> Result<Architecture, ConfigError> {
+    let a = base(f, Defaults { max_positions: 4096, eps: 1e-5, ..Defaults::default() })?;
+    let n = f.optional_size("num_experts", 1 << 16)?.unwrap_or(64);
+    let (top_k, renormalise) = (top_k(f, n, 8)?, f.flag("norm_topk_prob", false)?);
+    let layers = vec![true; a.n_layers];
+    let bias = f.flag("attention_bias", false)?;
+    Ok(Architecture {
+        biases: Biases { qkv: bias, out: bias, ..Biases::default() },
+        qk_norm: Some(QkNorm { kind: NormKind::Rms, scope: QkNormScope::Row }),
+        clip_qkv: f.positive("clip_qkv")?,
+        experts: Some(Experts { n, top_k, ffn: a.ffn, renormalise, shared_ffn: None, layers }),
         names: &names::QWEN_MOE,
         ..a
     })

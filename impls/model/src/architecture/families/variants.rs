@@ -1,9 +1,9 @@
-//! Families that change one or two things about Llama: norms and caps (Gemma, OLMo 2), parallel residuals (StableLM,
-//! Cohere), a plain MLP (StarCoder 2), latent attention (DeepSeek-V2).
+//! Families that change one or two things about Llama: norms and caps (Gemma, OLMo 2, GLM 4), parallel residuals (StableLM,
+//! Cohere), a plain MLP (StarCoder 2, Arcee), interleaved rotation (GLM, Helium, ERNIE), latent attention (DeepSeek-V2).
 
 use serde_json::Value;
 
-use super::{Defaults, activation, base, sliding, windows};
+use super::{Defaults, activation, base, llama_biases, sliding, windows};
 use crate::architecture::fields::{ConfigError, Fields};
 use crate::architecture::rope::{self, RopeDefaults};
 use crate::architecture::{
@@ -24,7 +24,7 @@ pub(super) fn gemma(f: &Fields) -> Result<Architecture, ConfigError> {
     gemma_like(f, base(f, defaults)?)
 }
 
-fn gemma_like(f: &Fields, a: Architecture) -> Result<Architecture, ConfigError> {
+pub(super) fn gemma_like(f: &Fields, a: Architecture) -> Result<Architecture, ConfigError> {
     if f.value("use_bidirectional_attention").is_some_and(|v| v != &Value::Bool(false)) {
         return Err(f.unsupported("use_bidirectional_attention", "attention to later tokens", "absent or false"));
     }
@@ -87,14 +87,14 @@ pub(super) fn stablelm(f: &Fields) -> Result<Architecture, ConfigError> {
     })
 }
 
-pub(super) fn olmo2(f: &Fields) -> Result<Architecture, ConfigError> {
+pub(super) fn olmo2(f: &Fields, rope: RopeDefaults) -> Result<Architecture, ConfigError> {
     let bias = f.flag("attention_bias", false)?;
     Ok(Architecture {
         norm_place: NormPlace::Output,
         qk_norm: Some(QkNorm { kind: NormKind::Rms, scope: QkNormScope::Row }),
         biases: Biases { qkv: bias, out: bias, ..Biases::default() },
         names: &names::OLMO2,
-        ..base(f, Defaults { eps: 1e-5, ..Defaults::default() })?
+        ..base(f, Defaults { eps: 1e-5, rope, ..Defaults::default() })?
     })
 }
 
@@ -121,6 +121,11 @@ pub(super) fn starcoder2(f: &Fields) -> Result<Architecture, ConfigError> {
 }
 
 pub(super) fn cohere(f: &Fields) -> Result<Architecture, ConfigError> {
+    let qk_norm = QkNorm { kind: NormKind::LayerNoBias, scope: QkNormScope::EachHead };
+    Ok(Architecture { qk_norm: f.flag("use_qk_norm", false)?.then_some(qk_norm), ..cohere_like(f)? })
+}
+
+pub(super) fn cohere_like(f: &Fields) -> Result<Architecture, ConfigError> {
     let rope = RopeDefaults { theta: 500_000.0, interleaved: true, ..RopeDefaults::default() };
     let defaults = Defaults {
         max_positions: 8192,
@@ -131,11 +136,9 @@ pub(super) fn cohere(f: &Fields) -> Result<Architecture, ConfigError> {
         ..Defaults::default()
     };
     let bias = f.flag("attention_bias", false)?;
-    let qk_norm = QkNorm { kind: NormKind::LayerNoBias, scope: QkNormScope::EachHead };
     Ok(Architecture {
         norm: NormKind::LayerNoBias,
         residual: Residual::Parallel { shared_norm: true },
-        qk_norm: f.flag("use_qk_norm", false)?.then_some(qk_norm),
         biases: Biases { qkv: bias, out: bias, ..Biases::default() },
         logit_scale: f.positive("logit_scale")?.unwrap_or(0.0625),
         ..base(f, defaults)?
@@ -181,4 +184,74 @@ pub(super) fn deepseek_v2(f: &Fields) -> Result<Architecture, ConfigError> {
         names: &names::DEEPSEEK_V2,
         ..a
     })
+}
+
+fn glm_rope() -> RopeDefaults {
+    RopeDefaults { share: Some(0.5), interleaved: true, ..RopeDefaults::default() }
+}
+
+pub(super) fn glm(f: &Fields) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: Some(2),
+        head_dim: if f.has("head_dim") { None } else { Some(128) },
+        max_positions: 131_072,
+        eps: 1.5625e-7,
+        rope: glm_rope(),
+        ..Defaults::default()
+    };
+    Ok(Architecture {
+        biases: Biases { qkv: f.flag("attention_bias", true)?, ..Biases::default() },
+        names: &names::GLM,
+        ..base(f, defaults)?
+    })
+}
+
+pub(super) fn glm4(f: &Fields) -> Result<Architecture, ConfigError> {
+    Ok(Architecture { norm_place: NormPlace::Sandwich, names: &names::GLM4, ..glm(f)? })
+}
+
+pub(super) fn helium(f: &Fields) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: Some(20),
+        head_dim: if f.has("head_dim") { None } else { Some(128) },
+        max_positions: 4096,
+        eps: 1e-8,
+        rope: RopeDefaults { theta: 1e5, interleaved: true, ..RopeDefaults::default() },
+        ..Defaults::default()
+    };
+    let qkv = f.flag("attention_bias", false)?;
+    let biases = Biases { qkv, out: false, mlp: f.flag("mlp_bias", false)?, head: false };
+    Ok(Architecture { biases, ..base(f, defaults)? })
+}
+
+pub(super) fn ernie4_5(f: &Fields) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: Some(2),
+        head_dim: if f.has("head_dim") { None } else { Some(128) },
+        max_positions: 131_072,
+        eps: 1e-5,
+        tied: true,
+        rope: RopeDefaults { theta: 5e5, interleaved: true, ..RopeDefaults::default() },
+        ..Defaults::default()
+    };
+    let bias = f.flag("use_bias", false)?;
+    let biases = Biases { qkv: bias, out: bias, mlp: bias, head: false };
+    Ok(Architecture { biases, ..base(f, defaults)? })
+}
+
+pub(super) fn arcee(f: &Fields) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults { max_positions: 4096, eps: 1e-5, activation: "relu2", ..Defaults::default() };
+    Ok(Architecture { gated: false, biases: llama_biases(f)?, names: &names::NEMOTRON, ..base(f, defaults)? })
+}
+
+pub(super) fn seed_oss(f: &Fields) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: Some(8),
+        head_dim: if f.has("head_dim") { None } else { Some(128) },
+        max_positions: 524_288,
+        ..Defaults::default()
+    };
+    let (qkv, out) = (f.flag("attention_bias", true)?, f.flag("attention_out_bias", false)?);
+    let biases = Biases { qkv, out, mlp: f.flag("mlp_bias", false)?, head: false };
+    Ok(Architecture { biases, ..base(f, defaults)? })
 }

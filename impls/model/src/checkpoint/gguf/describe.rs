@@ -3,7 +3,7 @@
 use super::vocabulary::Vocabulary;
 use super::write::WriteError;
 use crate::RopeTable;
-use crate::architecture::{Architecture, Rope, RopeScaling};
+use crate::architecture::{Activation, Architecture, Rope, RopeScaling};
 
 /// A metadata value to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +53,23 @@ fn refuse(a: &Architecture, kind: &str) -> Result<(), WriteError> {
     let sparse = a.experts.as_ref().is_some_and(|e| e.layers.contains(&false));
     let dynamic = matches!(a.rope().map(|rope| &rope.scaling), Some(RopeScaling::Dynamic { .. }));
     let untruncated = matches!(a.rope().map(|rope| &rope.scaling), Some(RopeScaling::Yarn { truncate: false, .. }));
+    let activation = match kind {
+        "gemma" | "gemma2" | "gpt2" | "phi2" | "starcoder2" => Activation::GeluTanh,
+        "gptneox" => Activation::Gelu,
+        _ => Activation::Silu,
+    };
+    let usual_scale = 1.0 / (a.head_dim as f32).sqrt();
+    let unbiased = matches!(kind, "gemma" | "gemma2" | "olmo2" | "qwen3" | "qwen3moe");
     let cases = [
+        (a.activation != activation, "another activation than the family's own"),
+        (
+            a.attention_scale != usual_scale && !matches!(kind, "gemma2" | "granite"),
+            "scores scaled otherwise than by head width",
+        ),
+        (a.biases.qkv && unbiased, "biases on queries, keys and values in this family"),
+        (!a.biases.qkv && kind == "gptneox", "attention without biases in this family"),
+        (a.qk_norm.is_some() && kind == "phi2", "norms of queries and keys in this family"),
+        (kind == "gemma2" && (a.attention_softcap.is_none() || a.logit_softcap.is_none()), "Gemma 2 without soft caps"),
         (untruncated, "YaRN with truncate = false"),
         (windows, "sliding windows, which llama.cpp ignores in this family"),
         (gemma_scale, "a query_pre_attn_scalar other than the head width"),

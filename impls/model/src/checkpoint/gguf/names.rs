@@ -77,7 +77,9 @@ impl List<'_> {
                 self.inside(layer, "attn_k", kn, k);
                 self.inside(layer, "attn_v", vn, Layout::Same);
             }
-            QkvNames::Stacked(name) | QkvNames::ByGroup(name) => self.inside(layer, "attn_qkv", name, Layout::Same),
+            QkvNames::Stacked(name) | QkvNames::ByGroup(name) | QkvNames::ByPart { name, .. } => {
+                self.inside(layer, "attn_qkv", name, Layout::Same)
+            }
         }
         for ((theirs, ours), heads) in
             ["attn_q_norm", "attn_k_norm"].into_iter().zip(names.qk_norms).zip([a.n_heads, a.n_kv_heads])
