@@ -117,6 +117,10 @@ template <int n> static __device__ __forceinline__ void wgmma_pin(float (&d)[n])
 #pragma unroll
     for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int n> static __device__ __forceinline__ void wgmma_pin(int (&d)[n]) {
+#pragma unroll
+    for (int i = 0; i < n; i++) asm volatile("" : "+r"(d[i])::"memory");
+}
 
 // ---- registers of a warpgroup; kernels need __launch_bounds__ for them to count ----
 

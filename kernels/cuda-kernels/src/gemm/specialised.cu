@@ -10,48 +10,20 @@
 //   fetches half of B's tile for both, and fills a stage when the consumers of both have handed it back.
 // Exactness: f32 sums on tensor cores, rounded once. Cost: A read once per 256 columns, B once per 128 rows (256 in a CLUSTER).
 // Not handled: k (and n if PERSISTENT) must be a multiple of 8.
-#include "tensor_store.cuh"
+#include "specialised.cuh"
 #include "stored.cuh"
+#include "tensor_store.cuh"
 
-#define STAGES 4
-#define A_BYTES (128 * 128)
-#define STAGE_BYTES (A_BYTES + 256 * 128)
-#define GROUP_ROWS 8
-// Rows of B that a block fetches.
-#define FETCHED (256 / CLUSTER)
-
-struct Tile {
-    int row, column;
-};
-
-// Where a cluster's tile lies among `rows` x `columns` of them; a cluster's tile has 128 rows per block.
-static __device__ __forceinline__ Tile tile_at(int index, int rows, int columns) {
-#if PERSISTENT
-    const int high = GROUP_ROWS / CLUSTER, per_group = high * columns, group = index / per_group;
-    const int height = min(high, rows - group * high), within = index % per_group;
-    return {(group * high + within % height) * CLUSTER, within / height};
-#else
-    return {index / columns * CLUSTER, index % columns};
-#endif
-}
-
-// This block's and, in a cluster, the other's.
-static __device__ __forceinline__ void hand_back(u32 empty, int lane) {
-#if CLUSTER > 1
-    if (lane < CLUSTER) mbarrier_arrive_in(lane, empty);
-#else
-    if (lane == 0) mbarrier_arrive(empty);
-#endif
-}
-
-// A place in the ring of stages.
-struct Ring {
-    int stage;
-    u32 phase;
-    __device__ __forceinline__ void advance() {
-        if (++stage == STAGES) stage = 0, phase ^= 1;
+struct Product {
+    static __device__ __forceinline__ void issue(float (&sum)[128], u64 a, u64 b, int accumulate) {
+        wgmma_64x256x16_shared<0>(NUMBER(), sum, a, b, accumulate);
     }
 };
+
+static __device__ __forceinline__ Tile tile_at(int index, int rows, int columns) {
+    if (PERSISTENT) return grouped_tile(index, rows, columns);
+    return {index / columns * CLUSTER, index % columns};
+}
 
 extern "C" __global__ void __launch_bounds__(384, 1)
 #if CLUSTER > 1
@@ -66,7 +38,7 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
                  int m, int n, int k) {
     extern __shared__ char raw[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
-    const u32 base = (shared_address(raw) + 1023) & ~1023u, full = shared_address(barriers), empty = full + 8 * STAGES;
+    const Stages stages = {(shared_address(raw) + 1023) & ~1023u, shared_address(barriers), shared_address(barriers + STAGES)};
     const int rows = (m + 128 * CLUSTER - 1) / (128 * CLUSTER), columns = (n + 255) / 256, tiles = rows * columns, steps = (k + 63) / 64;
     const int cluster = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER, rank = CLUSTER > 1 ? cluster_rank() : 0;
     const int group = threadIdx.x >> 7, lane = threadIdx.x & 127;
@@ -76,42 +48,13 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
 #if PERSISTENT
         tensor_prefetch(&c);
 #endif
-        for (int s = 0; s < STAGES; s++) {
-            mbarrier_init(full + 8 * s, 1);
-            // one thread of each consumer that reads the stage, and only by wgmma
-            mbarrier_init(empty + 8 * s, 2 * CLUSTER);
-        }
-        mbarrier_init_fence();
     }
-    // a block's barriers must be there before another arrives at them
-    if (CLUSTER > 1) cluster_sync();
-    else __syncthreads();
+    stages.begin();
     if (group == 0) {
         registers_give_back<24>();
-        if (lane == 0) {
-            Ring ring = {0, 1};
-            for (int index = cluster; index < tiles; index += clusters) {
-                const Tile tile = tile_at(index, rows, columns);
-                const int row = (tile.row + rank) * 128, column = tile.column * 256 + rank * FETCHED;
-                for (int step = 0; step < steps; step++) {
-                    const u32 to = base + ring.stage * STAGE_BYTES, barrier = full + 8 * ring.stage;
-#if CLUSTER > 1
-                    mbarrier_wait_for_cluster(empty + 8 * ring.stage, ring.phase);
-#else
-                    mbarrier_wait(empty + 8 * ring.stage, ring.phase);
-#endif
-                    // of both halves of B, whoever fetches them
-                    mbarrier_expect(barrier, STAGE_BYTES);
-                    tensor_load_2d(to, &a, barrier, step * 64, row);
-#if CLUSTER > 1
-                    tensor_load_2d_multicast(to + A_BYTES + rank * FETCHED * 128, &b, barrier, step * 64, column, (1 << CLUSTER) - 1);
-#else
-                    tensor_load_2d(to + A_BYTES, &b, barrier, step * 64, column);
-#endif
-                    ring.advance();
-                }
-            }
-        }
+        Ring ring = {0, 1};
+        if (lane == 0)
+            for (int index = cluster; index < tiles; index += clusters) stages.fill(ring, a, b, tile_at(index, rows, columns), rank, steps);
     } else {
         registers_take<240>();
         const int half = group - 1;
@@ -120,27 +63,9 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
             const Tile tile = tile_at(index, rows, columns);
             const int first_row = (tile.row + rank) * 128 + half * 64, first_column = tile.column * 256;
             float sum[128];
-            int before = 0;
-            for (int step = 0; step < steps; step++) {
-                mbarrier_wait(full + 8 * ring.stage, ring.phase);
-                const u64 left = wgmma_descriptor(base + ring.stage * STAGE_BYTES + half * 64 * 128, 16);
-                const u64 right = wgmma_descriptor(base + ring.stage * STAGE_BYTES + A_BYTES, 16);
-                wgmma_fence();
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    wgmma_64x256x16_shared<0>(NUMBER(), sum, descriptor_advance(left, 32 * i), descriptor_advance(right, 32 * i),
-                                              step > 0 || i > 0);
-                wgmma_commit();
-                wgmma_wait<1>();
-                if (step > 0) hand_back(empty + 8 * before, lane);
-                before = ring.stage;
-                ring.advance();
-            }
-            wgmma_wait<0>();
-            wgmma_pin(sum);
-            hand_back(empty + 8 * before, lane);
+            stages.multiply<Product>(ring, sum, half, lane, steps);
 #if PERSISTENT
-            const u32 panels = base + STAGES * STAGE_BYTES + half * 16384;
+            const u32 panels = stages.base + STAGES * STAGE_BYTES + half * 16384;
 #pragma unroll
             for (int p = 0; p < 4; p++) {
                 const u32 panel = panels + (p & 1) * 8192;
@@ -172,6 +97,5 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
         // shared memory must outlive the copies that read it
         if (PERSISTENT && lane == 0) tensor_store_wait<0>();
     }
-    // and barriers the arrivals of the other block
-    if (CLUSTER > 1) cluster_sync();
+    stages.end();
 }
