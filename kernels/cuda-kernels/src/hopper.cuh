@@ -44,6 +44,31 @@ static __device__ __forceinline__ void named_barrier_arrive(int id, int threads)
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// ---- clusters: blocks that run together and reach into each other's shared memory ----
+
+static __device__ __forceinline__ u32 cluster_rank() {
+    u32 rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+// All threads of all blocks; what they did before is seen by all after.
+static __device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+// Arrives at the barrier that lies at this place in block `rank` of the cluster, which must not have ended.
+static __device__ __forceinline__ void mbarrier_arrive_in(u32 rank, u32 barrier) {
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(barrier), "r"(rank) : "memory");
+}
+// Like mbarrier_wait, where other blocks arrive.
+static __device__ __forceinline__ void mbarrier_wait_for_cluster(u32 barrier, u32 parity) {
+    u32 done;
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    } while (!done);
+}
+
 // ---- tensor copies: one thread asks, the barrier counts the bytes; what lies outside the tensor arrives as zeros ----
 
 static __device__ __forceinline__ void tensor_prefetch(const TensorMap *map) {
@@ -60,6 +85,11 @@ static __device__ __forceinline__ void tensor_load_3d(u32 to, const TensorMap *m
 static __device__ __forceinline__ void tensor_load_5d(u32 to, const TensorMap *map, u32 barrier, int x0, int x1, int x2, int x3, int x4) {
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2];"
                  ::"r"(to), "l"(map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
+}
+// The same box to the same place in every block of the cluster whose bit is set in `blocks`, each told by its own barrier.
+static __device__ __forceinline__ void tensor_load_2d_multicast(u32 to, const TensorMap *map, u32 barrier, int x0, int x1, unsigned short blocks) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
+                 ::"r"(to), "l"(map), "r"(barrier), "r"(x0), "r"(x1), "h"(blocks) : "memory");
 }
 // Ordinary stores to shared memory, made visible to tensor copies and wgmma: by every thread that stored, then a barrier.
 static __device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -86,6 +116,10 @@ template <int pending> static __device__ __forceinline__ void wgmma_wait() {
 template <int n> static __device__ __forceinline__ void wgmma_pin(float (&d)[n]) {
 #pragma unroll
     for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <int n> static __device__ __forceinline__ void wgmma_pin(int (&d)[n]) {
+#pragma unroll
+    for (int i = 0; i < n; i++) asm volatile("" : "+r"(d[i])::"memory");
 }
 
 // ---- registers of a warpgroup; kernels need __launch_bounds__ for them to count ----

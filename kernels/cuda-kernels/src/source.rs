@@ -88,6 +88,7 @@ pub const HEADERS: &[Source] = &[
     Source { name: "tile.cuh", text: include_str!("linear/tile.cuh") },
     Source { name: "inputs.cuh", text: include_str!("linear/inputs.cuh") },
     Source { name: "stored.cuh", text: include_str!("linear/stored.cuh") },
+    Source { name: "specialised.cuh", text: include_str!("gemm/specialised.cuh") },
     Source { name: "tensor_store.cuh", text: include_str!("gemm/tensor_store.cuh") },
     Source { name: "scales.cuh", text: include_str!("linear/scales.cuh") },
     Source { name: "wgmma.cuh", text: include_str!("wgmma.cuh") },

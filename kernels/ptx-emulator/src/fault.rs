@@ -101,7 +101,7 @@ pub enum Trouble {
         needed: u32,
     },
     /// Every thread of the block waits.
-    #[error("deadlock: every thread left in the block waits; {waits}")]
+    #[error("deadlock: every thread left in the block or cluster waits; {waits}")]
     Deadlock {
         /// Who waits for what.
         waits: String,

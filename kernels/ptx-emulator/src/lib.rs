@@ -2,8 +2,8 @@
 //!
 //! A [`Module`] is the text that a compiler emitted, decoded once. [`launch`] executes a kernel of it on a [`Memory`], a warp's lanes
 //! together, and gives [`Counts`] or a [`Fault`] that names block, thread and PTX line. Addresses, uninitialised bytes, barriers, races
-//! between warps, asynchronous copies and the fences before them are checked; time is not modelled. Blocks run one after the other, so a kernel whose earlier blocks wait for
-//! later ones does not end here.
+//! between warps, asynchronous copies and the fences before them are checked; time is not modelled. The blocks of a cluster run in turns; clusters run one after the other,
+//! so a kernel whose earlier clusters wait for later ones does not end here.
 
 #![warn(missing_docs)]
 
@@ -108,19 +108,27 @@ pub fn launch(module: &Module, memory: &mut Memory, launch: &Launch<'_>) -> Resu
         let most = program.max_threads;
         return Err(refuse(format!("{threads} threads, kernel `{}` is compiled for {most}", program.name)));
     }
-    if program.cluster > 1 {
-        return Err(refuse(format!(
-            "kernel `{}` wants clusters of {} blocks; 1 is supported",
-            program.name, program.cluster
-        )));
+    let cluster = program.cluster;
+    if cluster.contains(&0) || cluster.iter().product::<u32>() > 8 {
+        let name = &program.name;
+        return Err(refuse(format!("kernel `{name}` wants clusters of {cluster:?} blocks; 1 to 8 are possible")));
+    }
+    if (0..3).any(|axis| !launch.grid[axis].is_multiple_of(cluster[axis])) {
+        let (grid, name) = (launch.grid, &program.name);
+        return Err(refuse(format!("a grid of {grid:?} blocks, kernel `{name}` runs in clusters of {cluster:?}")));
     }
     let geometry_bytes = launch.shared_bytes as u64 + program.dynamic_shared - shared::FIRST_SHARED;
     if geometry_bytes > 232_448 {
         return Err(refuse(format!("{geometry_bytes} bytes of shared memory; 232448 are possible")));
     }
     let params = parameters(program, launch.args).map_err(refuse)?;
-    let geometry =
-        Geometry { grid: launch.grid, block: launch.block, shared_bytes: launch.shared_bytes, params: &params };
+    let geometry = Geometry {
+        grid: launch.grid,
+        block: launch.block,
+        cluster,
+        shared_bytes: launch.shared_bytes,
+        params: &params,
+    };
     execute::run(program, &module.globals, &module.source, memory, &geometry)
 }
 

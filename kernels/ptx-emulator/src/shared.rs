@@ -14,6 +14,8 @@ pub const LOCAL_WINDOW: u64 = 0x0200_0000_0000_0000;
 pub const PARAM_WINDOW: u64 = 0x0300_0000_0000_0000;
 /// Where static shared memory starts: below, the hardware keeps a reserved kilobyte.
 pub const FIRST_SHARED: u64 = 1024;
+/// From one block's shared memory to the next one's among the addresses that `mapa` gives; a block's own addresses lie below the first.
+pub const CLUSTER_STRIDE: u64 = 1 << 24;
 
 /// Bytes from [`FIRST_SHARED`] on, with marks of what was written.
 #[derive(Debug)]
@@ -42,11 +44,13 @@ struct Unfenced {
 }
 
 impl Shared {
-    /// `end` is the first address behind the block's shared memory; `proxies` watches for missing proxy fences.
-    pub fn new(end: u64, warps: usize, proxies: bool) -> Shared {
+    /// `end` is the first address behind the block's shared memory; `proxies` watches for missing proxy fences; the block is the
+    /// `rank`th of a cluster of `blocks`.
+    pub fn new(end: u64, warps: usize, proxies: bool, rank: usize, blocks: usize) -> Shared {
         let size = end as usize;
         let unfenced = proxies.then(|| Unfenced { by: vec![0; size], when: vec![0; size], ..Unfenced::default() });
-        Shared { bytes: vec![0; end as usize], written: Written::new(size), races: Races::new(size, warps), unfenced }
+        let races = Races::new(size, warps, proxies, rank, blocks);
+        Shared { bytes: vec![0; size], written: Written::new(size), races, unfenced }
     }
 
     /// An ordinary write by a thread.
@@ -140,6 +144,14 @@ impl Shared {
     pub fn forget(&mut self, address: u64, count: usize, warp: u32) -> Result<(), Trouble> {
         let at = self.check(address, count)?;
         self.races.overwrite(at, count, warp)?;
+        self.written.set(at, count, false);
+        Ok(())
+    }
+
+    /// The same of a copy that a warp of another block started, which knew of these times.
+    pub fn forget_from(&mut self, address: u64, count: usize, clock: &[u32]) -> Result<(), Trouble> {
+        let at = self.check(address, count)?;
+        self.races.overwrite_from(at, count, clock)?;
         self.written.set(at, count, false);
         Ok(())
     }

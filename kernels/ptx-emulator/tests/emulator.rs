@@ -1,5 +1,7 @@
 //! Kernels on the emulator against arithmetic in Rust.
 
+#[path = "emulator/cluster.rs"]
+mod cluster;
 #[path = "emulator/device.rs"]
 mod device;
 #[path = "emulator/faults.rs"]

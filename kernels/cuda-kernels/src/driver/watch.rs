@@ -2,7 +2,7 @@
 //!
 //! A call of the driver that waits cannot be left once a kernel does not end. So nothing here waits inside the driver: the stream
 //! is asked whether it is done, without a pause for the first polls (some ten milliseconds: the length of a decoding step, whose
-//! latency must not suffer), then with pauses of a 64th of the wait so far, 5 ms at most.
+//! latency must not suffer), then with pauses of a 256th of the wait so far, 5 ms at most.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -199,7 +199,7 @@ impl Watch {
                 let _ = self.lost.set(hangs.to_string());
                 return Err(hangs);
             }
-            let pause = (paused / 64).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            let pause = (paused / 256).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             std::thread::sleep(pause);
             paused += pause;
         }

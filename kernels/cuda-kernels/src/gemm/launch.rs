@@ -22,10 +22,12 @@ const WGMMA_STAGE: usize = 2 * 128 * 128;
 const SPECIALISED_STAGE: usize = (128 + 256) * 128;
 /// Shared memory through which `g6_persistent` stores: two panels of 64 columns for each consumer.
 const PANELS: usize = 2 * 2 * 64 * 128;
+/// Blocks of `g7_multicast` that share tiles of B.
+const CLUSTER: usize = 2;
 /// What dynamic shared memory may lack to its first multiple of 1024.
 const ALIGNMENT: usize = 1024;
 
-const LADDER: [Rung; 7] = [
+const LADDER: [Rung; 8] = [
     Rung { name: "g0_naive", idea: "a thread per element", needs: Arch::Sm80 },
     Rung { name: "g1_coalesced", idea: "tiles read in rows, shared by a block", needs: Arch::Sm80 },
     Rung { name: "g2_register_tile", idea: "8 x 8 elements a thread, 16 bytes a load", needs: Arch::Sm80 },
@@ -33,6 +35,7 @@ const LADDER: [Rung; 7] = [
     Rung { name: "g4_wgmma", idea: "wgmma on tiles brought by TMA", needs: Arch::Sm90a },
     Rung { name: "g5_specialised", idea: "a producer and two consumers", needs: Arch::Sm90a },
     Rung { name: "g6_persistent", idea: "blocks stay; tiles ordered for L2", needs: Arch::Sm90a },
+    Rung { name: "g7_multicast", idea: "two blocks share what one of them fetches", needs: Arch::Sm90a },
 ];
 const VENDOR: Rung = Rung { name: "cublaslt", idea: "NVIDIA's library", needs: Arch::Sm80 };
 
@@ -47,16 +50,19 @@ fn kernel(rung: &str, number: Number) -> Option<KernelSpec> {
         };
         Some(KernelSpec::new(source, entry).define("NUMBER", name))
     };
-    let specialised =
-        |persistent: u32| operand(&SPECIALISED, "gemm_specialised").map(|k| k.define("PERSISTENT", persistent));
+    let specialised = |persistent: u32, cluster: usize| {
+        let kernel = operand(&SPECIALISED, "gemm_specialised")?.define("PERSISTENT", persistent);
+        Some(kernel.define("CLUSTER", cluster).needs(Arch::Sm90a))
+    };
     match rung {
         "g0_naive" => Some(stored(&NAIVE, "gemm_naive")),
         "g1_coalesced" => Some(stored(&COALESCED, "gemm_coalesced")),
         "g2_register_tile" => Some(stored(&REGISTER_TILE, "gemm_register_tile")),
         "g3_mma" => operand(&MMA, "gemm_mma").map(|k| k.define("STAGES", STAGES)),
         "g4_wgmma" => operand(&WGMMA, "gemm_wgmma").map(|k| k.define("STAGES", STAGES).needs(Arch::Sm90a)),
-        "g5_specialised" => specialised(0).map(|k| k.needs(Arch::Sm90a)),
-        "g6_persistent" => specialised(1).map(|k| k.needs(Arch::Sm90a)),
+        "g5_specialised" => specialised(0, 1),
+        "g6_persistent" => specialised(1, 1),
+        "g7_multicast" => specialised(1, CLUSTER),
         _ => None,
     }
 }
@@ -135,15 +141,17 @@ impl Gemm {
         let specialised = |blocks, panels| {
             LaunchShape::line(blocks, 384).with_shared(STAGES * SPECIALISED_STAGE + panels + ALIGNMENT)
         };
-        let all = m.div_ceil(128) * n.div_ceil(256);
+        let tiles_of = |cluster: usize| m.div_ceil(128 * cluster) * n.div_ceil(256);
+        let fit = self.gpu.multiprocessors();
         match rung {
             "g0_naive" => tiles(16, 16, 256),
             "g1_coalesced" => tiles(32, 32, 1024),
             "g2_register_tile" => tiles(128, 128, 256),
             "g3_mma" => tiles(128, 128, 256).with_shared(STAGES * MMA_STAGE),
             "g4_wgmma" => tiles(128, 128, 256).with_shared(STAGES * WGMMA_STAGE + ALIGNMENT),
-            "g5_specialised" => specialised(all, 0),
-            _ => specialised(all.min(self.gpu.multiprocessors()), PANELS),
+            "g5_specialised" => specialised(tiles_of(1), 0),
+            "g6_persistent" => specialised(tiles_of(1).min(fit), PANELS),
+            _ => specialised(CLUSTER * tiles_of(CLUSTER).min(fit / CLUSTER), PANELS),
         }
     }
 }
@@ -160,7 +168,7 @@ impl Bench for Gemm {
             Some(kernel) if self.gpu.arch() < kernel.needs => {
                 Err(format!("needs {}, this device is {}", kernel.needs, self.gpu.arch()))
             }
-            Some(_) if rung.name == "g6_persistent" && !self.sizes[1].is_multiple_of(8) => {
+            Some(_) if matches!(rung.name, "g6_persistent" | "g7_multicast") && !self.sizes[1].is_multiple_of(8) => {
                 Err(format!("n = {}, expected a multiple of 8 for copies of results", self.sizes[1]))
             }
             Some(_) => Ok(()),
@@ -201,7 +209,8 @@ impl Bench for Gemm {
             ("g4_wgmma", Some(maps)) => by_maps([map(&maps.a), map(&maps.b_128), c]),
             ("g5_specialised", Some(maps)) => by_maps([map(&maps.a), map(&maps.b_256), c]),
             ("g6_persistent", Some(Maps { a, b_256, c: Some(c), .. })) => by_maps([map(a), map(b_256), map(c)]),
-            ("g4_wgmma" | "g5_specialised" | "g6_persistent", _) => Err(unknown()),
+            ("g7_multicast", Some(Maps { a, b_128, c: Some(c), .. })) => by_maps([map(a), map(b_128), map(c)]),
+            ("g4_wgmma" | "g5_specialised" | "g6_persistent" | "g7_multicast", _) => Err(unknown()),
             _ => {
                 let args = [self.a.arg(), self.b.arg(), c, m, n, k];
                 // SAFETY: A holds m × k numbers, B n × k, C m × n; k is a multiple of 16 bytes of them.

@@ -9,6 +9,7 @@
 //! | `g4_wgmma` | warpgroup products on tiles that the tensor memory accelerator brings | f16, bf16 | sm_90a |
 //! | `g5_specialised` | one warpgroup copies, two multiply | f16, bf16 | sm_90a |
 //! | `g6_persistent` | blocks stay, and load the next tile while they store this one; tiles ordered for L2 | f16, bf16 | sm_90a |
+//! | `g7_multicast` | two blocks below each other, each fetching half of B's tile for both | f16, bf16 | sm_90a |
 //! | `cublaslt` | NVIDIA's library, the fastest of its own first proposals | f16, bf16 | the library |
 //!
 //! No rung's bits of an element depend on m, the library's may.

@@ -1,45 +1,34 @@
 // What: C = A B^T on Hopper, one warpgroup that only copies, two that only multiply.
 // Source: CUTLASS's warp-specialised kernels (Thakkar et al. 2023); the tile order of Triton's matrix multiplication tutorial.
 // Shapes: A [m][k] by a tensor map of 64 x 128, B [n][k] of 64 x 256, C [m][n], all NUMBER (16 bits). Tile: 128 x 256, 384 threads;
-//   grid: tiles, or (PERSISTENT) as many blocks as fit; shared memory 4 x 48 KB + 1 KB, 32 KB more if PERSISTENT.
+//   B's box is 64 x 128 in a CLUSTER of 2; grid: tiles, or (PERSISTENT) as many clusters as fit; shared memory 4 x 48 KB + 1 KB,
+//   32 KB more if PERSISTENT.
 // Method: 1. the producer's one thread fills stages as consumers empty them, and gives its registers back. 2. a consumer issues a stage's
 //   products, waits for those of the stage before and hands that one back. 3. PERSISTENT: a block takes every gridDim-th tile, the
 //   producer running ahead into the next tile while this one is stored, 64 columns at a time through two panels of shared memory by
-//   tensor copies; tiles go down GROUP_ROWS rows before they go right, for L2.
-// Exactness: f32 sums on tensor cores, rounded once. Cost: A read once per 256 columns, B once per 128 rows.
+//   tensor copies; tiles go down GROUP_ROWS rows before they go right, for L2. 4. a CLUSTER's two blocks take tiles below each other: each
+//   fetches half of B's tile for both, and fills a stage when the consumers of both have handed it back.
+// Exactness: f32 sums on tensor cores, rounded once. Cost: A read once per 256 columns, B once per 128 rows (256 in a CLUSTER).
 // Not handled: k (and n if PERSISTENT) must be a multiple of 8.
-#include "tensor_store.cuh"
+#include "specialised.cuh"
 #include "stored.cuh"
+#include "tensor_store.cuh"
 
-#define STAGES 4
-#define A_BYTES (128 * 128)
-#define STAGE_BYTES (A_BYTES + 256 * 128)
-#define GROUP_ROWS 8
-
-struct Tile {
-    int row, column;
-};
-
-static __device__ __forceinline__ Tile tile_at(int index, int rows, int columns) {
-#if PERSISTENT
-    const int per_group = GROUP_ROWS * columns, group = index / per_group;
-    const int height = min(GROUP_ROWS, rows - group * GROUP_ROWS), within = index % per_group;
-    return {(group * GROUP_ROWS + within % height) * 128, within / height * 256};
-#else
-    return {index / columns * 128, index % columns * 256};
-#endif
-}
-
-// A place in the ring of stages.
-struct Ring {
-    int stage;
-    u32 phase;
-    __device__ __forceinline__ void advance() {
-        if (++stage == STAGES) stage = 0, phase ^= 1;
+struct Product {
+    static __device__ __forceinline__ void issue(float (&sum)[128], u64 a, u64 b, int accumulate) {
+        wgmma_64x256x16_shared<0>(NUMBER(), sum, a, b, accumulate);
     }
 };
 
+static __device__ __forceinline__ Tile tile_at(int index, int rows, int columns) {
+    if (PERSISTENT) return grouped_tile(index, rows, columns);
+    return {index / columns * CLUSTER, index % columns};
+}
+
 extern "C" __global__ void __launch_bounds__(384, 1)
+#if CLUSTER > 1
+__cluster_dims__(CLUSTER, 1, 1)
+#endif
 gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
 #if PERSISTENT
                  const __grid_constant__ TensorMap c,
@@ -49,8 +38,9 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
                  int m, int n, int k) {
     extern __shared__ char raw[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
-    const u32 base = (shared_address(raw) + 1023) & ~1023u, full = shared_address(barriers), empty = full + 8 * STAGES;
-    const int rows = (m + 127) / 128, columns = (n + 255) / 256, tiles = rows * columns, steps = (k + 63) / 64;
+    const Stages stages = {(shared_address(raw) + 1023) & ~1023u, shared_address(barriers), shared_address(barriers + STAGES)};
+    const int rows = (m + 128 * CLUSTER - 1) / (128 * CLUSTER), columns = (n + 255) / 256, tiles = rows * columns, steps = (k + 63) / 64;
+    const int cluster = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER, rank = CLUSTER > 1 ? cluster_rank() : 0;
     const int group = threadIdx.x >> 7, lane = threadIdx.x & 127;
     if (threadIdx.x == 0) {
         tensor_prefetch(&a);
@@ -58,58 +48,24 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
 #if PERSISTENT
         tensor_prefetch(&c);
 #endif
-        for (int s = 0; s < STAGES; s++) {
-            mbarrier_init(full + 8 * s, 1);
-            // one thread of each consumer: only wgmma reads a stage
-            mbarrier_init(empty + 8 * s, 2);
-        }
-        mbarrier_init_fence();
     }
-    __syncthreads();
+    stages.begin();
     if (group == 0) {
         registers_give_back<24>();
-        if (lane == 0) {
-            Ring ring = {0, 1};
-            for (int index = blockIdx.x; index < tiles; index += gridDim.x) {
-                const Tile tile = tile_at(index, rows, columns);
-                for (int step = 0; step < steps; step++) {
-                    mbarrier_wait(empty + 8 * ring.stage, ring.phase);
-                    const u32 to = base + ring.stage * STAGE_BYTES, barrier = full + 8 * ring.stage;
-                    mbarrier_expect(barrier, STAGE_BYTES);
-                    tensor_load_2d(to, &a, barrier, step * 64, tile.row);
-                    tensor_load_2d(to + A_BYTES, &b, barrier, step * 64, tile.column);
-                    ring.advance();
-                }
-            }
-        }
+        Ring ring = {0, 1};
+        if (lane == 0)
+            for (int index = cluster; index < tiles; index += clusters) stages.fill(ring, a, b, tile_at(index, rows, columns), rank, steps);
     } else {
         registers_take<240>();
         const int half = group - 1;
         Ring ring = {0, 0};
-        for (int index = blockIdx.x; index < tiles; index += gridDim.x) {
+        for (int index = cluster; index < tiles; index += clusters) {
             const Tile tile = tile_at(index, rows, columns);
+            const int first_row = (tile.row + rank) * 128 + half * 64, first_column = tile.column * 256;
             float sum[128];
-            int before = 0;
-            for (int step = 0; step < steps; step++) {
-                mbarrier_wait(full + 8 * ring.stage, ring.phase);
-                const u64 left = wgmma_descriptor(base + ring.stage * STAGE_BYTES + half * 64 * 128, 16);
-                const u64 right = wgmma_descriptor(base + ring.stage * STAGE_BYTES + A_BYTES, 16);
-                wgmma_fence();
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    wgmma_64x256x16_shared<0>(NUMBER(), sum, descriptor_advance(left, 32 * i), descriptor_advance(right, 32 * i),
-                                              step > 0 || i > 0);
-                wgmma_commit();
-                wgmma_wait<1>();
-                if (step > 0 && lane == 0) mbarrier_arrive(empty + 8 * before);
-                before = ring.stage;
-                ring.advance();
-            }
-            wgmma_wait<0>();
-            wgmma_pin(sum);
-            if (lane == 0) mbarrier_arrive(empty + 8 * before);
+            stages.multiply<Product>(ring, sum, half, lane, steps);
 #if PERSISTENT
-            const u32 panels = base + STAGES * STAGE_BYTES + half * 16384;
+            const u32 panels = stages.base + STAGES * STAGE_BYTES + half * 16384;
 #pragma unroll
             for (int p = 0; p < 4; p++) {
                 const u32 panel = panels + (p & 1) * 8192;
@@ -125,20 +81,21 @@ gemm_specialised(const __grid_constant__ TensorMap a, const __grid_constant__ Te
                 fence_async_shared();
                 named_barrier_sync(1 + half, 128);
                 if (lane == 0) {
-                    tensor_store_2d(&c, panel, tile.column + 64 * p, tile.row + half * 64);
+                    tensor_store_2d(&c, panel, first_column + 64 * p, first_row);
                     tensor_store_commit();
                 }
             }
 #else
-            const int row = tile.row + half * 64 + 16 * (lane >> 5) + ((lane & 31) >> 2);
+            const int row = first_row + 16 * (lane >> 5) + ((lane & 31) >> 2);
 #pragma unroll
             for (int i = 0; i < 32; i++)
 #pragma unroll
                 for (int h = 0; h < 2; h++)
-                    store_pair<NUMBER>(c, row + 8 * h, tile.column + 8 * i + 2 * (lane & 3), m, n, sum[4 * i + 2 * h], sum[4 * i + 2 * h + 1]);
+                    store_pair<NUMBER>(c, row + 8 * h, first_column + 8 * i + 2 * (lane & 3), m, n, sum[4 * i + 2 * h], sum[4 * i + 2 * h + 1]);
 #endif
         }
         // shared memory must outlive the copies that read it
         if (PERSISTENT && lane == 0) tensor_store_wait<0>();
     }
+    stages.end();
 }

@@ -1,6 +1,6 @@
-// What: f32 rows as int8 codes with one scale each, in the order that tile_gemv and tile_gemm take.
+// What: f32 rows as int8 codes with one scale each, in the order that tile_gemv and tile_gemm take or (PLAIN) row by row.
 // Source: LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339) §2.1: vector-wise absmax.
-// Shapes: x [rows][k] f32 -> packed [rows / 8][units][32] uint4, scales [rows]. Block: 1024 threads, one row (padding rows included).
+// Shapes: x [rows][k] f32 -> packed [rows / 8][units][32] uint4 or [rows][64 units] bytes, scales [rows]. Block: 1024 threads, one row (padding rows included).
 // Method: 1. absmax of the row. 2. codes = round-half-even(x * (127 / absmax)), scale = absmax / 127.
 // Exactness: the bits of the scalar statement. A row holding NaN or an infinity has scale NaN, one below 1e-36 scale 0.
 // Cost: 8 bytes read, 1 written per value. Not handled: nothing.
@@ -32,6 +32,10 @@ quantise_rows(const float *x, u32 *packed, float *scales, int rows, int k, int u
             const float value = row < rows && column < k && !is_zero ? values[column] : 0.0f;
             codes |= ((u32)__float2int_rn(__fmul_rn(value, inverse)) & 255u) << (8 * i);
         }
+#if PLAIN
+        if (row < rows && 4 * quad < k) packed[((size_t)row * k >> 2) + quad] = codes;
+        continue;
+#endif
         // quad = 16 unit + 8 step + 4 half + t
         to[(quad >> 4) * 128 + (lane + (quad & 3)) * 4 + ((quad >> 2) & 3)] = codes;
     }

@@ -99,7 +99,7 @@ impl Format {
     fn pack_inputs(self) -> KernelSpec {
         match self {
             Format::Bf16 => KernelSpec::new(&PACK_INPUTS, "pack_inputs").define("NUMBER", "Bf16"),
-            Format::Int8 => KernelSpec::new(&QUANTISE_ROWS, "quantise_rows"),
+            Format::Int8 => quantise_rows(false),
             Format::F16 | Format::Int4 { .. } => KernelSpec::new(&PACK_INPUTS, "pack_inputs").define("NUMBER", "Half"),
         }
     }
@@ -118,12 +118,18 @@ impl Format {
     }
 }
 
+/// Inputs as int8 codes: in the order of tiles, or row by row.
+pub(crate) fn quantise_rows(plain: bool) -> KernelSpec {
+    KernelSpec::new(&QUANTISE_ROWS, "quantise_rows").define("PLAIN", u32::from(plain))
+}
+
 /// All kernels of packed tiles.
 pub(crate) fn kernels() -> Vec<KernelSpec> {
     let mut kernels = vec![
         Format::F16.pack_inputs(),
         Format::Bf16.pack_inputs(),
         Format::Int8.pack_inputs(),
+        quantise_rows(true),
         KernelSpec::new(&ADD_SLICES, "add_slices"),
     ];
     // zeros are an argument

@@ -9,6 +9,7 @@
 //! | `q4_split_gemm` | each slice of k on its own block, slices added in order | no |
 //! | `i0_dp4a` | int8 codes, four products an instruction; inputs coded per row | no (exact) |
 //! | `i1_tile_gemv`, `i2_tile_gemm` | int8 mma | no (exact) |
+//! | `i3_wgmma` | int8 wgmma on Hopper, tiles brought by TMA, a producer and two consumers | no (exact) |
 
 mod int4;
 mod int8;

@@ -1,6 +1,6 @@
 //! Matrix products: every rung on the emulated device, against f64.
 
-use cuda_kernels::{Arch, Number, all_kernels, gemm, roofline};
+use cuda_kernels::{Arch, Gpu, Number, all_kernels, gemm, roofline};
 
 use crate::problems::climb;
 use crate::{compiler, devices};
@@ -17,7 +17,7 @@ fn every_rung_agrees_with_the_oracle() {
         ] {
             let problem = gemm::bench(&gpu, m, n, k, number, 100).unwrap();
             let ran = climb(&*problem);
-            let least = if number == Number::F32 { 3 } else { 6 + usize::from(n % 8 == 0) };
+            let least = if number == Number::F32 { 3 } else { 6 + 2 * usize::from(n % 8 == 0) };
             assert!(ran.len() >= least || !gpu.is_emulated(), "{ran:?}");
         }
         assert!(gemm::bench(&gpu, 8, 8, 12, Number::F16, 0).is_err());
@@ -38,7 +38,7 @@ fn rings_turn_and_blocks_stay() {
 fn swizzled_tiles_have_no_bank_conflicts() {
     for gpu in devices() {
         let problem = gemm::bench(&gpu, 128, 128, 64, Number::F16, 102).unwrap();
-        for rung in ["g1_coalesced", "g2_register_tile", "g3_mma", "g6_persistent"] {
+        for rung in ["g1_coalesced", "g2_register_tile", "g3_mma", "g6_persistent", "g7_multicast"] {
             let Some(before) = gpu.counts() else { continue };
             problem.run(rung).unwrap();
             let after = gpu.counts().unwrap();
@@ -61,13 +61,29 @@ fn memory_is_copied_and_read() {
 fn blocks_take_several_tiles() {
     for gpu in devices() {
         let problem = gemm::bench(&gpu, 11 * 128 - 3, 13 * 256 - 8, 200, Number::F16, 104).unwrap();
-        if problem.rungs().iter().any(|(rung, runs)| rung.name == "g6_persistent" && runs.is_err()) {
-            continue;
+        for (rung, runs) in problem.rungs() {
+            if runs.is_err() || !["g6_persistent", "g7_multicast"].contains(&rung.name) {
+                continue;
+            }
+            problem.poison().unwrap();
+            problem.run(rung.name).unwrap();
+            let deviation = problem.deviation(rung.name).unwrap();
+            assert!(deviation.is_within(), "{}: {deviation:?}", rung.name);
         }
-        problem.poison().unwrap();
-        problem.run("g6_persistent").unwrap();
-        let deviation = problem.deviation("g6_persistent").unwrap();
-        assert!(deviation.is_within(), "{deviation:?}");
+    }
+}
+
+/// 256 x 256 results over 64 of k: two blocks read their own rows of A and each all of B, or in a cluster half of it.
+#[test]
+fn what_a_cluster_shares_is_read_once() {
+    for gpu in devices().into_iter().filter(Gpu::is_emulated) {
+        let problem = gemm::bench(&gpu, 256, 256, 64, Number::Bf16, 105).unwrap();
+        let matrix = 256 * 64 * 2 / 32;
+        for (rung, expected) in [("g6_persistent", 3 * matrix), ("g7_multicast", 2 * matrix)] {
+            let before = gpu.counts().unwrap().global_read_sectors;
+            problem.run(rung).unwrap();
+            assert_eq!(gpu.counts().unwrap().global_read_sectors - before, expected, "{rung}");
+        }
     }
 }
 

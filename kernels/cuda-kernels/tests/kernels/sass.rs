@@ -14,8 +14,9 @@ use crate::compiler;
 const WATCHED: &[(&str, Arch)] = &[
     ("gemm_mma[NUMBER=Bf16,STAGES=4]", Arch::Sm80),
     ("gemm_wgmma[NUMBER=Bf16,STAGES=4]", Arch::Sm90a),
-    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=0]", Arch::Sm90a),
-    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=1]", Arch::Sm90a),
+    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=0,CLUSTER=1]", Arch::Sm90a),
+    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=1,CLUSTER=1]", Arch::Sm90a),
+    ("gemm_specialised[NUMBER=Bf16,PERSISTENT=1,CLUSTER=2]", Arch::Sm90a),
     ("attention_mma[DIM=128,NUMBER=Bf16]", Arch::Sm80),
     ("attention_ldmatrix_swizzle[DIM=128,NUMBER=Bf16]", Arch::Sm80),
     ("attention_pipelined[DIM=128,NUMBER=Bf16]", Arch::Sm80),
@@ -33,6 +34,7 @@ const WATCHED: &[(&str, Arch)] = &[
     ("tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8]", Arch::Sm90a),
+    ("int8_wgmma", Arch::Sm90a),
     ("warp_rows[NUMBER=F16,ROWS=1,OUTPUTS=4,VECTOR=8]", Arch::Sm90a),
     ("int4_warp", Arch::Sm90a),
 ];
@@ -86,12 +88,12 @@ const RULES: &[Rule] = &[
         reason: "256 columns read the fewest bytes of shared memory per product",
     },
     Rule {
-        kernels: &["gemm_wgmma", "gemm_specialised", "attention_wgmma_tma", "attention_specialised"],
+        kernels: &["gemm_wgmma", "gemm_specialised", "int8_wgmma", "attention_wgmma_tma", "attention_specialised"],
         holds: |sass| sass.batches(4),
         reason: "a wait after every product, which is how the assembler serialises what it does not trust, leaves the tensor cores idle",
     },
     Rule {
-        kernels: &["gemm_specialised"],
+        kernels: &["gemm_specialised", "int8_wgmma"],
         holds: |sass| sass.some("WARPGROUP.DEPBAR.LE gsb0, 0x1"),
         reason: "a stage is handed back while the products of the next run",
     },
@@ -105,7 +107,7 @@ const RULES: &[Rule] = &[
                  assembler likes to move that product's wait above them",
     },
     Rule {
-        kernels: &["gemm_wgmma", "gemm_specialised", "attention_wgmma_tma", "attention_specialised"],
+        kernels: &["gemm_wgmma", "gemm_specialised", "int8_wgmma", "attention_wgmma_tma", "attention_specialised"],
         holds: |sass| sass.some("UTMALDG").and(sass.none("LDGSTS")),
         reason: "tiles come by the tensor memory accelerator, which takes one thread and no registers",
     },
@@ -116,6 +118,11 @@ const RULES: &[Rule] = &[
         ],
         holds: |sass| sass.some("UTMASTG").and(sass.some("STSM")),
         reason: "results leave in the background, in whole lines",
+    },
+    Rule {
+        kernels: &["gemm_specialised[NUMBER=Bf16,PERSISTENT=1,CLUSTER=2"],
+        holds: |sass| sass.some("UTMALDG.2D.MULTICAST"),
+        reason: "one read of L2 fills the shared memory of both blocks",
     },
     Rule {
         kernels: &["gemm_mma", "attention_pipelined", "attention_packed", "tile_gemm"],
@@ -145,6 +152,11 @@ const RULES: &[Rule] = &[
         kernels: &["tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int4"],
         holds: |sass| sass.some("HMMA.16816.F32").and(sass.none("I2F")),
         reason: "codes become numbers by bit operations",
+    },
+    Rule {
+        kernels: &["int8_wgmma"],
+        holds: |sass| sass.some("IGMMA.64x256x32.S8.S8"),
+        reason: "256 columns read the fewest bytes of shared memory per product, 32 of k at twice the rate of 16-bit numbers",
     },
     Rule {
         kernels: &["tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int8", "tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8"],

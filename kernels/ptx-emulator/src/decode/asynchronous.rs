@@ -63,7 +63,11 @@ impl Decoder<'_> {
                 let state = self.targets(state, true)?[0];
                 let extra = rest.first().map(|value| self.narrow_reg(value)).transpose()?;
                 let (count, expect) = if has("expect_tx") { (None, extra) } else { (extra, None) };
-                (Mbarrier::Arrive { state, count, expect }, at)
+                let remote = has("shared::cluster");
+                if remote && state.is_some() {
+                    return Err("an arrival in another block gives no state".into());
+                }
+                (Mbarrier::Arrive { state, count, expect, remote }, at)
             }
             ("test_wait" | "try_wait", [done, at, phase, ..]) => {
                 let parity = has("parity");
@@ -96,17 +100,22 @@ impl Decoder<'_> {
         if has("im2col") || has("gather4") || has("scatter4") || parts[1] != "async" || parts[2] != "bulk" {
             return Err(unsupported());
         }
-        if has("multicast::cluster") {
-            return Err(format!("unsupported instruction `{}` (clusters of one block only)", parts.join(".")));
+        if has("multicast::cluster") && !has("tensor") {
+            return Err(unsupported());
         }
         let to_shared = parts.iter().position(|part| part.starts_with("shared"));
         let to_global = parts.iter().position(|part| *part == "global");
         let (Some(shared), Some(global)) = (to_shared, to_global) else { return Err(unsupported()) };
         let load = shared < global;
         let bulk = match (has("tensor"), load, operands) {
-            (true, true, [to, map, barrier, ..]) => {
+            (true, true, [to, map, barrier, rest @ ..]) => {
                 let (map, at) = self.tensor_place(map)?;
-                Bulk::TensorLoad { to: self.address(to)?, map, at, barrier: self.address(barrier)? }
+                let blocks = match (has("multicast::cluster"), rest) {
+                    (false, _) => None,
+                    (true, [mask, ..]) => Some(self.narrow_reg(mask)?),
+                    (true, []) => return Err("a mask of blocks was expected".into()),
+                };
+                Bulk::TensorLoad { to: self.address(to)?, map, at, barrier: self.address(barrier)?, blocks }
             }
             (true, false, [map, from, ..]) => {
                 let (map, at) = self.tensor_place(map)?;

@@ -1,9 +1,10 @@
 //! Opcodes to operations: arithmetic, predicates, moves and control here; the other families in their own files.
 
 use super::compare::{Comparison, comparison, test};
-use super::lanes::three32;
+use super::lanes::{three32, two64};
 use super::{Arithmetic, Decoded, Decoder, convert, float, integer};
 use crate::operation::{Logic, Operation, Outcome, Truth};
+use crate::shared::CLUSTER_STRIDE;
 use crate::syntax::{Operand, Statement, type_bytes};
 
 impl Decoder<'_> {
@@ -128,9 +129,11 @@ impl Decoder<'_> {
                 })
             }
             ("cvta", [to, from]) => Some(self.cvta(parts, to, from)?),
-            ("mapa", [to, from, _]) => {
-                let from = self.value(from, kind.ends_with("64"))?;
-                Some(Operation::One64(identity(), self.value(to, kind.ends_with("64"))?, from))
+            ("mapa", [to, from, rank]) if parts.contains(&"shared::cluster") => {
+                let wide = kind.ends_with("64");
+                let sources = [self.value(from, wide)?, self.value(rank, false)?];
+                let map = two64!(|address, rank| (address & (CLUSTER_STRIDE - 1)) + (rank + 1) * CLUSTER_STRIDE);
+                Some(Operation::Two64(map, self.value(to, wide)?, sources))
             }
             ("isspacep", _) => return Err(format!("unsupported instruction `{}`", parts.join("."))),
             _ => None,

@@ -76,8 +76,8 @@ pub struct Program {
     pub max_threads: u64,
     /// Whether copies out of shared memory or warpgroup products occur.
     pub reads_asynchronously: bool,
-    /// Blocks of a cluster, product; 1 if absent.
-    pub cluster: u64,
+    /// Blocks of a cluster per axis.
+    pub cluster: [u32; 3],
 }
 
 /// A module-level variable in global memory.
@@ -218,7 +218,10 @@ impl<'a> Decoder<'a> {
         Ok(Program {
             name: self.function.name.clone(),
             max_threads: product(".maxntid").or(product(".reqntid")).unwrap_or(0),
-            cluster: product(".reqnctapercluster").unwrap_or(1),
+            cluster: std::array::from_fn(|axis| {
+                let blocks = self.function.directives.get(".reqnctapercluster").and_then(|v| v.get(axis));
+                blocks.map_or(1, |&blocks| blocks as u32)
+            }),
             reads_asynchronously: self.code.iter().any(|instruction| match &instruction.operation {
                 Operation::WideMma(_) => true,
                 Operation::Bulk(bulk) => matches!(**bulk, Bulk::Store { .. } | Bulk::TensorStore { .. }),
@@ -443,10 +446,12 @@ fn special(name: &str) -> Option<Constant> {
         return Some(match name {
             "%tid" => Constant::Thread(axis),
             "%ntid" => Constant::Threads(axis),
-            "%ctaid" | "%clusterid" => Constant::Block(axis),
-            "%nctaid" | "%nclusterid" => Constant::Blocks(axis),
-            "%cluster_ctaid" => Constant::Value(0),
-            "%cluster_nctaid" => Constant::Value(1),
+            "%ctaid" => Constant::Block(axis),
+            "%nctaid" => Constant::Blocks(axis),
+            "%clusterid" => Constant::Cluster(axis),
+            "%nclusterid" => Constant::Clusters(axis),
+            "%cluster_ctaid" => Constant::BlockOfCluster(axis),
+            "%cluster_nctaid" => Constant::BlocksOfCluster(axis),
             _ => return None,
         });
     }
@@ -459,8 +464,10 @@ fn special(name: &str) -> Option<Constant> {
         "%lanemask_le" => Constant::LanesUpTo,
         "%lanemask_gt" => Constant::LanesAbove,
         "%lanemask_ge" => Constant::LanesFrom,
-        "%smid" | "%gridid" | "%cluster_ctarank" => Constant::Value(0),
-        "%nsmid" | "%cluster_nctarank" => Constant::Value(1),
+        "%smid" | "%gridid" => Constant::Value(0),
+        "%nsmid" => Constant::Value(1),
+        "%cluster_ctarank" => Constant::Rank,
+        "%cluster_nctarank" => Constant::Ranks,
         "%dynamic_smem_size" => Constant::DynamicBytes,
         "WARP_SZ" => Constant::Value(32),
         _ => return None,

@@ -91,6 +91,12 @@ impl Decoder<'_> {
         if d.len() * 2 != n || !n.is_multiple_of(8) || k * a_type.bytes() != 32 {
             return Err(unsupported());
         }
+        let integers = [a_type, b_type].map(|element| matches!(element, Element::S8 | Element::U8));
+        let whole = accumulator == Element::S32;
+        // sums of integers have fewer widths, and nothing to negate or to transpose
+        if integers != [whole; 2] || whole && (n > 32 && !n.is_multiple_of(16) || !rest.is_empty()) {
+            return Err(unsupported());
+        }
         let a = match a {
             Operand::Vector(_) => WideA::Registers(self.narrow_vector(a)?),
             one => WideA::Descriptor(self.value(one, true)?),

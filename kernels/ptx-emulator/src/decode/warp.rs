@@ -93,12 +93,7 @@ impl Decoder<'_> {
         }
         let aligned = parts[0] == "bar" || has("aligned");
         if has("cluster") {
-            // A cluster of one block is the block: arriving is free, waiting is its barrier.
-            if has("arrive") {
-                return Ok(Operation::Nothing);
-            }
-            let id = self.narrow(&Operand::Integer(16))?;
-            return Ok(Operation::Barrier { id, count: None, waits: true, aligned, reduce: None });
+            return Ok(if has("arrive") { Operation::ClusterArrive(aligned) } else { Operation::ClusterWait(aligned) });
         }
         if has("red") {
             return self.reducing_barrier(parts, operands, aligned);

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::cluster::{What, cluster_place};
 use super::memory::aligned;
 use super::warp::{Flow, State, Warp, lanes};
 use super::{Block, Failure};
@@ -36,12 +37,14 @@ pub struct Copies {
 pub struct Phase {
     count: u32,
     pending: u32,
-    bytes: i64,
+    pub bytes: i64,
     number: u64,
+    /// The warp of the cluster that initialised it, and that warp's time.
+    pub born: (usize, u32),
 }
 
 /// A bulk copy into shared memory: pieces of up to 16 bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Arrival {
     pub barrier: u64,
     pub pieces: Vec<(u64, usize, u128)>,
@@ -102,7 +105,7 @@ impl Phase {
         }
     }
 
-    fn arrive(&mut self, count: u32, address: u64) -> Result<(), Trouble> {
+    pub fn arrive(&mut self, count: u32, address: u64) -> Result<(), Trouble> {
         if count > self.pending {
             let text =
                 format!("{count} more arrivals at the mbarrier at shared {address:#x}, {} are missing", self.pending);
@@ -156,6 +159,8 @@ impl Warp {
     ) -> Result<Flow, Failure> {
         match operation {
             Operation::Barrier { .. } => return self.barrier(operation, mask, block),
+            Operation::ClusterArrive(aligned) => return self.cluster_arrive(*aligned, mask, block),
+            Operation::ClusterWait(aligned) => return self.cluster_wait(*aligned, mask, block),
             Operation::Copy { .. } => self.copy(operation, mask, block)?,
             Operation::CopyCommit => lanes(mask).for_each(|lane| self.copies.closed[lane] += 1),
             Operation::CopyWait(left) => self.copy_wait(mask, Some(*left), block)?,
@@ -253,7 +258,8 @@ impl Warp {
                     )));
                 }
                 block.shared.store(address, 8, 0)?;
-                block.transfers.phases.insert(address, Phase { count, pending: count, bytes: 0, number: 0 });
+                let born = block.shared.races.now(self.index);
+                block.transfers.phases.insert(address, Phase { count, pending: count, bytes: 0, number: 0, born });
             }
             Mbarrier::Invalidate => {
                 block.transfers.phase(address)?;
@@ -265,8 +271,14 @@ impl Warp {
                 phase.bytes -= number(bytes) as i64;
                 phase.settle();
             }
-            Mbarrier::Arrive { state, count, expect } => {
+            Mbarrier::Arrive { state, count, expect, remote } => {
                 let (count, expect) = (count.as_ref().map_or(1, number), expect.as_ref().map_or(0, number));
+                let (address, block_there) = if *remote { cluster_place(address) } else { (address, None) };
+                if let Some(there) = block_there.filter(|&there| there != block.rank) {
+                    let what = What::Arrive { address, count, expect };
+                    self.send(there, what, lane, block);
+                    return Ok(());
+                }
                 block.shared.races.lead(self.index, Meeting::Word(address));
                 let phase = block.transfers.phase(address)?;
                 let token = phase.number;

@@ -7,7 +7,7 @@ use crate::fault::Trouble;
 use crate::operation::{Operation, Reduction};
 use crate::races::Meeting;
 
-/// One barrier: number 16 stands for the cluster's.
+/// One barrier.
 #[derive(Debug, Default, Clone, Copy)]
 struct Barrier {
     arrived: u32,
@@ -22,7 +22,7 @@ struct Barrier {
 /// The barriers of a block.
 #[derive(Debug, Default)]
 pub struct Barriers {
-    all: [Barrier; 17],
+    all: [Barrier; 16],
 }
 
 impl Barriers {
@@ -66,7 +66,7 @@ impl Warp {
         let lane = mask.trailing_zeros();
         let id = self.narrow[*id as usize][lane as usize];
         let count = count.map(|slot| self.narrow[slot as usize][lane as usize]);
-        if id > 16 {
+        if id > 15 {
             return Err((Trouble::Protocol(format!("barrier {id} does not exist; there are 0 to 15")), lane));
         }
         if let Some(count) = count.filter(|count| count % 32 != 0 || *count == 0) {
@@ -88,7 +88,7 @@ impl Warp {
             barrier.truths += (truth & mask).count_ones();
         }
         block.shared.races.lead(self.index, Meeting::Barrier(id));
-        let expected = count.unwrap_or(block.live);
+        let expected = count.unwrap_or(*block.live);
         if barrier.arrived > expected {
             let text = format!("{} threads came to barrier {id}, {expected} are expected", barrier.arrived);
             return Err((Trouble::Protocol(text), lane));

@@ -34,12 +34,19 @@ impl Warp {
                 block.counts.global_write_sectors += (to + bytes).div_ceil(32) - to / 32;
                 block.plan_departure(thread, pieces)?;
             }
-            Bulk::TensorLoad { to, map, at, barrier } => {
+            Bulk::TensorLoad { to, map, at, barrier, blocks } => {
                 let at: Vec<i64> = at.iter().map(|reg| number(reg) as u32 as i32 as i64).collect();
                 let (to, barrier) = (shared_offset(place(to)), shared_offset(place(barrier)));
                 let map = block.tensor_map(place(map), self, lane)?;
                 let pieces = block.box_in(&map, to, &at)?;
-                block.expect_landing(pieces, barrier, map.box_bytes(), self.index)?;
+                let bytes = map.box_bytes();
+                match blocks {
+                    None => block.expect_landing(pieces, barrier, bytes, self.index)?,
+                    Some(mask) => {
+                        let mask = number(mask) as u32 & 0xffff;
+                        self.multicast(Arrival { barrier, pieces, bytes }, mask, lane, block)?;
+                    }
+                }
             }
             Bulk::TensorStore { from, map, at } => {
                 let at: Vec<i64> = at.iter().map(|reg| number(reg) as u32 as i32 as i64).collect();
@@ -81,7 +88,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    fn expect_landing(
+    pub fn expect_landing(
         &mut self,
         pieces: Vec<(u64, usize, u128)>,
         barrier: u64,

@@ -25,6 +25,8 @@ pub enum State {
         /// How often the barrier had opened when it came.
         generation: u64,
     },
+    /// It waits for the barrier of the cluster, which had opened so often when it came.
+    AtCluster(u64),
     /// It waits for a phase of an mbarrier.
     AtMbarrier {
         /// Offset in shared memory.
@@ -232,6 +234,11 @@ impl Warp {
                     self.groups[index].state = State::Ready;
                     self.groups[index].pc += 1;
                 }
+                State::AtCluster(generation) if block.cluster.opened() > generation => {
+                    self.leave_cluster_barrier(group.mask, block);
+                    self.groups[index].state = State::Ready;
+                    self.groups[index].pc += 1;
+                }
                 State::AtMbarrier { address, parity } => {
                     let lane = group.mask.trailing_zeros();
                     self.current = group.pc;
@@ -307,6 +314,7 @@ impl Warp {
                         return Ok(());
                     }
                     Operation::Exit => {
+                        self.check_exit(active, block)?;
                         self.leave(index, pc + 1, active, block);
                         return Ok(());
                     }
@@ -350,7 +358,7 @@ impl Warp {
 
     fn leave(&mut self, index: usize, here: u32, gone: u32, block: &mut Block<'_>) {
         self.live &= !gone;
-        block.live -= gone.count_ones();
+        *block.live -= gone.count_ones();
         self.groups[index].pc = here;
         self.groups[index].mask &= !gone;
         self.drop_empty();
@@ -360,7 +368,8 @@ impl Warp {
                 group.state = State::Ready;
             }
         }
-        block.barriers.left(block.live, block.counts);
+        block.barriers.left(*block.live, block.counts);
+        block.cluster.left(gone.count_ones(), block.counts);
     }
 }
 
@@ -388,6 +397,7 @@ fn value_of(
 ) -> u64 {
     let [x, y, _] = geometry.block;
     let linear = warp * 32 + lane;
+    let cluster = geometry.cluster;
     let value = match constant {
         Constant::Value(value) => return value,
         Constant::Variable(index, offset) => return variables[index].wrapping_add_signed(offset),
@@ -395,6 +405,12 @@ fn value_of(
         Constant::Threads(axis) => geometry.block[axis],
         Constant::Block(axis) => block[axis],
         Constant::Blocks(axis) => geometry.grid[axis],
+        Constant::Cluster(axis) => block[axis] / cluster[axis],
+        Constant::Clusters(axis) => geometry.grid[axis] / cluster[axis],
+        Constant::BlockOfCluster(axis) => block[axis] % cluster[axis],
+        Constant::BlocksOfCluster(axis) => cluster[axis],
+        Constant::Rank => geometry.rank(block),
+        Constant::Ranks => cluster.iter().product(),
         Constant::Lane => lane,
         Constant::Warp => warp,
         Constant::Warps => geometry.block.iter().product::<u32>().div_ceil(32),

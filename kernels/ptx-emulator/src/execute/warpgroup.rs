@@ -140,11 +140,29 @@ impl Warp {
         products.iter().try_for_each(|product| self.multiply(product, block))
     }
 
-    fn multiply(&mut self, product: &Product, block: &Block<'_>) -> Result<(), Trouble> {
+    /// Marks what the product reads, all four warps' rows of A included.
+    fn mark_read(&self, product: &Product, block: &mut Block<'_>) -> Result<(), Trouble> {
+        let mma = &product.mma;
+        let mut mark = |descriptor: u64, rows: usize, bytes: usize, across: bool| -> Result<(), Trouble> {
+            let descriptor = Descriptor::new(descriptor)?;
+            each_chunk(rows, mma.k, bytes, across, |row, step| {
+                let at = descriptor.address(row, step, bytes, across);
+                block.shared.races.read_by_product(at as usize, 16, self.index);
+                Ok(())
+            })
+        };
+        if let Err(a) = product.a {
+            mark(a, 64, mma.a_type.bytes(), mma.transpose_a)?;
+        }
+        mark(product.b, mma.n, mma.b_type.bytes(), mma.transpose_b)
+    }
+
+    fn multiply(&mut self, product: &Product, block: &mut Block<'_>) -> Result<(), Trouble> {
         let mma = &product.mma;
         let (n, k) = (mma.n, mma.k);
         let a = self.left(product, block)?;
         let b = matrix(block, self.index, Descriptor::new(product.b)?, 0, n, k, mma.b_type, mma.transpose_b)?;
+        self.mark_read(product, block)?;
         let sign = if mma.negate_a != mma.negate_b { -1.0 } else { 1.0 };
         let mut sums = vec![0f64; n];
         for row in 0..16 {
@@ -222,11 +240,24 @@ fn check_fenced(
     bytes: usize,
     across: bool,
 ) -> Result<(), Trouble> {
+    each_chunk(rows, k, bytes, across, |row, step| {
+        block.shared.check_fenced(descriptor.address(first + row, step, bytes, across), 16, warp)
+    })
+}
+
+/// The first element of every 16 bytes: its row and its step of k.
+fn each_chunk(
+    rows: usize,
+    k: usize,
+    bytes: usize,
+    across: bool,
+    mut each: impl FnMut(usize, usize) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
     let (outer, inner) = if across { (k, rows) } else { (rows, k) };
     for line in 0..outer {
         for start in (0..inner).step_by(16 / bytes) {
             let (row, step) = if across { (start, line) } else { (line, start) };
-            block.shared.check_fenced(descriptor.address(first + row, step, bytes, across), 16, warp)?;
+            each(row, step)?;
         }
     }
     Ok(())
@@ -246,18 +277,15 @@ fn matrix(
     let bytes = element.bytes();
     let per = 16 / bytes;
     let mut values = vec![0f64; rows * k];
-    let (outer, inner) = if across { (k, rows) } else { (rows, k) };
-    for line in 0..outer {
-        for start in (0..inner).step_by(per) {
-            let (row, step) = if across { (start, line) } else { (line, start) };
-            let at = descriptor.address(first + row, step, bytes, across);
-            let chunk = block.shared.load(at, 16)?;
-            block.shared.races.look(at as usize, 16, warp)?;
-            for index in 0..per {
-                let (row, step) = if across { (row + index, step) } else { (row, step + index) };
-                values[step * rows + row] = decode(element, cut((chunk >> (8 * bytes * index)) as u32, bytes));
-            }
+    each_chunk(rows, k, bytes, across, |row, step| {
+        let at = descriptor.address(first + row, step, bytes, across);
+        let chunk = block.shared.load(at, 16)?;
+        block.shared.races.look(at as usize, 16, warp)?;
+        for index in 0..per {
+            let (row, step) = if across { (row + index, step) } else { (row, step + index) };
+            values[step * rows + row] = decode(element, cut((chunk >> (8 * bytes * index)) as u32, bytes));
         }
-    }
+        Ok(())
+    })?;
     Ok(values)
 }

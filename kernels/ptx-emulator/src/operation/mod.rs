@@ -287,6 +287,10 @@ pub enum Operation {
         /// Reduction, its source and its result.
         reduce: Option<(Reduction, Truth, Reg, bool)>,
     },
+    /// Arrival at the barrier of the cluster; whether whole warps must come.
+    ClusterArrive(bool),
+    /// Wait for it; whether whole warps must come.
+    ClusterWait(bool),
     /// Tensor cores of one warp.
     Mma(Box<Mma>),
     /// 8×8 matrices of 16-bit elements from shared memory.
@@ -365,6 +369,18 @@ pub enum Constant {
     Block(usize),
     /// Blocks of the grid.
     Blocks(usize),
+    /// Index of the cluster.
+    Cluster(usize),
+    /// Clusters of the grid.
+    Clusters(usize),
+    /// Index of the block in its cluster.
+    BlockOfCluster(usize),
+    /// Blocks of a cluster.
+    BlocksOfCluster(usize),
+    /// The block's number in its cluster.
+    Rank,
+    /// Blocks of a cluster, of all axes.
+    Ranks,
     /// Lane of the warp.
     Lane,
     /// Warp of the block.

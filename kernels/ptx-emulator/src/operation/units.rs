@@ -112,6 +112,8 @@ pub enum Mbarrier {
         count: Option<Reg>,
         /// Bytes to expect first.
         expect: Option<Reg>,
+        /// Whether the address may be another block's.
+        remote: bool,
     },
     /// More bytes to expect.
     Expect(Reg),
@@ -166,6 +168,8 @@ pub enum Bulk {
         at: Vec<Reg>,
         /// The mbarrier.
         barrier: Address,
+        /// Blocks of the cluster that receive it, bit by bit; only the own one if absent.
+        blocks: Option<Reg>,
     },
     /// A box from shared memory to a tensor.
     TensorStore {
