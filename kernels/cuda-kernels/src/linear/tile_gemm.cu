@@ -50,7 +50,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
     for (int m = 0; m < 2; m++) {
         // output blocks that are not there have no scales
         const size_t at = ((size_t)min(block + my_blocks + m, blocks - 1) * groups + begin * 64 / GROUP) * 16 + (lane >> 2);
-        group_scales[m] = {scales + at, zeros ? zeros + at : 0, 0};
+        group_scales[m] = {scales + at, zeros ? zeros + at : 0};
     }
     // row blocks that are not there have no sums
     int sums_at[4];

@@ -35,10 +35,8 @@ pub(crate) enum Format {
 /// How the work is laid out; every choice gives the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// One block of warps per 16 outputs and up to 8 rows, which it rounds itself.
-    Direct,
-    /// One block of warps per 16 outputs and 8 or 16 rows.
-    Gemv { row_blocks: usize },
+    /// One block of warps per 16 `output_blocks` outputs and 8 `row_blocks` rows, which it rounds itself where `direct`.
+    Gemv { row_blocks: usize, output_blocks: usize, direct: bool },
     /// Tiles of 128 outputs and 64 rows; each slice of k on its own block where `split`.
     Gemm { split: bool },
 }
@@ -85,9 +83,9 @@ impl Format {
         8 * (tiles + loads) * 512
     }
 
-    pub(crate) fn gemv(self, row_blocks: usize, direct: bool) -> KernelSpec {
+    pub(crate) fn gemv(self, row_blocks: usize, output_blocks: usize, direct: bool) -> KernelSpec {
         let kernel = KernelSpec::new(&GEMV, "tile_gemv").define("ROW_BLOCKS", row_blocks);
-        let kernel = kernel.define("DIRECT", u32::from(direct));
+        let kernel = kernel.define("OUTPUT_BLOCKS", output_blocks).define("DIRECT", u32::from(direct));
         self.specialise(kernel.define("AHEAD", self.ahead()))
     }
 
@@ -104,13 +102,19 @@ impl Format {
         }
     }
 
+    /// The layout that streams weights past up to [`STREAMED_ROWS`] rows.
+    fn streamed(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
+        // inputs weigh as much as 4-bit weights of 16 outputs from 4 rows on: share them where that leaves no multiprocessor idle
+        let shares = matches!(self, Format::Int4 { .. }) && 10 * n.div_ceil(32) >= 9 * gpu.multiprocessors();
+        let (row_blocks, output_blocks) = (if rows <= 8 { 1 } else { 2 }, if shares { 2 } else { 1 });
+        Route::Gemv { row_blocks, output_blocks, direct: direct && rows <= DIRECT_ROWS }
+    }
+
     /// The layout for `rows` rows of weights `[n, _]` on `gpu`; `direct`: whether the inputs can be taken as they are.
     pub(crate) fn route(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
         let blocks = n.div_ceil(128) * rows.div_ceil(64);
         match self {
-            _ if direct && rows <= DIRECT_ROWS => Route::Direct,
-            _ if rows <= 8 => Route::Gemv { row_blocks: 1 },
-            _ if rows <= STREAMED_ROWS => Route::Gemv { row_blocks: 2 },
+            _ if rows <= STREAMED_ROWS => self.streamed(gpu, rows, n, direct),
             // sums of int8 slices would be another type
             Format::Int8 => Route::Gemm { split: false },
             _ => Route::Gemm { split: 2 * blocks <= gpu.multiprocessors() },
@@ -134,9 +138,15 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
     ];
     // zeros are an argument
     for format in Format::all().into_iter().filter(|f| !matches!(f, Format::Int4 { zeros: true, .. })) {
-        kernels.extend([format.gemv(1, false), format.gemv(2, false), format.gemm(false)]);
+        for output_blocks in if let Format::Int4 { .. } = format { 1..=2 } else { 1..=1 } {
+            kernels.extend([1, 2].map(|row_blocks| format.gemv(row_blocks, output_blocks, false)));
+            if format != Format::Int8 {
+                kernels.push(format.gemv(1, output_blocks, true));
+            }
+        }
+        kernels.push(format.gemm(false));
         if format != Format::Int8 {
-            kernels.extend([format.gemv(1, true), format.gemm(true)]);
+            kernels.push(format.gemm(true));
         }
     }
     kernels
@@ -213,8 +223,13 @@ impl Tiles {
         self.format.route(self.words.gpu(), rows, self.n, self.is_direct())
     }
 
+    /// The layout that streams weights past `rows` rows.
+    pub(crate) fn streamed(&self, rows: usize) -> Route {
+        self.format.streamed(self.words.gpu(), rows, self.n, self.is_direct())
+    }
+
     pub(crate) fn needs(&self, rows: usize, route: Route) -> Needs {
-        if route == Route::Direct {
+        if let Route::Gemv { direct: true, .. } = route {
             return Needs::default();
         }
         let padded = rows.next_multiple_of(8);
@@ -253,7 +268,7 @@ impl Tiles {
             return Err(GpuError::shape("tile_gemv", "x has no columns"));
         }
         workspace.fit(self.needs(rows, route))?;
-        if route == Route::Direct {
+        if let Route::Gemv { direct: true, .. } = route {
             return self.multiply(x.arg(), rows, y, workspace, route);
         }
         self.prepare(x, rows, workspace)?;
@@ -310,11 +325,15 @@ impl Tiles {
             Arg::I32(self.units as i32),
         ];
         match route {
-            Route::Direct | Route::Gemv { .. } => {
-                let row_blocks = if let Route::Gemv { row_blocks } = route { row_blocks } else { 1 };
-                let shape = LaunchShape::grid(self.n.div_ceil(16), rows.div_ceil(8 * row_blocks), 1, 32 * SLICES);
+            Route::Gemv { row_blocks, output_blocks, direct } => {
+                let shape = LaunchShape::grid(
+                    self.n.div_ceil(16 * output_blocks),
+                    rows.div_ceil(8 * row_blocks),
+                    1,
+                    32 * SLICES,
+                );
                 // SAFETY: tiles, scales and inputs are padded to whole blocks and units; y holds rows × n values.
-                unsafe { gpu.launch(&self.format.gemv(row_blocks, route == Route::Direct), shape, &args) }
+                unsafe { gpu.launch(&self.format.gemv(row_blocks, output_blocks, direct), shape, &args) }
             }
             Route::Gemm { .. } => {
                 let slices = if split { SLICES } else { 1 };
@@ -389,7 +408,7 @@ mod tests {
     fn every_route_gives_the_same_bits() {
         let Ok(nvrtc) = Nvrtc::open() else { return eprintln!("skipped: no compiler") };
         let gpu = Gpu::emulated(Arch::Sm80, nvrtc);
-        let (n, rows) = (20, 10);
+        let (n, rows) = (36, 10);
         for (format, k) in Format::all().into_iter().flat_map(|f| [64, 256, 640, 1088].map(|k| (f, k))) {
             let tiles = weights(&gpu, format, n, k).unwrap();
             let x = gpu.upload(&normals(rows * k, 3)).unwrap();
@@ -399,11 +418,24 @@ mod tests {
                 tiles.forward(&x, rows, &y, &mut workspace, route).unwrap();
                 y.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<u32>>()
             };
-            let expected = by(Route::Gemv { row_blocks: 1 });
+            let mut streamed =
+                |row_blocks, output_blocks, direct| by(Route::Gemv { row_blocks, output_blocks, direct });
+            let expected = streamed(1, 1, false);
             if tiles.is_direct() {
-                assert_eq!(by(Route::Direct), expected, "{format:?} k {k}: inputs as they are");
+                assert_eq!(streamed(1, 1, true), expected, "{format:?} k {k}: inputs as they are");
             }
-            assert_eq!(by(Route::Gemv { row_blocks: 2 }), expected, "{format:?} k {k}: 16 rows");
+            assert_eq!(streamed(2, 1, false), expected, "{format:?} k {k}: 16 rows");
+            if let Format::Int4 { .. } = format {
+                for (row_blocks, direct) in [(1, false), (2, false), (1, true)] {
+                    if !direct || tiles.is_direct() {
+                        let bits = streamed(row_blocks, 2, direct);
+                        assert_eq!(
+                            bits, expected,
+                            "{format:?} k {k}: 32 outputs, {row_blocks} row blocks, direct {direct}"
+                        );
+                    }
+                }
+            }
             assert_eq!(by(Route::Gemm { split: false }), expected, "{format:?} k {k}: whole");
             if format != Format::Int8 {
                 assert_eq!(by(Route::Gemm { split: true }), expected, "{format:?} k {k}: split");

@@ -6,7 +6,7 @@ use half::f16;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use crate::linear::tiles::{DIRECT_ROWS, Route};
+use crate::linear::tiles::Route;
 use crate::linear::{DeviceLinear, Group4Weights, GroupCodes, Workspace};
 use crate::sampled::{Sampled, dot, normals};
 use crate::{Arch, Arg, Bench, Buffer, Deviation, Gpu, GpuError, KernelSpec, LaunchShape, Rung, Source};
@@ -127,8 +127,7 @@ impl Bench for Int4 {
                 // SAFETY: codes and scales are of n × k weights, x holds rows × k values, y rows × n; k is whole groups.
                 return unsafe { self.gpu.launch(&kernel, shape, &args) };
             }
-            "q2_tile_gemv" if self.rows <= DIRECT_ROWS && self.tiles.0.is_direct() => Route::Direct,
-            "q2_tile_gemv" => Route::Gemv { row_blocks: if self.rows <= 8 { 1 } else { 2 } },
+            "q2_tile_gemv" => self.tiles.0.streamed(self.rows),
             "q3_tile_gemm" => Route::Gemm { split: false },
             "q4_split_gemm" => Route::Gemm { split: true },
             _ => return Err(GpuError::shape("int4", format!("no rung {name}"))),

@@ -185,7 +185,7 @@ impl Bench for Int8 {
                 return unsafe { self.gpu.launch(&KernelSpec::new(&DP4A, "int8_dp4a"), shape, &args) };
             }
             "i3_wgmma" => return self.wgmma(&workspace),
-            "i1_tile_gemv" => Route::Gemv { row_blocks: if self.rows <= 8 { 1 } else { 2 } },
+            "i1_tile_gemv" => self.tiles.0.streamed(self.rows),
             "i2_tile_gemm" => Route::Gemm { split: false },
             _ => return Err(GpuError::shape("int8", format!("no rung {name}"))),
         };
