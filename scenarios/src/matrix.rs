@@ -120,6 +120,13 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
     let reference: Vec<&str> =
         lists.iter().zip(&wanted).map(|(list, tag)| tag.as_deref().unwrap_or_else(|| &list[0])).collect();
     let varies: Vec<bool> = lists.iter().map(|list| list.len() > 1).collect();
+    let parts = Lists::of(scenario);
+    // a driver is asked once for all cells of its device
+    let devices: Vec<_> = parts.device.iter().map(|device| (device, device.plan())).collect();
+    let plan = |spec: &EngineSpec, facts| {
+        let known = devices.iter().find(|(device, _)| **device == spec.device);
+        known.map_or_else(|| spec.device.plan(), |(_, outcome)| outcome.clone()).and_then(|()| spec.plan_parts(facts))
+    };
     let cell = |(part, spec): (Option<ModelPart>, EngineSpec)| {
         let tags = tags(&part, &spec);
         let facts = PlanFacts {
@@ -130,12 +137,12 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         let label = label(&tags, &varies);
         // the model is part of an id only where it varies: ids of the others stay comparable between scenarios
         let id = tags[usize::from(!varies[0])..].join("+");
-        let unsupported = spec.plan(facts).err().map(|refusal| refusal.to_string());
+        let unsupported = plan(&spec, facts).err().map(|refusal| refusal.to_string());
         let [model, attention, weights, kv, decoding, device] = tags;
         let axes = Axes { engine: OWN_ENGINE.into(), model, attention, weights, kv, decoding, device };
         Cell { id, label, model: part, spec, external: None, axes, role, unsupported }
     };
-    let mut cells: Vec<Cell> = Lists::of(scenario).product().into_iter().map(cell).collect();
+    let mut cells: Vec<Cell> = parts.product().into_iter().map(cell).collect();
     // stable: the other cells keep the order of the lists
     cells.sort_by_key(|cell| cell.role != Role::Reference);
     let timed = scenario.workloads.iter().any(Workload::is_timed);

@@ -129,21 +129,25 @@ impl DeviceSpec {
         matches!(self, DeviceSpec::Cuda(CudaSpec { emulate: false, .. }))
     }
 
-    fn plan(&self) -> Result<(), Unsupported> {
+    /// Whether the device is here and has what cells need of it. Takes nothing of it: a GPU is looked at and not opened.
+    pub fn plan(&self) -> Result<(), Unsupported> {
         match self {
             DeviceSpec::Cpu(CpuSpec { isa: Some(isa) }) if !isa.isa().is_available() => {
                 let has = Isa::available().iter().map(|i| i.name()).collect::<Vec<_>>().join(", ");
                 Err(unsupported("device", &self.tag(), format!("this processor has {has}")))
             }
             DeviceSpec::Cpu(_) => Ok(()),
-            DeviceSpec::Cuda(spec) => {
-                spec.open().map(|_| ()).map_err(|e| unsupported("device", &self.tag(), e.to_string()))
-            }
+            DeviceSpec::Cuda(spec) => spec.probe().map_err(|e| unsupported("device", &self.tag(), e.to_string())),
         }
     }
 }
 
 impl CudaSpec {
+    fn probe(&self) -> Result<(), GpuError> {
+        Nvrtc::open()?;
+        if self.emulate { Ok(()) } else { Gpu::probe(self.ordinal) }
+    }
+
     fn open(&self) -> Result<Gpu, GpuError> {
         let nvrtc = Nvrtc::open()?;
         if self.emulate { Ok(Gpu::emulated(EMULATED, nvrtc)) } else { Gpu::open(self.ordinal, nvrtc) }
@@ -170,7 +174,11 @@ pub struct PlanFacts {
 impl EngineSpec {
     /// Whether this combination can run here; a refusal becomes a skipped cell with its reason.
     pub fn plan(&self, facts: PlanFacts) -> Result<(), Unsupported> {
-        self.device.plan()?;
+        self.device.plan().and_then(|()| self.plan_parts(facts))
+    }
+
+    /// The same where the device is known to be here: cells that share one ask for it once.
+    pub fn plan_parts(&self, facts: PlanFacts) -> Result<(), Unsupported> {
         if let DeviceSpec::Cuda(_) = self.device {
             self.attention.plan_cuda()?;
             self.weights.plan_cuda()?;

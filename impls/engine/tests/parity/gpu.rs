@@ -181,6 +181,35 @@ fn rows_do_not_depend_on_their_neighbours() {
     }
 }
 
+/// A prompt beyond the rows whose attention is split, a chunk and single rows of other sequences in one pass are what each is alone.
+#[test]
+fn a_mixed_pass_is_its_parts() {
+    let Some((_turn, device)) = gpu() else { return };
+    for encoding in ["f16", "f32"] {
+        let kv: KvSpec =
+            serde_json::from_value(serde_json::json!({ "kind": "contiguous", "encoding": encoding })).unwrap();
+        let (expected, _, engine) = on(&device, "mistral-swa", &EngineSpec { kv, ..spec(flash(), WeightsSpec::F32) });
+        let (tokens, want, _) =
+            expected.prompts().into_iter().find(|(tokens, ..)| tokens.len() >= 100).expect("a long prompt");
+        let vocab = want.len() / tokens.len();
+        let mut session = engine.session().unwrap();
+        // (cached tokens, rows) of each sequence
+        let parts = [(0, 70), (9, 1), (30, 1), (12, 5)];
+        for (sequence, &(cached, _)) in (0..).zip(&parts).filter(|(_, part)| part.0 > 0) {
+            session.forward(&Step::extend(SeqId(sequence), 0, &tokens[..cached])).unwrap();
+        }
+        let steps: Vec<Step> = (0..)
+            .zip(&parts)
+            .map(|(seq, &(at, n))| Step::extend(SeqId(seq), at, &tokens[at..at + n]).with_all_logits())
+            .collect();
+        let found = session.forward(&Step::batch(&steps)).unwrap().as_slice().to_vec();
+        let rows = parts.iter().flat_map(|&(at, n)| at..at + n);
+        let want: Vec<f32> = rows.flat_map(|row| want[row * vocab..(row + 1) * vocab].to_vec()).collect();
+        let (worst, largest) = worst_of(&found, &want);
+        assert!(worst <= 2e-3 * largest, "{encoding}: {worst} of {largest}");
+    }
+}
+
 /// Products of the model below: four per layer, and the head.
 const PRODUCTS: f32 = 9.0;
 /// Half a step of f16 and bf16 numbers, relative, and of int8 codes, of a row's largest value.

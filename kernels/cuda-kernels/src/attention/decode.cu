@@ -41,8 +41,16 @@ attention_decode(const float *q, const void *k, const void *v, const int *length
         const int row = first_row + min(r, rows - 1);
         const size_t from = (size_t)(sequence * q_rows + row / group) * q_stride + (kv_head * group + row % group) * dim + at;
         row_max[r] = NEGATIVE_INFINITY, row_sum[r] = 0.0f;
+        if (has_dims && ((size_t)(q + from) & 15) == 0) {
+            Eight<Single> eight;
+            eight.load(q, from);
+            eight.unpack(query[r]);
+        } else {
 #pragma unroll
-        for (int i = 0; i < 8; i++) query[r][i] = has_dims ? q[from + i] : 0.0f, sum[r][i] = 0.0f;
+            for (int i = 0; i < 8; i++) query[r][i] = has_dims ? q[from + i] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum[r][i] = 0.0f;
     }
 
     // 3.

@@ -33,11 +33,11 @@ attention_pipelined(const unsigned short *q, const unsigned short *k, const unsi
     const u32 q_tile = shared_address(raw), k_tiles = q_tile + ROWS * DIM * 2, v_tiles = k_tiles + 2 * KEYS * DIM * 2;
     const Problem problem{q_len, kv_len, heads, kv_heads, causal, window, (int)blockIdx.y, (int)blockIdx.z};
     const int lane = threadIdx.x & 31, warp_row = 16 * (threadIdx.x / 32);
-    const size_t kv_step = (size_t)kv_heads * DIM;
+    const size_t kv_step = (size_t)kv_heads * DIM, kv_first = problem.kv_row(0);
     const auto copy_tile = [&](int at) {
         const int column = at * KEYS, place = (at & 1) * KEYS * DIM * 2;
-        copy_rows<KEYS>(k_tiles + place, k + problem.kv_row(column), kv_step, kv_len - column);
-        copy_rows<KEYS>(v_tiles + place, v + problem.kv_row(column), kv_step, kv_len - column);
+        copy_rows<KEYS>(k_tiles + place, k + kv_first + column * kv_step, kv_step, kv_len - column);
+        copy_rows<KEYS>(v_tiles + place, v + kv_first + column * kv_step, kv_step, kv_len - column);
     };
     // the longest first
     for (int row = ((q_len - 1) / ROWS - (int)blockIdx.x) * ROWS; row >= 0; row -= gridDim.x * ROWS) {

@@ -59,7 +59,7 @@ fn folder(name: &str) -> PathBuf {
 
 /// The test program again, with `arguments`, where `libcuda.so` is `driver`.
 fn child(program: &Path, name: &str, driver: &Library, arguments: &[&str]) -> Option<Command> {
-    let (folder, emulated) = (folder(name), library()?);
+    let (emulated, folder) = (library()?, folder(name));
     let names = ["libcuda.so", "libcuda.so.1"].map(|name| folder.join(name));
     let mut command = Command::new(program);
     match driver {
