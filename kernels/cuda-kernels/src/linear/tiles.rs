@@ -37,8 +37,8 @@ pub(crate) enum Format {
 pub(crate) enum Route {
     /// One block of warps per 16 `output_blocks` outputs and 8 `row_blocks` rows, which it rounds itself where `direct`.
     Gemv { row_blocks: usize, output_blocks: usize, direct: bool },
-    /// Tiles of 128 outputs and 64 rows; each slice of k on its own block where `split`.
-    Gemm { split: bool },
+    /// Tiles of 128 outputs and 8 `row_blocks` rows; each slice of k on its own block where `split`.
+    Gemm { row_blocks: usize, split: bool },
 }
 
 impl Format {
@@ -73,14 +73,14 @@ impl Format {
         }
     }
 
-    /// Shared memory of a stage: 8 blocks of weights and 8 of inputs, 512 bytes a load.
-    fn stage_bytes(self) -> usize {
+    /// Shared memory of a stage: 8 blocks of weights and those of inputs, 512 bytes a load.
+    fn stage_bytes(self, row_blocks: usize) -> usize {
         let (tiles, loads) = match self {
             Format::F16 | Format::Bf16 => (4, 2),
             Format::Int8 => (2, 1),
             Format::Int4 { .. } => (1, 2),
         };
-        8 * (tiles + loads) * 512
+        (8 * tiles + row_blocks * loads) * 512
     }
 
     pub(crate) fn gemv(self, row_blocks: usize, output_blocks: usize, direct: bool) -> KernelSpec {
@@ -89,8 +89,9 @@ impl Format {
         self.specialise(kernel.define("AHEAD", self.ahead()))
     }
 
-    pub(crate) fn gemm(self, split: bool) -> KernelSpec {
-        let kernel = KernelSpec::new(&GEMM, "tile_gemm").define("SPLIT", u32::from(split));
+    pub(crate) fn gemm(self, row_blocks: usize, split: bool) -> KernelSpec {
+        let kernel = KernelSpec::new(&GEMM, "tile_gemm").define("ROW_BLOCKS", row_blocks);
+        let kernel = kernel.define("SPLIT", u32::from(split));
         self.specialise(kernel.define("STAGES", self.stages()))
     }
 
@@ -112,13 +113,21 @@ impl Format {
 
     /// The layout for `rows` rows of weights `[n, _]` on `gpu`; `direct`: whether the inputs can be taken as they are.
     pub(crate) fn route(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
-        let blocks = n.div_ceil(128) * rows.div_ceil(64);
-        match self {
-            _ if rows <= STREAMED_ROWS => self.streamed(gpu, rows, n, direct),
-            // sums of int8 slices would be another type
-            Format::Int8 => Route::Gemm { split: false },
-            _ => Route::Gemm { split: 2 * blocks <= gpu.multiprocessors() },
+        if rows <= STREAMED_ROWS {
+            return self.streamed(gpu, rows, n, direct);
         }
+        let whole = self.tiled(gpu, rows, n);
+        // sums of int8 slices would be another type
+        let splits = self != Format::Int8 && 2 * n.div_ceil(128) * rows.div_ceil(64) <= gpu.multiprocessors();
+        if splits { Route::Gemm { row_blocks: 8, split: true } } else { whole }
+    }
+
+    /// The layout of whole sums in tiles.
+    fn tiled(self, gpu: &Gpu, rows: usize, n: usize) -> Route {
+        // a second set of sums leaves no registers for twice the rows
+        let room = !matches!(self, Format::Int4 { .. });
+        let wide = room && 10 * n.div_ceil(128) * rows.div_ceil(128) >= 9 * gpu.multiprocessors();
+        Route::Gemm { row_blocks: if wide { 16 } else { 8 }, split: false }
     }
 }
 
@@ -144,9 +153,12 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
                 kernels.push(format.gemv(1, output_blocks, true));
             }
         }
-        kernels.push(format.gemm(false));
+        kernels.push(format.gemm(8, false));
+        if !matches!(format, Format::Int4 { .. }) {
+            kernels.push(format.gemm(16, false));
+        }
         if format != Format::Int8 {
-            kernels.push(format.gemm(true));
+            kernels.push(format.gemm(8, true));
         }
     }
     kernels
@@ -228,6 +240,11 @@ impl Tiles {
         self.format.streamed(self.words.gpu(), rows, self.n, self.is_direct())
     }
 
+    /// The layout of whole sums in tiles.
+    pub(crate) fn tiled(&self, rows: usize) -> Route {
+        self.format.tiled(self.words.gpu(), rows, self.n)
+    }
+
     pub(crate) fn needs(&self, rows: usize, route: Route) -> Needs {
         if let Route::Gemv { direct: true, .. } = route {
             return Needs::default();
@@ -240,7 +257,7 @@ impl Tiles {
                 Format::Int4 { group, zeros: true } => padded * self.units * UNIT / group,
                 _ => 0,
             },
-            partial: if route == (Route::Gemm { split: true }) { SLICES * rows * self.n } else { 0 },
+            partial: if matches!(route, Route::Gemm { split: true, .. }) { SLICES * rows * self.n } else { 0 },
         }
     }
 
@@ -309,7 +326,7 @@ impl Tiles {
         route: Route,
     ) -> Result<(), GpuError> {
         let gpu = y.gpu();
-        let split = route == (Route::Gemm { split: true });
+        let split = matches!(route, Route::Gemm { split: true, .. });
         let to = if split { &workspace.partial } else { y };
         let args = [
             self.words.arg(),
@@ -335,12 +352,12 @@ impl Tiles {
                 // SAFETY: tiles, scales and inputs are padded to whole blocks and units; y holds rows × n values.
                 unsafe { gpu.launch(&self.format.gemv(row_blocks, output_blocks, direct), shape, &args) }
             }
-            Route::Gemm { .. } => {
+            Route::Gemm { row_blocks, .. } => {
                 let slices = if split { SLICES } else { 1 };
-                let shape = LaunchShape::grid(self.n.div_ceil(128), rows.div_ceil(64), slices, 256)
-                    .with_shared(self.format.stages() * self.format.stage_bytes());
+                let shape = LaunchShape::grid(self.n.div_ceil(128), rows.div_ceil(8 * row_blocks), slices, 256)
+                    .with_shared(self.format.stages() * self.format.stage_bytes(row_blocks));
                 // SAFETY: as above; the workspace holds a slice's sums for every slice.
-                unsafe { gpu.launch(&self.format.gemm(split), shape, &args) }?;
+                unsafe { gpu.launch(&self.format.gemm(row_blocks, split), shape, &args) }?;
                 if !split {
                     return Ok(());
                 }
@@ -436,10 +453,32 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(by(Route::Gemm { split: false }), expected, "{format:?} k {k}: whole");
-            if format != Format::Int8 {
-                assert_eq!(by(Route::Gemm { split: true }), expected, "{format:?} k {k}: split");
+            assert_eq!(by(Route::Gemm { row_blocks: 8, split: false }), expected, "{format:?} k {k}: whole");
+            if !matches!(format, Format::Int4 { .. }) {
+                assert_eq!(by(Route::Gemm { row_blocks: 16, split: false }), expected, "{format:?} k {k}: 128 rows");
             }
+            if format != Format::Int8 {
+                assert_eq!(by(Route::Gemm { row_blocks: 8, split: true }), expected, "{format:?} k {k}: split");
+            }
+        }
+    }
+
+    /// More rows and outputs than a tile has, by tiles of 64 and of 128 rows.
+    #[test]
+    fn tiles_of_more_rows_give_the_same_bits() {
+        let Ok(nvrtc) = Nvrtc::open() else { return eprintln!("skipped: no compiler") };
+        let gpu = Gpu::emulated(Arch::Sm80, nvrtc);
+        let (rows, n, k) = (138, 130, 576);
+        for format in [Format::F16, Format::Bf16, Format::Int8] {
+            let tiles = weights(&gpu, format, n, k).unwrap();
+            let x = gpu.upload(&normals(rows * k, 4)).unwrap();
+            let mut workspace = Workspace::new(&gpu).unwrap();
+            let [small, large] = [8, 16].map(|row_blocks| {
+                let y = gpu.upload(&vec![f32::NAN; rows * n]).unwrap();
+                tiles.forward(&x, rows, &y, &mut workspace, Route::Gemm { row_blocks, split: false }).unwrap();
+                y.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+            });
+            assert_eq!(small, large, "{format:?}");
         }
     }
 }

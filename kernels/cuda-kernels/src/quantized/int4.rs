@@ -74,7 +74,9 @@ pub(super) fn bench(
     let source = GroupCodes { n, k, group, codes: &codes, scales: &scales, zeros: &zeros, order: None };
     let tiles = Group4Weights::upload(gpu, &source)?;
     let mut workspace = Workspace::new(gpu)?;
-    [false, true].into_iter().try_for_each(|split| workspace.fit(tiles.0.needs(rows, Route::Gemm { split })))?;
+    [false, true]
+        .into_iter()
+        .try_for_each(|split| workspace.fit(tiles.0.needs(rows, Route::Gemm { row_blocks: 8, split })))?;
     let words: Vec<u32> =
         codes.chunks(8).map(|c| c.iter().rev().fold(0, |word, &code| word << 4 | u32::from(code))).collect();
     let halves = |v: &[f32]| v.iter().map(|&v| f16::from_f32(v).to_bits()).collect::<Vec<u16>>();
@@ -128,8 +130,8 @@ impl Bench for Int4 {
                 return unsafe { self.gpu.launch(&kernel, shape, &args) };
             }
             "q2_tile_gemv" => self.tiles.0.streamed(self.rows),
-            "q3_tile_gemm" => Route::Gemm { split: false },
-            "q4_split_gemm" => Route::Gemm { split: true },
+            "q3_tile_gemm" => self.tiles.0.tiled(self.rows),
+            "q4_split_gemm" => Route::Gemm { row_blocks: 8, split: true },
             _ => return Err(GpuError::shape("int4", format!("no rung {name}"))),
         };
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);

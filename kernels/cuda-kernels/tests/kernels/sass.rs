@@ -27,9 +27,10 @@ const WATCHED: &[(&str, Arch)] = &[
     ("attention_specialised[DIM=128,NUMBER=Bf16,PING_PONG=1,OVERLAP=1,BACKGROUND=1]", Arch::Sm90a),
     ("attention_packed[NUMBER=Half,DIM=128,ROWS=16]", Arch::Sm90a),
     ("attention_packed[NUMBER=Half,DIM=128,ROWS=128]", Arch::Sm80),
-    ("tile_gemm[SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
-    ("tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
-    ("tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int8]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=16,SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int8]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=2,WEIGHTS=HalfTiles]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
@@ -153,7 +154,7 @@ const RULES: &[Rule] = &[
                  multiprocessor has 3.5 instructions of a lane for each weight of 4 bits",
     },
     Rule {
-        kernels: &["tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int4"],
+        kernels: &["tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int4"],
         holds: |sass| sass.some("HMMA.16816.F32").and(sass.none("I2F")),
         reason: "codes become numbers by bit operations",
     },
@@ -164,7 +165,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         kernels: &[
-            "tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int8",
+            "tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int8",
             "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8",
         ],
         holds: |sass| sass.some("IMMA.16832.S8.S8"),
