@@ -65,10 +65,14 @@ impl DecodeShape {
 /// How many splits a sequence gets: 1 where the blocks fill the device without, else the least number whose last wave of
 /// blocks is nearly (85 % of the best) as full as it can be. `blocks` are those of one split, `resident` what the device holds.
 pub fn splits(blocks: usize, max_length: usize, resident: usize) -> usize {
+    fill(blocks, (max_length / LEAST_TOKENS).clamp(1, MOST_SPLITS), resident)
+}
+
+/// The same with up to `most`.
+pub(super) fn fill(blocks: usize, most: usize, resident: usize) -> usize {
     if blocks * 10 >= resident * 8 || blocks == 0 {
         return 1;
     }
-    let most = (max_length / LEAST_TOKENS).clamp(1, MOST_SPLITS);
     let efficiency = |splits: usize| {
         let blocks = blocks * splits;
         blocks as f64 / (blocks.div_ceil(resident) * resident) as f64

@@ -2,9 +2,9 @@
 // Source: FlashAttention-2 (Dao 2023); Flash-Decoding (2023); grouped heads as rows of a tile as in FlashAttention-3 (Shah et al. 2024);
 //   an f32 factor as the sum of two 16-bit ones (Ootomo and Yokota 2022).
 // Shapes: q, out rows of [heads][dim] f32; K, V as in cache.cuh; ends, slots of rows or of sequences; partial, states as decode.cu;
-//   grid (sequences · ceil(q_rows·group / ROWS), kv_heads, splits).
+//   grid (sequences · ceil(q_rows·group / ROWS), kv_heads, up to splits): whatever the grid, the same parts.
 // Method: a tile's rows are (token, head of the group): whoever reads a kv head shares its tiles. For each run of one slot, each part of
-//   its keys that is this block's (parts.cuh), 64 keys at a time, the next on their way meanwhile: 1. Q is high + low, both of 16 bits:
+//   its keys whose turn is this block's (parts.cuh), 64 keys at a time, the next on their way meanwhile: 1. Q is high + low, both of 16 bits:
 //   S = high·Kᵀ + low·Kᵀ. 2. Online softmax. 3. P likewise: O += high·V + low·V. A warp owns 16 rows; or, when the tile has 16 in all,
 //   a quarter of the keys in 1. and of the dims in 3., and scores change hands in shared memory. Every sum has one order in both.
 // Exactness: f32 sums; factors to 2⁻¹⁶ (bf16) or 2⁻²² (f16) of themselves; a row's bits depend on its own keys and on splits alone.
@@ -126,14 +126,14 @@ struct Seen {
 extern "C" __global__ void __launch_bounds__(THREADS, FLAT ? 3 : 1)
 attention_packed(const float *q, const void *k, const void *v, const int *ends, const int *slots, const int *pages, float *out, float *partial,
                  float2 *states, int q_rows, int per, int plus, int heads, int kv_heads, int dim, int q_stride, int out_stride, int page_tokens,
-                 int max_pages, int window, float scale, float softcap) {
+                 int max_pages, int window, int splits, float scale, float softcap) {
     extern __shared__ __align__(128) char raw[];
     __shared__ int row_slot[ROWS], row_end[ROWS], row_part[ROWS];
     const u32 k_tiles = shared_address(raw), v_tiles = k_tiles + 2 * TILE_BYTES;
     // The high halves of queries become registers. Their place is taken by scores (flat tiles), or by keys and values (tall ones).
     char *q_high = raw + (FLAT ? 4 * TILE_BYTES : 0), *q_low = raw + 4 * TILE_BYTES + (FLAT ? 16 * PITCH * 4 : 0);
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, warp_row = FLAT ? 0 : 16 * warp;
-    const int group = heads / kv_heads, kv_head = blockIdx.y, split = blockIdx.z, splits = gridDim.z;
+    const int group = heads / kv_heads, kv_head = blockIdx.y, turns = gridDim.z;
     const int tiles = (q_rows * group + ROWS - 1) / ROWS, sequence = blockIdx.x / tiles;
     const int first = (tiles - 1 - (int)blockIdx.x % tiles) * ROWS, count = min(ROWS, q_rows * group - first); // the longest first
     const int token = first / group, tokens = (first + count - 1) / group - token + 1;
@@ -171,7 +171,7 @@ attention_packed(const float *q, const void *k, const void *v, const int *ends, 
         seen.share();
 
         const int first_part = run_begin / size, last_part = splits == 1 ? 0 : (most + size - 1) / size - 1;
-        for (int part = first_part + (split + splits - first_part % splits) % splits; part <= last_part; part += splits) {
+        for (int part = first_part + ((int)blockIdx.z + turns - first_part % turns) % turns; part <= last_part; part += turns) {
             const int begin = max(run_begin, part * size) / KEYS * KEYS, end = splits == 1 ? most : min(most, (part + 1) * size);
             float result[HEAD_COLUMNS / 2] = {}, shrink[2];
             RowState state;
@@ -226,7 +226,7 @@ attention_packed(const float *q, const void *k, const void *v, const int *ends, 
                 if (!mine[half] || splits > 1 && (seen.end[half] <= part * size || seen.begin[half] >= (part + 1) * size)) continue;
                 const size_t row = top + my_row[half] / group;
                 const int head = kv_head * group + my_row[half] % group, my_dims = FLAT ? warp * (DIM / 4) : 0;
-                const size_t leave = (row * heads + head) * splits + split;
+                const size_t leave = (row * heads + head) * splits + part % splits;
                 const float by = splits > 1 ? 1.0f : sum > 0.0f ? __fdividef(1.0f, sum) : 0.0f;
                 float *to = splits > 1 ? partial + leave * dim : out + row * out_stride + head * dim;
                 const bool pairs = ((size_t)to & 7) == 0;

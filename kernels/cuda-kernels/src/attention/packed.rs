@@ -64,10 +64,16 @@ impl PackedShape {
     /// Splits that fill a device of so many multiprocessors with these rows, which see up to `max_length` tokens. A row's bits depend
     /// on the splits: who wants them independent of the rows beside it asks for the splits of one row.
     pub fn splits(&self, max_length: usize, multiprocessors: usize) -> usize {
-        let rows = self.tile_rows();
-        let tiles = self.sequences * self.heads.kv_heads * (self.q_rows * self.heads.group()).div_ceil(rows);
-        let resident = multiprocessors * if rows == FLAT { FLAT_BLOCKS } else { 1 };
-        super::decode::splits(tiles, max_length, resident)
+        super::decode::splits(self.blocks(), max_length, self.resident(multiprocessors))
+    }
+
+    /// Blocks of one split.
+    fn blocks(&self) -> usize {
+        self.sequences * self.heads.kv_heads * (self.q_rows * self.heads.group()).div_ceil(self.tile_rows())
+    }
+
+    fn resident(&self, multiprocessors: usize) -> usize {
+        multiprocessors * if self.tile_rows() == FLAT { FLAT_BLOCKS } else { 1 }
     }
 }
 
@@ -127,12 +133,15 @@ pub fn packed(
         int(kv.page_tokens),
         int(kv.max_pages),
         int(heads.window.unwrap_or(0)),
+        int(splits),
         Arg::F32(heads.scale),
         Arg::F32(heads.softcap.unwrap_or(0.0)),
     ];
     let tiles = (shape.q_rows * heads.group()).div_ceil(tile.rows);
-    let grid = LaunchShape::grid(shape.sequences * tiles, heads.kv_heads, splits, tile.threads);
     let gpu = q.buffer.gpu();
+    // where rows fill the device, a block takes several splits in turn: who decodes many sequences starts no idle blocks
+    let turns = super::decode::fill(shape.blocks(), splits, shape.resident(gpu.multiprocessors()));
+    let grid = LaunchShape::grid(shape.sequences * tiles, heads.kv_heads, turns, tile.threads);
     // SAFETY: rows, cache, lengths and workspace were checked against the shape; the kernel reads tokens below each end, of slots
     // and pages that the caller's tables name.
     unsafe { gpu.launch(&kernel, grid.with_shared(tile.shared), &args) }?;
@@ -175,4 +184,26 @@ pub(super) fn kernels() -> Vec<KernelSpec> {
     let numbers = Number::ALL.into_iter().filter(|&number| number != Number::F32);
     let forms = DIMS.into_iter().flat_map(|dim| [(dim, FLAT), (dim, TALL)]);
     numbers.flat_map(|number| forms.clone().map(move |(dim, rows)| kernel_for(number, dim, rows).0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Arch;
+
+    /// Lists of the rows of a tile, in static shared memory: three, of 32 bits.
+    const LISTS: usize = 3 * 4;
+
+    #[test]
+    fn tiles_fit_every_architecture_and_flat_ones_thrice_a_hopper() {
+        for (dim, rows) in DIMS.into_iter().flat_map(|dim| [(dim, FLAT), (dim, TALL)]) {
+            let tile = kernel_for(Number::F16, dim, rows).1;
+            let bytes = tile.shared + LISTS * rows;
+            for arch in Arch::ALL {
+                assert!(bytes <= arch.shared_bytes() as usize, "{rows} rows of {dim} take {bytes} bytes on {arch}");
+            }
+            // 228 KB a multiprocessor, of which every block costs one more
+            assert!(rows != FLAT || (bytes + 1024) * FLAT_BLOCKS <= 228 << 10, "{bytes} bytes");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 #define PART_UNIT 64
 
-// A row that sees keys [begin, end) has parts first … first + count - 1 of `size` keys; part p is block p % splits's.
+// A row that sees keys [begin, end) has parts first … first + count - 1 of `size` keys; part p leaves its results in place p % splits.
 struct Parts {
     int begin, end, size, first, count;
     __device__ __forceinline__ Parts(int row_end, int window, int splits) : begin(0), end(max(0, row_end)) {
