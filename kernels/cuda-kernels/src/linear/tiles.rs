@@ -58,10 +58,11 @@ impl Format {
     }
 
     /// Units of weights on their way per warp of the streaming kernel: about 128 bytes a lane.
-    fn ahead(self) -> usize {
+    fn ahead(self, output_blocks: usize) -> usize {
         match self {
-            Format::F16 | Format::Bf16 => 2,
-            Format::Int8 => 4,
+            Format::F16 | Format::Bf16 => 2 / output_blocks,
+            Format::Int8 => 4 / output_blocks,
+            // whole groups, and registers enough for more
             Format::Int4 { .. } => 4,
         }
     }
@@ -86,7 +87,7 @@ impl Format {
     pub(crate) fn gemv(self, row_blocks: usize, output_blocks: usize, direct: bool) -> KernelSpec {
         let kernel = KernelSpec::new(&GEMV, "tile_gemv").define("ROW_BLOCKS", row_blocks);
         let kernel = kernel.define("OUTPUT_BLOCKS", output_blocks).define("DIRECT", u32::from(direct));
-        self.specialise(kernel.define("AHEAD", self.ahead()))
+        self.specialise(kernel.define("AHEAD", self.ahead(output_blocks)))
     }
 
     pub(crate) fn gemm(self, row_blocks: usize, split: bool) -> KernelSpec {
@@ -105,8 +106,10 @@ impl Format {
 
     /// The layout that streams weights past up to [`STREAMED_ROWS`] rows.
     fn streamed(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
-        // inputs weigh as much as 4-bit weights of 16 outputs from 4 rows on: share them where that leaves no multiprocessor idle
-        let shares = matches!(self, Format::Int4 { .. }) && 10 * n.div_ceil(32) >= 9 * gpu.multiprocessors();
+        // inputs weigh as much as weights of 16 outputs, of 4 bits from 4 rows on and of others from 16: then two blocks of outputs share
+        // them, if that leaves no multiprocessor idle
+        let heavy = rows > 8 || matches!(self, Format::Int4 { .. });
+        let shares = heavy && 10 * n.div_ceil(32) >= 9 * gpu.multiprocessors();
         let (row_blocks, output_blocks) = (if rows <= 8 { 1 } else { 2 }, if shares { 2 } else { 1 });
         Route::Gemv { row_blocks, output_blocks, direct: direct && rows <= DIRECT_ROWS }
     }
@@ -147,11 +150,12 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
     ];
     // zeros are an argument
     for format in Format::all().into_iter().filter(|f| !matches!(f, Format::Int4 { zeros: true, .. })) {
-        for output_blocks in if let Format::Int4 { .. } = format { 1..=2 } else { 1..=1 } {
-            kernels.extend([1, 2].map(|row_blocks| format.gemv(row_blocks, output_blocks, false)));
-            if format != Format::Int8 {
-                kernels.push(format.gemv(1, output_blocks, true));
-            }
+        kernels.extend([(1, 1), (2, 1), (2, 2)].map(|(rows, outputs)| format.gemv(rows, outputs, false)));
+        if format != Format::Int8 {
+            kernels.push(format.gemv(1, 1, true));
+        }
+        if let Format::Int4 { .. } = format {
+            kernels.extend([false, true].map(|direct| format.gemv(1, 2, direct)));
         }
         kernels.push(format.gemm(8, false));
         if !matches!(format, Format::Int4 { .. }) {
@@ -442,15 +446,11 @@ mod tests {
                 assert_eq!(streamed(1, 1, true), expected, "{format:?} k {k}: inputs as they are");
             }
             assert_eq!(streamed(2, 1, false), expected, "{format:?} k {k}: 16 rows");
+            assert_eq!(streamed(2, 2, false), expected, "{format:?} k {k}: 16 rows, 32 outputs");
             if let Format::Int4 { .. } = format {
-                for (row_blocks, direct) in [(1, false), (2, false), (1, true)] {
-                    if !direct || tiles.is_direct() {
-                        let bits = streamed(row_blocks, 2, direct);
-                        assert_eq!(
-                            bits, expected,
-                            "{format:?} k {k}: 32 outputs, {row_blocks} row blocks, direct {direct}"
-                        );
-                    }
+                assert_eq!(streamed(1, 2, false), expected, "{format:?} k {k}: 32 outputs");
+                if tiles.is_direct() {
+                    assert_eq!(streamed(1, 2, true), expected, "{format:?} k {k}: 32 outputs, inputs as they are");
                 }
             }
             assert_eq!(by(Route::Gemm { row_blocks: 8, split: false }), expected, "{format:?} k {k}: whole");

@@ -36,6 +36,7 @@ const WATCHED: &[(&str, Arch)] = &[
     ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=2,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2,DIRECT=0,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2,DIRECT=0,AHEAD=1,WEIGHTS=HalfTiles]", Arch::Sm90a),
     ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8]", Arch::Sm90a),
     ("int8_wgmma", Arch::Sm90a),
     ("warp_rows[NUMBER=F16,ROWS=1,OUTPUTS=4,VECTOR=8]", Arch::Sm90a),
@@ -145,7 +146,7 @@ const RULES: &[Rule] = &[
     Rule {
         kernels: &[
             "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=2,DIRECT=1",
-            "tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2",
+            "tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2,DIRECT=0,AHEAD=4",
             "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4",
             "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4",
         ],
