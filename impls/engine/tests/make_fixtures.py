@@ -78,6 +78,8 @@ MODELS = {
  "gpt-bigcode-heads": (t.GPTBigCodeConfig, dict(GPT, n_layer=1, multi_query=False), "GPT-BigCode: q, k, v fused per head", {}, None),
  "bloom": (t.BloomConfig, dict(vocab_size=32, hidden_size=24, n_layer=1, n_head=3, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False), "BLOOM: ALiBi with 3 heads, a norm on embeddings", {}, None),
  "mpt": (t.MptConfig, dict(vocab_size=32, d_model=16, n_layers=2, n_heads=2, max_seq_len=64, attn_config=dict(clip_qkv=0.8, softmax_scale=0.3), bos_token_id=1, eos_token_id=2), "MPT: ALiBi, LayerNorm without bias, gelu (erf), q, k and v cut to 0.8", {}, None),
+ "deepseek-v2-moe": (t.DeepseekV2Config, small(num_key_value_heads=2, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=6, q_lora_rank=None, first_k_dense_replace=1, n_routed_experts=4, num_experts_per_tok=1, n_shared_experts=1, moe_intermediate_size=8, n_group=2, topk_group=1, topk_method="group_limited_greedy", routed_scaling_factor=2.0), "DeepSeek-V2: experts of the best group beside a shared one, their weights doubled, behind a dense layer", dict(no_factor=dict(routed_scaling_factor=1.0)), None),
+ "deepseek-v3": (t.DeepseekV3Config, small(num_key_value_heads=2, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=6, q_lora_rank=6, first_k_dense_replace=1, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=8, n_group=2, topk_group=1), "DeepSeek-V3: sigmoid scores, a bias where experts are chosen, groups worth their best two", dict(halves=dict(rope_interleave=False), unnormalised=dict(norm_topk_prob=False)), None),
 }
 LENGTH_DEPENDENT = {"llama-rope-dynamic", "phi3-longrope"}   # the frequencies follow the length of the pass, so a cache changes the result
 
@@ -87,6 +89,8 @@ def model_of(config):
 
 def fill(model, seed):
     g = torch.Generator().manual_seed(seed); zero_centred = model.config.model_type.startswith("gemma")
+    for name, b in model.named_buffers():
+        if name.endswith("e_score_correction_bias"): b.copy_(0.3 * torch.randn(b.shape, generator=g))
     for name, w in model.named_parameters():
         r = torch.randn(w.shape, generator=g)
         if name.endswith("bias"): w.copy_(0.25 * r)

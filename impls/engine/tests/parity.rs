@@ -171,7 +171,7 @@ fn logits_agree_in_every_family() {
 
 #[test]
 fn latent_attention_absorbed_is_the_expanded_one() {
-    for family in ["deepseek-v2", "deepseek-v2-q-lora"] {
+    for family in ["deepseek-v2", "deepseek-v2-q-lora", "deepseek-v3"] {
         let (expected, checkpoint) = (Expected::read(family), open(&folder(family)));
         let latent = checkpoint.architecture.latent.unwrap();
         for attention in AttentionSpec::all() {

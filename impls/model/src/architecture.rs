@@ -192,7 +192,7 @@ pub struct Biases {
 }
 
 /// Sparse feed-forward: a router sends each token to the `top_k` best of `n` experts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Experts {
     /// Experts per layer.
     pub n: usize,
@@ -202,10 +202,43 @@ pub struct Experts {
     pub ffn: usize,
     /// The weights of the chosen experts are divided by their sum.
     pub renormalise: bool,
-    /// Width of the expert that every token visits, weighted by a sigmoid gate.
+    /// How a router's logits become scores.
+    pub scoring: Scoring,
+    /// Experts are chosen among those of the best groups only.
+    pub groups: Option<Groups>,
+    /// Factor on the weights of the chosen experts.
+    pub scale: f32,
+    /// Width of the expert that every token visits, weighted by a sigmoid gate where the family has one.
     pub shared_ffn: Option<usize>,
     /// Which layers are sparse; the others have an ordinary MLP.
     pub layers: Vec<bool>,
+}
+
+impl Experts {
+    /// `top_k` of `n`, `ffn` wide, by softmax, in `layers`.
+    pub fn new(n: usize, top_k: usize, ffn: usize, layers: Vec<bool>) -> Experts {
+        let (scoring, groups) = (Scoring::Softmax, None);
+        Experts { n, top_k, ffn, renormalise: false, scoring, groups, scale: 1.0, shared_ffn: None, layers }
+    }
+}
+
+/// How a router's logits become the scores that experts are chosen and weighted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// A sigmoid each; where experts are chosen, and only there, a stored bias is added (DeepSeek-V3, §2.1.2).
+    BiasedSigmoid,
+}
+
+/// Experts in equal groups, of which a token visits some (DeepSeek-V2, §2.2.2). By softmax a group is worth its best expert,
+/// by sigmoid its best two together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    /// Groups there are.
+    pub n: usize,
+    /// Groups visited.
+    pub top: usize,
 }
 
 /// Multi-head latent attention (DeepSeek-V2, §2.1): keys and values come from one compressed vector per token.

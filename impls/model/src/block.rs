@@ -264,7 +264,8 @@ impl Block {
     /// `ws.normed` → `ws.mlp_out`.
     fn feed(&self, pass: &mut Pass<'_>) {
         let MlpOf::Dense(part) = &self.linears.mlp else {
-            return experts::forward(&self.linears.mlp, self.vectors.shared_gate.as_deref(), pass);
+            let vectors = [&self.vectors.choice_bias, &self.vectors.shared_gate].map(Option::as_deref);
+            return experts::forward(&self.linears.mlp, vectors, pass);
         };
         let x = std::mem::take(&mut pass.ws.normed);
         let mut out = std::mem::take(&mut pass.ws.mlp_out);

@@ -9,8 +9,9 @@ mod tensors;
 use std::ops::Range;
 
 pub use families::{
-    BLOOM, CODEGEN, DEEPSEEK_V2, FALCON, FALCON_TWO_NORMS, GEMMA2, GLM, GLM4, GPT_BIGCODE, GPT_BIGCODE_HEADS, GPT_NEOX,
-    GPT2, GPTJ, LLAMA, MIXTRAL, MPT, NEMOTRON, OLMO2, OPT, PHI, PHI3, QWEN_MOE, STABLELM, STARCODER2,
+    BLOOM, CODEGEN, DEEPSEEK_V2, DEEPSEEK_V3, FALCON, FALCON_TWO_NORMS, GEMMA2, GLM, GLM4, GPT_BIGCODE,
+    GPT_BIGCODE_HEADS, GPT_NEOX, GPT2, GPTJ, LLAMA, MIXTRAL, MPT, NEMOTRON, OLMO2, OPT, PHI, PHI3, QWEN_MOE, STABLELM,
+    STARCODER2,
 };
 pub use tensors::{shape_of, tensors};
 
@@ -56,6 +57,8 @@ pub struct ExpertNames {
     pub down: &'static str,
     /// The expert that every token visits.
     pub shared: &'static str,
+    /// Added to scores where experts are chosen `[experts]`.
+    pub choice_bias: &'static str,
     /// Its sigmoid gate `[1, hidden]`.
     pub shared_gate: &'static str,
 }

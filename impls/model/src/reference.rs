@@ -6,7 +6,7 @@ mod attention;
 mod weights;
 
 use crate::TokenId;
-use crate::architecture::{Activation, Architecture, NormPlace, Positions, Residual};
+use crate::architecture::{Activation, Architecture, Experts, NormPlace, Positions, Residual, Scoring};
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::names;
 use weights::{Weights, add, matrix_vector};
@@ -93,26 +93,53 @@ fn block(a: &Architecture, w: &Weights<'_>, layer: usize, x: &mut [Vec<f64>]) ->
     Ok(())
 }
 
+/// What each chosen expert contributes, by the formulas.
+fn shares(experts: &Experts, logits: &[f64], bias: &[f64]) -> Vec<(f64, usize)> {
+    let all: f64 = logits.iter().map(|l| l.exp()).sum();
+    let score = |e: usize| match experts.scoring {
+        Scoring::Softmax => logits[e].exp() / all,
+        Scoring::BiasedSigmoid => 1.0 / (1.0 + (-logits[e]).exp()),
+    };
+    let largest = |values: Vec<f64>, n: usize| {
+        let mut places: Vec<usize> = (0..values.len()).collect();
+        places.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
+        places.truncate(n);
+        places
+    };
+    let mut choice: Vec<f64> = (0..experts.n).map(|e| score(e) + bias[e]).collect();
+    if let Some(groups) = experts.groups {
+        let size = experts.n / groups.n;
+        let counted = if experts.scoring == Scoring::Softmax { 1 } else { 2 };
+        let worth = |group: &[f64]| largest(group.to_vec(), counted).into_iter().map(|e| group[e]).sum();
+        let visited = largest(choice.chunks(size).map(worth).collect(), groups.top);
+        let out = (0..experts.n).filter(|e| !visited.contains(&(e / size)));
+        out.for_each(|e| choice[e] = f64::NEG_INFINITY);
+    }
+    let chosen = largest(choice, experts.top_k);
+    let sum: f64 = chosen.iter().map(|&e| score(e)).sum();
+    let divisor = if experts.renormalise { sum } else { 1.0 };
+    chosen.into_iter().map(|e| (score(e) / divisor * f64::from(experts.scale), e)).collect()
+}
+
 fn mlp(a: &Architecture, w: &Weights<'_>, layer: usize, x: &[f64]) -> Result<Vec<f64>, CheckpointError> {
     let (Some(experts), Some(names)) = (&a.experts, a.names.experts.as_ref().filter(|_| a.is_sparse(layer))) else {
         return feed_forward(a, w, &names::up(a, layer), names::down(a, layer), a.biases.mlp, x);
     };
     let name = |part: &str| format!("{}.weight", names::in_layer(a, layer, part));
-    let scores = matrix_vector(&w.get(&name(names.router))?, x);
-    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mut shares: Vec<(f64, usize)> = scores.iter().enumerate().map(|(e, s)| ((s - top).exp(), e)).collect();
-    let all: f64 = shares.iter().map(|(share, _)| share).sum();
-    shares.sort_by(|a, b| b.0.total_cmp(&a.0));
-    shares.truncate(experts.top_k);
-    let total = if experts.renormalise { shares.iter().map(|(share, _)| share).sum() } else { all };
+    let logits = matrix_vector(&w.get(&name(names.router))?, x);
+    let bias = match experts.scoring {
+        Scoring::Softmax => vec![0.0; experts.n],
+        Scoring::BiasedSigmoid => w.get(&names::in_layer(a, layer, names.choice_bias))?.to_vec(),
+    };
     let mut out = vec![0.0; a.hidden];
-    for (share, e) in shares {
+    for (share, e) in shares(experts, &logits, &bias) {
         let (up, down) = names::expert(a, layer, names, &format!("{}{e}", names.expert), experts.ffn);
-        add(&mut out, &feed_forward(a, w, &up, down, false, x)?, share / total);
+        add(&mut out, &feed_forward(a, w, &up, down, false, x)?, share);
     }
     if let Some(ffn) = experts.shared_ffn {
         let (up, down) = names::expert(a, layer, names, names.shared, ffn);
-        let gate = matrix_vector(&w.get(&name(names.shared_gate))?, x)[0];
+        let gated = !names.shared_gate.is_empty();
+        let gate = if gated { matrix_vector(&w.get(&name(names.shared_gate))?, x)[0] } else { f64::INFINITY };
         add(&mut out, &feed_forward(a, w, &up, down, false, x)?, 1.0 / (1.0 + (-gate).exp()));
     }
     Ok(out)

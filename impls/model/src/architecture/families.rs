@@ -2,6 +2,7 @@
 //! transformers, because a saved config leaves out what equals them.
 
 mod alibi;
+mod deepseek;
 mod gpt;
 mod layer_norm;
 mod layered;
@@ -15,13 +16,12 @@ use super::rope::{self, RopeDefaults};
 use super::{Activation, Architecture, Biases, NormKind, Positions, QkNorm, QkNormScope};
 use crate::names;
 use alibi::{bloom, mpt};
+use deepseek::{deepseek_v2, deepseek_v3};
 use gpt::{codegen, gpt_bigcode, gpt2, gptj};
 use layer_norm::{falcon, gpt_neox, nemotron, olmo, opt, phi};
 use layered::{cohere2, exaone4, gemma3, olmo3, smollm3};
 use sparse::{mixtral, olmoe, qwen2_moe, qwen3_moe};
-use variants::{
-    arcee, cohere, deepseek_v2, ernie4_5, gemma, gemma2, glm, glm4, helium, olmo2, seed_oss, stablelm, starcoder2,
-};
+use variants::{arcee, cohere, ernie4_5, gemma, gemma2, glm, glm4, helium, olmo2, seed_oss, stablelm, starcoder2};
 
 type Read = fn(&Fields) -> Result<Architecture, ConfigError>;
 
@@ -32,6 +32,7 @@ pub(super) const FAMILIES: &[(&str, Read)] = &[
     ("cohere", cohere),
     ("cohere2", cohere2),
     ("deepseek_v2", deepseek_v2),
+    ("deepseek_v3", deepseek_v3),
     ("ernie4_5", ernie4_5),
     ("exaone4", exaone4),
     ("falcon", falcon),

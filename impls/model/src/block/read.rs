@@ -4,7 +4,7 @@ use super::matrix::{Matrix, NormWeights, Reader};
 use super::parts::{AttentionOf, BlockOf, MlpOf};
 use super::sources::sources;
 use crate::Parameters;
-use crate::architecture::{Architecture, NormKind, QkNormScope};
+use crate::architecture::{Architecture, NormKind, QkNormScope, Scoring};
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::names::{self, Source, in_layer};
 
@@ -34,6 +34,8 @@ pub struct BlockVectors {
     pub(super) out_bias: Option<Parameters>,
     pub(super) gate_up_bias: Option<Parameters>,
     pub(super) down_bias: Option<Parameters>,
+    /// Added to the scores of experts where they are chosen.
+    pub(super) choice_bias: Option<Vec<f32>>,
     pub(super) shared_gate: Option<Vec<f32>>,
     pub(super) latent: Option<LatentVectors>,
 }
@@ -85,6 +87,7 @@ pub fn read_layer(
         out_bias: reader.bias(a.biases.out, &[names::out(a, layer)])?.map(Parameters::from),
         gate_up_bias: None,
         down_bias: None,
+        choice_bias: None,
         shared_gate: None,
         latent: None,
     };
@@ -104,9 +107,13 @@ pub fn read_layer(
             vectors.down_bias = reader.bias(a.biases.mlp, &dense.down)?.map(Parameters::from);
         }
         MlpOf::Experts { shared, .. } => {
-            let gate = a.names.experts.as_ref().map_or("", |experts| experts.shared_gate);
-            let gate = format!("{}.weight", in_layer(a, layer, gate));
-            vectors.shared_gate = shared.as_ref().map(|_| reader.table(&gate, [1, a.hidden])).transpose()?;
+            let (Some(names), Some(experts)) = (&a.names.experts, &a.experts) else { unreachable!("a sparse layer") };
+            let biased = experts.scoring == Scoring::BiasedSigmoid;
+            let bias = biased.then(|| reader.vector(&in_layer(a, layer, names.choice_bias), experts.n));
+            vectors.choice_bias = bias.transpose()?;
+            let gate = format!("{}.weight", in_layer(a, layer, names.shared_gate));
+            let gated = shared.as_ref().filter(|_| !names.shared_gate.is_empty());
+            vectors.shared_gate = gated.map(|_| reader.table(&gate, [1, a.hidden])).transpose()?;
         }
     }
     let matrices = places.try_map(layer, &mut |_, sources| reader.matrix(&sources))?;

@@ -24,7 +24,32 @@ pub const LLAMA: Names = Names {
 };
 
 /// DeepSeek-V2, outside its latent attention.
-pub const DEEPSEEK_V2: Names = LLAMA;
+pub const DEEPSEEK_V2: Names = Names {
+    experts: Some(ExpertNames {
+        router: "mlp.gate",
+        expert: "mlp.experts.",
+        up: &["gate_proj", "up_proj"],
+        down: "down_proj",
+        choice_bias: "",
+        shared: "mlp.shared_experts",
+        shared_gate: "",
+    }),
+    ..LLAMA
+};
+
+/// DeepSeek-V3, outside its latent attention.
+pub const DEEPSEEK_V3: Names = Names {
+    experts: Some(ExpertNames {
+        router: "mlp.gate",
+        expert: "mlp.experts.",
+        up: &["gate_proj", "up_proj"],
+        down: "down_proj",
+        choice_bias: "mlp.gate.e_score_correction_bias",
+        shared: "mlp.shared_experts",
+        shared_gate: "",
+    }),
+    ..LLAMA
+};
 
 /// Gemma 2: two more norms, and another meaning of `post_attention_layernorm`.
 pub const GEMMA2: Names = Names {
@@ -44,6 +69,7 @@ pub const MIXTRAL: Names = Names {
         expert: "block_sparse_moe.experts.",
         up: &["w1", "w3"],
         down: "w2",
+        choice_bias: "",
         shared: "",
         shared_gate: "",
     }),
@@ -57,6 +83,7 @@ pub const QWEN_MOE: Names = Names {
         expert: "mlp.experts.",
         up: &["gate_proj", "up_proj"],
         down: "down_proj",
+        choice_bias: "",
         shared: "mlp.shared_expert",
         shared_gate: "mlp.shared_expert_gate",
     }),

@@ -1,7 +1,7 @@
 //! Every tensor that an architecture has, with its shape: what random weights draw and what parameters are counted from.
 
 use super::{Source, down, expert, in_layer, latent, mixing, out, qkv, up};
-use crate::architecture::{Architecture, NormKind, Positions, QkNormScope};
+use crate::architecture::{Architecture, NormKind, Positions, QkNormScope, Scoring};
 
 /// Names (with the family's usual prefix) and stored shapes.
 pub fn tensors(a: &Architecture) -> Vec<(String, Vec<usize>)> {
@@ -100,7 +100,10 @@ impl List<'_> {
                     let (up, down) = expert(a, layer, names, &module, ffn);
                     up.iter().chain([&down]).for_each(|source| self.matrix(source, false));
                 }
-                if experts.shared_ffn.is_some() {
+                if experts.scoring == Scoring::BiasedSigmoid {
+                    self.add(in_layer(a, layer, names.choice_bias), vec![experts.n]);
+                }
+                if experts.shared_ffn.is_some() && !names.shared_gate.is_empty() {
                     self.add(format!("{}.weight", in_layer(a, layer, names.shared_gate)), vec![1, a.hidden]);
                 }
             }

@@ -53,7 +53,9 @@ fn first_half(a: &Architecture, layer: usize) -> Vec<Source> {
     }
     if let Some(ffn) = experts.shared_ffn {
         all.extend(names::expert(a, layer, expert_names, expert_names.shared, ffn).0);
-        all.push(whole(expert_names.shared_gate, 1));
+        if !expert_names.shared_gate.is_empty() {
+            all.push(whole(expert_names.shared_gate, 1));
+        }
     }
     all
 }

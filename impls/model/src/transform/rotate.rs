@@ -240,7 +240,7 @@ impl Pass<'_> {
             return self.feed_forward(&norm, names::up(a, layer), names::down(a, layer), true);
         };
         let mut readers = vec![Source::whole(in_layer(a, layer, of.router), [experts.n, a.hidden], false)];
-        if experts.shared_ffn.is_some() {
+        if experts.shared_ffn.is_some() && !of.shared_gate.is_empty() {
             readers.push(Source::whole(in_layer(a, layer, of.shared_gate), [1, a.hidden], false));
         }
         for source in readers {

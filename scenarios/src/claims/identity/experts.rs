@@ -64,7 +64,7 @@ pub fn dropless_exact(held: &Held) -> Result<Outcome> {
         let MlpOf::Experts { router, .. } = &engine.target.blocks[*layer].linears.mlp else { continue };
         let mut logits = Activations::default();
         router.forward(x, &mut logits);
-        let found = route(sizes, &logits);
+        let found = route(sizes, None, &logits);
         asked += found.len();
         visits.push(found);
     }

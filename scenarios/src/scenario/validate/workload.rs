@@ -13,6 +13,8 @@ use crate::text;
 const MOST_VALUES: usize = 1 << 28;
 /// The same for arrays in a GPU's memory.
 const MOST_GPU_VALUES: u128 = 1 << 33;
+/// Most prompts of one workload.
+const MOST_PROMPTS: usize = 1 << 16;
 /// Longest sequence of an attention sweep.
 const MOST_POSITIONS: usize = 1 << 17;
 
@@ -68,6 +70,12 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             for (name, n) in [("prompts", prompts), ("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)] {
                 faults.need(*n >= 1, &field(name), "must be at least 1", example);
             }
+            faults.need(
+                *prompts <= MOST_PROMPTS,
+                &field("prompts"),
+                &format!("must be at most {MOST_PROMPTS}"),
+                example,
+            );
         }
         Workload::Kernels { kernels } => {
             let example = "e.g. kernels = [{ op = \"gemm\", rows = 512, n = 512, k = 512 }]";

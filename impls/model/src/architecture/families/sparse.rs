@@ -14,7 +14,7 @@ pub(super) fn mixtral(f: &Fields) -> Result<Architecture, ConfigError> {
     let n = f.optional_size("num_local_experts", 1 << 16)?.unwrap_or(8);
     let top_k = top_k(f, n, 2)?;
     let layers = vec![true; a.n_layers];
-    let experts = Experts { n, top_k, ffn: a.ffn, renormalise: true, shared_ffn: None, layers };
+    let experts = Experts { renormalise: true, ..Experts::new(n, top_k, a.ffn, layers) };
     let window = sliding(f)?;
     Ok(Architecture {
         experts: Some(experts),
@@ -46,7 +46,8 @@ pub(super) fn qwen2_moe(f: &Fields) -> Result<Architecture, ConfigError> {
     let ffn = f.optional_size("moe_intermediate_size", 1 << 20)?.unwrap_or(1408);
     let shared = f.optional_size("shared_expert_intermediate_size", 1 << 20)?.unwrap_or(5632);
     let (top_k, renormalise) = (top_k(f, n, 4)?, f.flag("norm_topk_prob", false)?);
-    let experts = Experts { n, top_k, ffn, renormalise, shared_ffn: Some(shared), layers: qwen_sparse(f, a.n_layers)? };
+    let layers = qwen_sparse(f, a.n_layers)?;
+    let experts = Experts { renormalise, shared_ffn: Some(shared), ..Experts::new(n, top_k, ffn, layers) };
     Ok(Architecture {
         biases: Biases { qkv: f.flag("qkv_bias", true)?, ..Biases::default() },
         windows: qwen_windows(f, a.n_layers, |layer, first| layer % 2 == 0 && layer < first)?,
@@ -66,7 +67,7 @@ pub(super) fn olmoe(f: &Fields) -> Result<Architecture, ConfigError> {
         biases: Biases { qkv: bias, out: bias, ..Biases::default() },
         qk_norm: Some(QkNorm { kind: NormKind::Rms, scope: QkNormScope::Row }),
         clip_qkv: f.positive("clip_qkv")?,
-        experts: Some(Experts { n, top_k, ffn: a.ffn, renormalise, shared_ffn: None, layers }),
+        experts: Some(Experts { renormalise, ..Experts::new(n, top_k, a.ffn, layers) }),
         names: &names::QWEN_MOE,
         ..a
     })
@@ -77,7 +78,7 @@ pub(super) fn qwen3_moe(f: &Fields) -> Result<Architecture, ConfigError> {
     let n = f.optional_size(f.first(&["num_experts", "num_local_experts"]), 1 << 16)?.unwrap_or(128);
     let ffn = f.optional_size("moe_intermediate_size", 1 << 20)?.unwrap_or(768);
     let (top_k, renormalise) = (top_k(f, n, 8)?, f.flag("norm_topk_prob", false)?);
-    let experts = Experts { n, top_k, ffn, renormalise, shared_ffn: None, layers: qwen_sparse(f, a.n_layers)? };
+    let experts = Experts { renormalise, ..Experts::new(n, top_k, ffn, qwen_sparse(f, a.n_layers)?) };
     let bias = f.flag("attention_bias", false)?;
     // this family slides in every layer or in none
     let window = sliding(f)?.filter(|_| f.value("use_sliding_window").and_then(Value::as_bool) == Some(true));

@@ -1,14 +1,12 @@
 //! Families that change one or two things about Llama: norms and caps (Gemma, OLMo 2, GLM 4), parallel residuals (StableLM,
-//! Cohere), a plain MLP (StarCoder 2, Arcee), interleaved rotation (GLM, Helium, ERNIE), latent attention (DeepSeek-V2).
+//! Cohere), a plain MLP (StarCoder 2, Arcee), interleaved rotation (GLM, Helium, ERNIE).
 
 use serde_json::Value;
 
 use super::{Defaults, activation, base, llama_biases, sliding, windows};
 use crate::architecture::fields::{ConfigError, Fields};
-use crate::architecture::rope::{self, RopeDefaults};
-use crate::architecture::{
-    Architecture, Biases, Latent, NormKind, NormPlace, Positions, QkNorm, QkNormScope, Residual, Rope, RopeScaling,
-};
+use crate::architecture::rope::RopeDefaults;
+use crate::architecture::{Architecture, Biases, NormKind, NormPlace, QkNorm, QkNormScope, Residual};
 use crate::names;
 
 pub(super) fn gemma(f: &Fields) -> Result<Architecture, ConfigError> {
@@ -142,47 +140,6 @@ pub(super) fn cohere_like(f: &Fields) -> Result<Architecture, ConfigError> {
         biases: Biases { qkv: bias, out: bias, ..Biases::default() },
         logit_scale: f.positive("logit_scale")?.unwrap_or(0.0625),
         ..base(f, defaults)?
-    })
-}
-
-/// Dense DeepSeek-V2: latent attention without its mixture of experts.
-pub(super) fn deepseek_v2(f: &Fields) -> Result<Architecture, ConfigError> {
-    let rank = |field: &str, default: usize| Ok(f.optional_size(field, 1 << 16)?.unwrap_or(default));
-    let rope_dim = rank("qk_rope_head_dim", 64)?;
-    let nope_dim = rank("qk_nope_head_dim", 128)?;
-    let rope = RopeDefaults { interleaved: true, ..RopeDefaults::default() };
-    let mut a = base(f, Defaults { rope, ..Defaults::default() })?;
-    a.positions = Positions::Rope(rope::read(f, rope_dim, a.max_positions, rope)?);
-    let first_sparse = f.optional_size("first_k_dense_replace", 1 << 12).unwrap_or(None).unwrap_or(0);
-    let routed = f.value("n_routed_experts").is_none_or(|n| n.as_u64() != Some(0));
-    if routed && first_sparse < a.n_layers {
-        let asked = "routed experts beside shared ones";
-        return Err(f.unsupported(
-            "n_routed_experts",
-            asked,
-            "dense layers (first_k_dense_replace = num_hidden_layers)",
-        ));
-    }
-    let mut scale = 1.0 / ((nope_dim + rope_dim) as f32).sqrt();
-    if let Some(Rope { scaling: RopeScaling::Yarn { factor, .. }, .. }) = a.rope() {
-        let table = if f.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
-        if let Some(weight) = f.number(&format!("{table}.mscale_all_dim"))?.filter(|m| *m != 0.0 && *factor > 1.0) {
-            scale *= (0.1 * weight * factor.ln() + 1.0).powi(2);
-        }
-    }
-    let q_rank = if f.has("q_lora_rank") { f.optional_size("q_lora_rank", 1 << 16)? } else { Some(1536) };
-    let latent =
-        Latent { q_rank, kv_rank: rank("kv_lora_rank", 512)?, nope_dim, rope_dim, value_dim: rank("v_head_dim", 128)? };
-    if a.n_kv_heads != a.n_heads {
-        return Err(f.unsupported("num_key_value_heads", "fewer key heads than query heads", "num_attention_heads"));
-    }
-    let bias = f.flag("attention_bias", false)?;
-    Ok(Architecture {
-        attention_scale: scale,
-        latent: Some(latent),
-        biases: Biases { qkv: bias, out: bias, mlp: f.flag("mlp_bias", false)?, head: false },
-        names: &names::DEEPSEEK_V2,
-        ..a
     })
 }
 
