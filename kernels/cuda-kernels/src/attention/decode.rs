@@ -40,9 +40,12 @@ impl DecodeShape {
 
     /// Splits that fill `gpu`.
     pub fn splits(&self, gpu: &Gpu) -> usize {
-        // by its registers, a multiprocessor holds this many blocks at once
-        let resident = gpu.multiprocessors() * if self.form().1 == 1 { 4 } else { 2 };
-        splits(self.blocks(), self.max_length, resident)
+        splits(self.blocks(), self.max_length, self.resident(gpu))
+    }
+
+    /// Blocks that `gpu` holds at once, by their registers.
+    fn resident(&self, gpu: &Gpu) -> usize {
+        gpu.multiprocessors() * if self.form().1 == 1 { 4 } else { 2 }
     }
 
     /// Blocks of one split.
@@ -157,7 +160,10 @@ pub fn decode(
         return Ok(());
     }
     let kernel = kernel(kv.element, shape.form());
-    let grid = LaunchShape::grid(shape.sequences, heads.kv_heads * shape.chunks(), splits, THREADS);
+    let gpu = q.buffer.gpu();
+    // where the rows fill the device, a block takes several splits in turn
+    let turns = fill(shape.blocks(), splits, shape.resident(gpu));
+    let grid = LaunchShape::grid(shape.sequences, heads.kv_heads * shape.chunks(), turns, THREADS);
     let (window, softcap) = (Arg::I32(heads.window.unwrap_or(0) as i32), Arg::F32(heads.softcap.unwrap_or(0.0)));
     let int = |value: usize| Arg::I32(value as i32);
     let args = [
@@ -179,10 +185,10 @@ pub fn decode(
         int(kv.page_tokens),
         int(kv.max_pages),
         window,
+        int(splits),
         Arg::F32(heads.scale),
         softcap,
     ];
-    let gpu = q.buffer.gpu();
     // SAFETY: rows, cache, lengths and workspace were checked against the shape; the kernel reads tokens below each length,
     // and slots and pages that the caller's tables name.
     unsafe { gpu.launch(&kernel, grid, &args) }?;

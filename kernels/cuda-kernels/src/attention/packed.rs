@@ -1,5 +1,5 @@
 //! Launches `packed.cu`: any rows over a cache of 16-bit keys and values, on tensor cores. Decoding, verifying and prompts are one
-//! kernel in two shapes, which give a row the same bits.
+//! kernel in three shapes, which give a row the same bits.
 
 use super::cache::{KvView, Rows};
 use super::decode::{DecodeWorkspace, Merge, merge};
@@ -11,11 +11,10 @@ static TEXT: Source = Source { name: "attention/packed.cu", text: include_str!("
 const NAME: &str = "attention_packed";
 /// Head dims that kernels are compiled for; others take the next. Above, the results of 16 rows do not fit a warp's registers.
 const DIMS: [usize; 2] = [64, 128];
-/// Rows of a tile for few rows that share a kv head, and for many.
+/// Rows of a tile for a token's heads, for a few tokens to verify and for a prompt; and blocks of it that a multiprocessor holds.
+const TILES: [(usize, usize); 3] = [(FLAT, 3), (64, 2), (128, 1)];
+/// Rows of the tile whose warps share the keys and not the rows.
 const FLAT: usize = 16;
-const TALL: usize = 128;
-/// Blocks of flat tiles that a multiprocessor holds at once.
-const FLAT_BLOCKS: usize = 3;
 
 /// Sizes of a launch: `sequences` neighbouring spans of `q_rows` rows each, which share tiles within themselves alone.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,9 +55,10 @@ impl PackedShape {
         self.sequences * self.q_rows
     }
 
-    /// Rows of a tile: head and token, as many as read one kv head.
-    fn tile_rows(&self) -> usize {
-        if self.q_rows * self.heads.group() <= FLAT { FLAT } else { TALL }
+    /// Rows of the first tile that has room for a span's (token, head) pairs of one kv head, and its blocks per multiprocessor.
+    fn tile(&self) -> (usize, usize) {
+        let rows = self.q_rows * self.heads.group();
+        TILES.into_iter().find(|tile| tile.0 >= rows).unwrap_or(TILES[TILES.len() - 1])
     }
 
     /// Splits that fill a device of so many multiprocessors with these rows, which see up to `max_length` tokens. A row's bits depend
@@ -69,11 +69,11 @@ impl PackedShape {
 
     /// Blocks of one split.
     fn blocks(&self) -> usize {
-        self.sequences * self.heads.kv_heads * (self.q_rows * self.heads.group()).div_ceil(self.tile_rows())
+        self.sequences * self.heads.kv_heads * (self.q_rows * self.heads.group()).div_ceil(self.tile().0)
     }
 
     fn resident(&self, multiprocessors: usize) -> usize {
-        multiprocessors * if self.tile_rows() == FLAT { FLAT_BLOCKS } else { 1 }
+        multiprocessors * self.tile().1
     }
 }
 
@@ -110,7 +110,7 @@ pub fn packed(
     if rows == 0 {
         return Ok(());
     }
-    let (kernel, tile) = kernel_for(kv.element, heads.dim, shape.tile_rows());
+    let (kernel, tile) = kernel_for(kv.element, heads.dim, shape.tile().0);
     let int = |value: usize| Arg::I32(value as i32);
     let args = [
         q.arg(),
@@ -182,7 +182,7 @@ fn kernel_for(element: Number, dim: usize, rows: usize) -> (KernelSpec, Tile) {
 /// Everything that is launched here.
 pub(super) fn kernels() -> Vec<KernelSpec> {
     let numbers = Number::ALL.into_iter().filter(|&number| number != Number::F32);
-    let forms = DIMS.into_iter().flat_map(|dim| [(dim, FLAT), (dim, TALL)]);
+    let forms = DIMS.into_iter().flat_map(|dim| TILES.map(|(rows, _)| (dim, rows)));
     numbers.flat_map(|number| forms.clone().map(move |(dim, rows)| kernel_for(number, dim, rows).0)).collect()
 }
 
@@ -195,15 +195,15 @@ mod tests {
     const LISTS: usize = 3 * 4;
 
     #[test]
-    fn tiles_fit_every_architecture_and_flat_ones_thrice_a_hopper() {
-        for (dim, rows) in DIMS.into_iter().flat_map(|dim| [(dim, FLAT), (dim, TALL)]) {
+    fn tiles_fit_every_architecture_and_a_hopper_as_often_as_is_said() {
+        for (dim, (rows, blocks)) in DIMS.into_iter().flat_map(|dim| TILES.map(|tile| (dim, tile))) {
             let tile = kernel_for(Number::F16, dim, rows).1;
             let bytes = tile.shared + LISTS * rows;
             for arch in Arch::ALL {
                 assert!(bytes <= arch.shared_bytes() as usize, "{rows} rows of {dim} take {bytes} bytes on {arch}");
             }
             // 228 KB a multiprocessor, of which every block costs one more
-            assert!(rows != FLAT || (bytes + 1024) * FLAT_BLOCKS <= 228 << 10, "{bytes} bytes");
+            assert!((bytes + 1024) * blocks <= 228 << 10, "{blocks} blocks of {bytes} bytes");
         }
     }
 }

@@ -10,10 +10,8 @@
 #define GRANULARITY (GROUP == 128 ? 2 : 1)
 
 // A lane's view: `scales` and `zeros` ([group][16] of its block of outputs) at its first output in a first group; zeros null: all are 8.
-// `sums` [group][rows, padded to 8] holds the sums of the inputs that the kernel multiplies by, at its first row.
 struct GroupScales {
     const half_bits *scales, *zeros;
-    const float *sums;
 };
 
 // Scale and (8 - zero) of this lane's two outputs in one group.
@@ -33,7 +31,8 @@ static __device__ __forceinline__ LaneScales lane_scales(const GroupScales &s, i
     return r;
 }
 
-// slice += scale * (group's sums + offset * sum of its inputs); the group's sums start again. `sums`: those of the lane's two rows.
+// slice += scale * (group's sums + offset * sum of its inputs); the group's sums start again. `sums`, of [group][rows, padded to 8]: those of
+// the inputs of the lane's two rows.
 static __device__ __forceinline__ void close_group(float (&slice)[4], float (&group)[4], const LaneScales &l, const float *sums) {
     if (l.has_zeros) {
         const float2 x = __ldg((const float2 *)sums);

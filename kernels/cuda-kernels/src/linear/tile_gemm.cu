@@ -1,19 +1,21 @@
 // What: y = x W^T for many rows, weights and inputs through shared memory.
 // Source: Marlin (Frantar et al. 2024, arXiv:2408.11743) §3: packed weights, asynchronous copies, dequantisation in registers.
-// Shapes: tiles, inputs as in tile.cuh; y [rows][n] f32. Block: 128 outputs x 64 rows, 8 warps of 32 x 32; grid (n / 128, rows / 64, SPLIT ? 8 : 1).
+// Shapes: tiles, inputs as in tile.cuh; y [rows][n] f32. Block: 128 outputs x 8 ROW_BLOCKS rows, 8 warps, two side by side;
+//   grid (n / 128, rows / (8 ROW_BLOCKS), SPLIT ? 8 : 1).
 // Method: 1. STAGES units of 64 columns of k on their way by cp.async. 2. operands by one 16-byte shared load each. 3. groups are scaled
 //   on their sums, slices added in order. SPLIT: block z sums slice z into `y` [slice][rows][n]; add_slices adds them.
 // Exactness: f32 sums in an order that depends on k alone; int8 exact. Same bits as tile_gemv.
-// Cost: weights once per 64 rows, inputs once per 128 outputs. Not handled: SPLIT of int8.
+// Cost: weights once per block's rows, inputs once per 128 outputs. 64 rows of 16-bit numbers are 43 FLOP per byte from L2, 128 are 64. Not handled: SPLIT of int8.
 #include "scales.cuh"
 
 #define OUTPUT_BLOCKS 8
-#define ROW_BLOCKS 8
+// Of a warp.
+#define MY_ROW_BLOCKS (ROW_BLOCKS / 2)
 
 typedef WEIGHTS F;
 typedef F::Sum Sum;
 
-// Copies unit `unit` of 8 output blocks and 8 row blocks; what lies beyond the last of them becomes zero.
+// Copies unit `unit` of the block's weights and inputs; what lies beyond the last of them becomes zero.
 static __device__ __forceinline__ void fetch(uint4 *stage, const uint4 *tiles, const uint4 *x, int block, int blocks, int row_block,
                                              int row_blocks, int unit, int units) {
     const int weights = OUTPUT_BLOCKS * F::TILES * 32, inputs = ROW_BLOCKS * F::LOADS * 32;
@@ -39,10 +41,10 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int blocks = (n + 15) / 16, row_blocks = (rows + 7) / 8;
     const int block = blockIdx.x * OUTPUT_BLOCKS, row_block = blockIdx.y * ROW_BLOCKS;
-    const int my_blocks = (warp >> 1) * 2, my_row_blocks = (warp & 1) * 4;
+    const int my_blocks = (warp >> 1) * 2, my_row_blocks = (warp & 1) * MY_ROW_BLOCKS;
     const int begin = SPLIT ? slice_start(blockIdx.z, units, GRANULARITY) : 0;
     const int end = SPLIT ? slice_start(blockIdx.z + 1, units, GRANULARITY) : units;
-    Sum sum[2][4][4] = {};
+    Sum sum[2][MY_ROW_BLOCKS][4] = {};
 #if GROUP
     const int groups = units * 64 / GROUP, padded_rows = (rows + 7) / 8 * 8;
     GroupScales group_scales[2];
@@ -50,17 +52,17 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
     for (int m = 0; m < 2; m++) {
         // output blocks that are not there have no scales
         const size_t at = ((size_t)min(block + my_blocks + m, blocks - 1) * groups + begin * 64 / GROUP) * 16 + (lane >> 2);
-        group_scales[m] = {scales + at, zeros ? zeros + at : 0, 0};
+        group_scales[m] = {scales + at, zeros ? zeros + at : 0};
     }
     // row blocks that are not there have no sums
-    int sums_at[4];
+    int sums_at[MY_ROW_BLOCKS];
 #pragma unroll
-    for (int r = 0; r < 4; r++) sums_at[r] = min(row_block + my_row_blocks + r, row_blocks - 1) * 8 + 2 * (lane & 3);
+    for (int r = 0; r < MY_ROW_BLOCKS; r++) sums_at[r] = min(row_block + my_row_blocks + r, row_blocks - 1) * 8 + 2 * (lane & 3);
     if (zeros) sums += (size_t)(begin * 64 / GROUP) * padded_rows;
-    float group_sum[2][4][4] = {};
+    float group_sum[2][MY_ROW_BLOCKS][4] = {};
 #endif
 #if !SPLIT
-    Sum total[2][4][4] = {};
+    Sum total[2][MY_ROW_BLOCKS][4] = {};
     int slice_end = 0;
     for (int slice = 0; slice_end == 0; slice++) slice_end = slice_start(slice + 1, units, GRANULARITY);
 #endif
@@ -93,9 +95,9 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
         if (F::TILES == 1) w[0][0] = weights[0], w[1][0] = weights[32];
 #pragma unroll
         for (int load = 0; load < F::LOADS; load++) {
-            uint4 b[4];
+            uint4 b[MY_ROW_BLOCKS];
 #pragma unroll
-            for (int r = 0; r < 4; r++) b[r] = inputs[(r * F::LOADS + load) * 32];
+            for (int r = 0; r < MY_ROW_BLOCKS; r++) b[r] = inputs[(r * F::LOADS + load) * 32];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const int step = 2 * load + half;
@@ -105,7 +107,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
                     u32 a[4];
                     F::operand(a, w[m], step);
 #pragma unroll
-                    for (int r = 0; r < 4; r++) {
+                    for (int r = 0; r < MY_ROW_BLOCKS; r++) {
 #if GROUP
                         F::multiply(group_sum[m][r], a, word(b[r], 2 * half), word(b[r], 2 * half + 1));
 #else
@@ -120,7 +122,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #pragma unroll
                 for (int m = 0; m < 2; m++)
 #pragma unroll
-                    for (int r = 0; r < 4; r++)
+                    for (int r = 0; r < MY_ROW_BLOCKS; r++)
                         close_group(sum[m][r], group_sum[m][r], of_group[GROUP == 32 ? load : 0][m], sums + sums_at[r]);
                 if (zeros) sums += padded_rows;
             }
@@ -141,7 +143,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #pragma unroll
             for (int m = 0; m < 2; m++)
 #pragma unroll
-                for (int r = 0; r < 4; r++)
+                for (int r = 0; r < MY_ROW_BLOCKS; r++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) total[m][r][i] += sum[m][r][i], sum[m][r][i] = 0;
             // slices of nothing add nothing
@@ -154,7 +156,7 @@ tile_gemm(const uint4 *tiles, const uint4 *x, const half_bits *scales, const hal
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
-        for (int r = 0; r < 4; r++)
+        for (int r = 0; r < MY_ROW_BLOCKS; r++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int output = (block + my_blocks + m) * 16 + (lane >> 2) + 8 * (i >> 1);

@@ -35,12 +35,10 @@ pub(crate) enum Format {
 /// How the work is laid out; every choice gives the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// One block of warps per 16 outputs and up to 8 rows, which it rounds itself.
-    Direct,
-    /// One block of warps per 16 outputs and 8 or 16 rows.
-    Gemv { row_blocks: usize },
-    /// Tiles of 128 outputs and 64 rows; each slice of k on its own block where `split`.
-    Gemm { split: bool },
+    /// One block of warps per 16 `output_blocks` outputs and 8 `row_blocks` rows, which it rounds itself where `direct`.
+    Gemv { row_blocks: usize, output_blocks: usize, direct: bool },
+    /// Tiles of 128 outputs and 8 `row_blocks` rows; each slice of k on its own block where `split`.
+    Gemm { row_blocks: usize, split: bool },
 }
 
 impl Format {
@@ -60,10 +58,11 @@ impl Format {
     }
 
     /// Units of weights on their way per warp of the streaming kernel: about 128 bytes a lane.
-    fn ahead(self) -> usize {
+    fn ahead(self, output_blocks: usize) -> usize {
         match self {
-            Format::F16 | Format::Bf16 => 2,
-            Format::Int8 => 4,
+            Format::F16 | Format::Bf16 => 2 / output_blocks,
+            Format::Int8 => 4 / output_blocks,
+            // whole groups, and registers enough for more
             Format::Int4 { .. } => 4,
         }
     }
@@ -75,24 +74,25 @@ impl Format {
         }
     }
 
-    /// Shared memory of a stage: 8 blocks of weights and 8 of inputs, 512 bytes a load.
-    fn stage_bytes(self) -> usize {
+    /// Shared memory of a stage: 8 blocks of weights and those of inputs, 512 bytes a load.
+    fn stage_bytes(self, row_blocks: usize) -> usize {
         let (tiles, loads) = match self {
             Format::F16 | Format::Bf16 => (4, 2),
             Format::Int8 => (2, 1),
             Format::Int4 { .. } => (1, 2),
         };
-        8 * (tiles + loads) * 512
+        (8 * tiles + row_blocks * loads) * 512
     }
 
-    pub(crate) fn gemv(self, row_blocks: usize, direct: bool) -> KernelSpec {
+    pub(crate) fn gemv(self, row_blocks: usize, output_blocks: usize, direct: bool) -> KernelSpec {
         let kernel = KernelSpec::new(&GEMV, "tile_gemv").define("ROW_BLOCKS", row_blocks);
-        let kernel = kernel.define("DIRECT", u32::from(direct));
-        self.specialise(kernel.define("AHEAD", self.ahead()))
+        let kernel = kernel.define("OUTPUT_BLOCKS", output_blocks).define("DIRECT", u32::from(direct));
+        self.specialise(kernel.define("AHEAD", self.ahead(output_blocks)))
     }
 
-    pub(crate) fn gemm(self, split: bool) -> KernelSpec {
-        let kernel = KernelSpec::new(&GEMM, "tile_gemm").define("SPLIT", u32::from(split));
+    pub(crate) fn gemm(self, row_blocks: usize, split: bool) -> KernelSpec {
+        let kernel = KernelSpec::new(&GEMM, "tile_gemm").define("ROW_BLOCKS", row_blocks);
+        let kernel = kernel.define("SPLIT", u32::from(split));
         self.specialise(kernel.define("STAGES", self.stages()))
     }
 
@@ -104,17 +104,33 @@ impl Format {
         }
     }
 
+    /// The layout that streams weights past up to [`STREAMED_ROWS`] rows.
+    fn streamed(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
+        // inputs weigh as much as weights of 16 outputs, of 4 bits from 4 rows on and of others from 16: then two blocks of outputs share
+        // them, if that leaves no multiprocessor idle
+        let heavy = rows > 8 || matches!(self, Format::Int4 { .. });
+        let shares = heavy && 10 * n.div_ceil(32) >= 9 * gpu.multiprocessors();
+        let (row_blocks, output_blocks) = (if rows <= 8 { 1 } else { 2 }, if shares { 2 } else { 1 });
+        Route::Gemv { row_blocks, output_blocks, direct: direct && rows <= DIRECT_ROWS }
+    }
+
     /// The layout for `rows` rows of weights `[n, _]` on `gpu`; `direct`: whether the inputs can be taken as they are.
     pub(crate) fn route(self, gpu: &Gpu, rows: usize, n: usize, direct: bool) -> Route {
-        let blocks = n.div_ceil(128) * rows.div_ceil(64);
-        match self {
-            _ if direct && rows <= DIRECT_ROWS => Route::Direct,
-            _ if rows <= 8 => Route::Gemv { row_blocks: 1 },
-            _ if rows <= STREAMED_ROWS => Route::Gemv { row_blocks: 2 },
-            // sums of int8 slices would be another type
-            Format::Int8 => Route::Gemm { split: false },
-            _ => Route::Gemm { split: 2 * blocks <= gpu.multiprocessors() },
+        if rows <= STREAMED_ROWS {
+            return self.streamed(gpu, rows, n, direct);
         }
+        let whole = self.tiled(gpu, rows, n);
+        // sums of int8 slices would be another type
+        let splits = self != Format::Int8 && 2 * n.div_ceil(128) * rows.div_ceil(64) <= gpu.multiprocessors();
+        if splits { Route::Gemm { row_blocks: 8, split: true } } else { whole }
+    }
+
+    /// The layout of whole sums in tiles.
+    fn tiled(self, gpu: &Gpu, rows: usize, n: usize) -> Route {
+        // a second set of sums leaves no registers for twice the rows
+        let room = !matches!(self, Format::Int4 { .. });
+        let wide = room && 10 * n.div_ceil(128) * rows.div_ceil(128) >= 9 * gpu.multiprocessors();
+        Route::Gemm { row_blocks: if wide { 16 } else { 8 }, split: false }
     }
 }
 
@@ -134,9 +150,19 @@ pub(crate) fn kernels() -> Vec<KernelSpec> {
     ];
     // zeros are an argument
     for format in Format::all().into_iter().filter(|f| !matches!(f, Format::Int4 { zeros: true, .. })) {
-        kernels.extend([format.gemv(1, false), format.gemv(2, false), format.gemm(false)]);
+        kernels.extend([(1, 1), (2, 1), (2, 2)].map(|(rows, outputs)| format.gemv(rows, outputs, false)));
         if format != Format::Int8 {
-            kernels.extend([format.gemv(1, true), format.gemm(true)]);
+            kernels.push(format.gemv(1, 1, true));
+        }
+        if let Format::Int4 { .. } = format {
+            kernels.extend([false, true].map(|direct| format.gemv(1, 2, direct)));
+        }
+        kernels.push(format.gemm(8, false));
+        if !matches!(format, Format::Int4 { .. }) {
+            kernels.push(format.gemm(16, false));
+        }
+        if format != Format::Int8 {
+            kernels.push(format.gemm(8, true));
         }
     }
     kernels
@@ -213,8 +239,18 @@ impl Tiles {
         self.format.route(self.words.gpu(), rows, self.n, self.is_direct())
     }
 
+    /// The layout that streams weights past `rows` rows.
+    pub(crate) fn streamed(&self, rows: usize) -> Route {
+        self.format.streamed(self.words.gpu(), rows, self.n, self.is_direct())
+    }
+
+    /// The layout of whole sums in tiles.
+    pub(crate) fn tiled(&self, rows: usize) -> Route {
+        self.format.tiled(self.words.gpu(), rows, self.n)
+    }
+
     pub(crate) fn needs(&self, rows: usize, route: Route) -> Needs {
-        if route == Route::Direct {
+        if let Route::Gemv { direct: true, .. } = route {
             return Needs::default();
         }
         let padded = rows.next_multiple_of(8);
@@ -225,7 +261,7 @@ impl Tiles {
                 Format::Int4 { group, zeros: true } => padded * self.units * UNIT / group,
                 _ => 0,
             },
-            partial: if route == (Route::Gemm { split: true }) { SLICES * rows * self.n } else { 0 },
+            partial: if matches!(route, Route::Gemm { split: true, .. }) { SLICES * rows * self.n } else { 0 },
         }
     }
 
@@ -253,7 +289,7 @@ impl Tiles {
             return Err(GpuError::shape("tile_gemv", "x has no columns"));
         }
         workspace.fit(self.needs(rows, route))?;
-        if route == Route::Direct {
+        if let Route::Gemv { direct: true, .. } = route {
             return self.multiply(x.arg(), rows, y, workspace, route);
         }
         self.prepare(x, rows, workspace)?;
@@ -294,7 +330,7 @@ impl Tiles {
         route: Route,
     ) -> Result<(), GpuError> {
         let gpu = y.gpu();
-        let split = route == (Route::Gemm { split: true });
+        let split = matches!(route, Route::Gemm { split: true, .. });
         let to = if split { &workspace.partial } else { y };
         let args = [
             self.words.arg(),
@@ -310,18 +346,22 @@ impl Tiles {
             Arg::I32(self.units as i32),
         ];
         match route {
-            Route::Direct | Route::Gemv { .. } => {
-                let row_blocks = if let Route::Gemv { row_blocks } = route { row_blocks } else { 1 };
-                let shape = LaunchShape::grid(self.n.div_ceil(16), rows.div_ceil(8 * row_blocks), 1, 32 * SLICES);
+            Route::Gemv { row_blocks, output_blocks, direct } => {
+                let shape = LaunchShape::grid(
+                    self.n.div_ceil(16 * output_blocks),
+                    rows.div_ceil(8 * row_blocks),
+                    1,
+                    32 * SLICES,
+                );
                 // SAFETY: tiles, scales and inputs are padded to whole blocks and units; y holds rows × n values.
-                unsafe { gpu.launch(&self.format.gemv(row_blocks, route == Route::Direct), shape, &args) }
+                unsafe { gpu.launch(&self.format.gemv(row_blocks, output_blocks, direct), shape, &args) }
             }
-            Route::Gemm { .. } => {
+            Route::Gemm { row_blocks, .. } => {
                 let slices = if split { SLICES } else { 1 };
-                let shape = LaunchShape::grid(self.n.div_ceil(128), rows.div_ceil(64), slices, 256)
-                    .with_shared(self.format.stages() * self.format.stage_bytes());
+                let shape = LaunchShape::grid(self.n.div_ceil(128), rows.div_ceil(8 * row_blocks), slices, 256)
+                    .with_shared(self.format.stages() * self.format.stage_bytes(row_blocks));
                 // SAFETY: as above; the workspace holds a slice's sums for every slice.
-                unsafe { gpu.launch(&self.format.gemm(split), shape, &args) }?;
+                unsafe { gpu.launch(&self.format.gemm(row_blocks, split), shape, &args) }?;
                 if !split {
                     return Ok(());
                 }
@@ -389,7 +429,7 @@ mod tests {
     fn every_route_gives_the_same_bits() {
         let Ok(nvrtc) = Nvrtc::open() else { return eprintln!("skipped: no compiler") };
         let gpu = Gpu::emulated(Arch::Sm80, nvrtc);
-        let (n, rows) = (20, 10);
+        let (n, rows) = (36, 10);
         for (format, k) in Format::all().into_iter().flat_map(|f| [64, 256, 640, 1088].map(|k| (f, k))) {
             let tiles = weights(&gpu, format, n, k).unwrap();
             let x = gpu.upload(&normals(rows * k, 3)).unwrap();
@@ -399,15 +439,46 @@ mod tests {
                 tiles.forward(&x, rows, &y, &mut workspace, route).unwrap();
                 y.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<u32>>()
             };
-            let expected = by(Route::Gemv { row_blocks: 1 });
+            let mut streamed =
+                |row_blocks, output_blocks, direct| by(Route::Gemv { row_blocks, output_blocks, direct });
+            let expected = streamed(1, 1, false);
             if tiles.is_direct() {
-                assert_eq!(by(Route::Direct), expected, "{format:?} k {k}: inputs as they are");
+                assert_eq!(streamed(1, 1, true), expected, "{format:?} k {k}: inputs as they are");
             }
-            assert_eq!(by(Route::Gemv { row_blocks: 2 }), expected, "{format:?} k {k}: 16 rows");
-            assert_eq!(by(Route::Gemm { split: false }), expected, "{format:?} k {k}: whole");
+            assert_eq!(streamed(2, 1, false), expected, "{format:?} k {k}: 16 rows");
+            assert_eq!(streamed(2, 2, false), expected, "{format:?} k {k}: 16 rows, 32 outputs");
+            if let Format::Int4 { .. } = format {
+                assert_eq!(streamed(1, 2, false), expected, "{format:?} k {k}: 32 outputs");
+                if tiles.is_direct() {
+                    assert_eq!(streamed(1, 2, true), expected, "{format:?} k {k}: 32 outputs, inputs as they are");
+                }
+            }
+            assert_eq!(by(Route::Gemm { row_blocks: 8, split: false }), expected, "{format:?} k {k}: whole");
+            if !matches!(format, Format::Int4 { .. }) {
+                assert_eq!(by(Route::Gemm { row_blocks: 16, split: false }), expected, "{format:?} k {k}: 128 rows");
+            }
             if format != Format::Int8 {
-                assert_eq!(by(Route::Gemm { split: true }), expected, "{format:?} k {k}: split");
+                assert_eq!(by(Route::Gemm { row_blocks: 8, split: true }), expected, "{format:?} k {k}: split");
             }
+        }
+    }
+
+    /// More rows and outputs than a tile has, by tiles of 64 and of 128 rows.
+    #[test]
+    fn tiles_of_more_rows_give_the_same_bits() {
+        let Ok(nvrtc) = Nvrtc::open() else { return eprintln!("skipped: no compiler") };
+        let gpu = Gpu::emulated(Arch::Sm80, nvrtc);
+        let (rows, n, k) = (138, 130, 576);
+        for format in [Format::F16, Format::Bf16, Format::Int8] {
+            let tiles = weights(&gpu, format, n, k).unwrap();
+            let x = gpu.upload(&normals(rows * k, 4)).unwrap();
+            let mut workspace = Workspace::new(&gpu).unwrap();
+            let [small, large] = [8, 16].map(|row_blocks| {
+                let y = gpu.upload(&vec![f32::NAN; rows * n]).unwrap();
+                tiles.forward(&x, rows, &y, &mut workspace, Route::Gemm { row_blocks, split: false }).unwrap();
+                y.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+            });
+            assert_eq!(small, large, "{format:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use half::f16;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use crate::linear::tiles::{DIRECT_ROWS, Route};
+use crate::linear::tiles::Route;
 use crate::linear::{DeviceLinear, Group4Weights, GroupCodes, Workspace};
 use crate::sampled::{Sampled, dot, normals};
 use crate::{Arch, Arg, Bench, Buffer, Deviation, Gpu, GpuError, KernelSpec, LaunchShape, Rung, Source};
@@ -74,7 +74,9 @@ pub(super) fn bench(
     let source = GroupCodes { n, k, group, codes: &codes, scales: &scales, zeros: &zeros, order: None };
     let tiles = Group4Weights::upload(gpu, &source)?;
     let mut workspace = Workspace::new(gpu)?;
-    [false, true].into_iter().try_for_each(|split| workspace.fit(tiles.0.needs(rows, Route::Gemm { split })))?;
+    [false, true]
+        .into_iter()
+        .try_for_each(|split| workspace.fit(tiles.0.needs(rows, Route::Gemm { row_blocks: 8, split })))?;
     let words: Vec<u32> =
         codes.chunks(8).map(|c| c.iter().rev().fold(0, |word, &code| word << 4 | u32::from(code))).collect();
     let halves = |v: &[f32]| v.iter().map(|&v| f16::from_f32(v).to_bits()).collect::<Vec<u16>>();
@@ -127,10 +129,9 @@ impl Bench for Int4 {
                 // SAFETY: codes and scales are of n × k weights, x holds rows × k values, y rows × n; k is whole groups.
                 return unsafe { self.gpu.launch(&kernel, shape, &args) };
             }
-            "q2_tile_gemv" if self.rows <= DIRECT_ROWS && self.tiles.0.is_direct() => Route::Direct,
-            "q2_tile_gemv" => Route::Gemv { row_blocks: if self.rows <= 8 { 1 } else { 2 } },
-            "q3_tile_gemm" => Route::Gemm { split: false },
-            "q4_split_gemm" => Route::Gemm { split: true },
+            "q2_tile_gemv" => self.tiles.0.streamed(self.rows),
+            "q3_tile_gemm" => self.tiles.0.tiled(self.rows),
+            "q4_split_gemm" => Route::Gemm { row_blocks: 8, split: true },
             _ => return Err(GpuError::shape("int4", format!("no rung {name}"))),
         };
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);

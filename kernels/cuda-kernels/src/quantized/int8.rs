@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use crate::linear::tiles::{Route, quantise_rows};
+use crate::linear::tiles::quantise_rows;
 use crate::linear::{DeviceLinear, Int8Weights, Workspace};
 use crate::sampled::{Sampled, normals};
 use crate::{
@@ -185,8 +185,8 @@ impl Bench for Int8 {
                 return unsafe { self.gpu.launch(&KernelSpec::new(&DP4A, "int8_dp4a"), shape, &args) };
             }
             "i3_wgmma" => return self.wgmma(&workspace),
-            "i1_tile_gemv" => Route::Gemv { row_blocks: if self.rows <= 8 { 1 } else { 2 } },
-            "i2_tile_gemm" => Route::Gemm { split: false },
+            "i1_tile_gemv" => self.tiles.0.streamed(self.rows),
+            "i2_tile_gemm" => self.tiles.0.tiled(self.rows),
             _ => return Err(GpuError::shape("int8", format!("no rung {name}"))),
         };
         self.tiles.0.forward(&self.x, self.rows, &self.y, &mut workspace, route)

@@ -1,8 +1,11 @@
 //! Matrix products: every rung on the emulated device, against f64.
 
-use cuda_kernels::{Arch, Gpu, Number, all_kernels, gemm, roofline};
+use cuda_kernels::{
+    Arch, Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Number, Nvrtc, Source, TensorMap, TensorMapShape,
+    all_kernels, gemm, roofline,
+};
 
-use crate::problems::climb;
+use crate::problems::{climb, normals};
 use crate::{compiler, devices};
 
 #[test]
@@ -85,6 +88,58 @@ fn what_a_cluster_shares_is_read_once() {
             assert_eq!(gpu.counts().unwrap().global_read_sectors - before, expected, "{rung}");
         }
     }
+}
+
+/// C = A·Bᵀ of 256 x 256 results by the text of `g7_multicast` after `change`, on the emulator.
+fn multicast_after(nvrtc: &Nvrtc, change: impl Fn(&str) -> String) -> Result<(), GpuError> {
+    let kernels = all_kernels();
+    let kernel = kernels.iter().find(|k| k.label() == "gemm_specialised[NUMBER=Half,PERSISTENT=1,CLUSTER=2]").unwrap();
+    let ptx = nvrtc.compile(kernel, Arch::Sm90a).unwrap().ptx;
+    let text: Vec<String> = ptx.lines().map(change).collect();
+    // a kernel's text lives as long as the program
+    let source: &'static Source = Box::leak(Box::new(Source { name: "changed.ptx", text: text.join("\n").leak() }));
+    let changed = KernelSpec::new(source, "gemm_specialised").needs(Arch::Sm90a);
+    let (side, k) = (256, 6 * 64);
+    // one of its own: a device keeps kernels by name
+    let gpu = Gpu::emulated(Arch::Sm90a, nvrtc.clone());
+    let [a, b] = [1, 2].map(|seed| {
+        let values: Vec<u16> = normals(side * k, seed).into_iter().map(|v| half::f16::from_f32(v).to_bits()).collect();
+        gpu.upload(&values).unwrap()
+    });
+    let c = gpu.zeros::<u16>(side * side)?;
+    let map = |buffer: &Buffer<u16>, columns: usize, box_rows| {
+        let (dims, strides) = (vec![columns as u64, side as u64], vec![2 * columns as u64]);
+        let shape =
+            TensorMapShape { base: buffer.address(), dims, strides, box_dims: vec![64, box_rows], swizzle_bytes: 128 };
+        TensorMap::encode(&gpu, &shape)
+    };
+    let (a, b, c) = (map(&a, k, 128)?, map(&b, k, 128)?, map(&c, side, 64)?);
+    let sizes = [side, side, k].map(|size| Arg::I32(size as i32));
+    let args = [Arg::TensorMap(&a), Arg::TensorMap(&b), Arg::TensorMap(&c), sizes[0], sizes[1], sizes[2]];
+    let shape = LaunchShape::line(2, 384).with_shared((4 * 48 + 32 + 1) << 10);
+    // SAFETY: the emulator refuses what is not as it should be.
+    unsafe { gpu.launch(&changed, shape, &args) }
+}
+
+/// A stage is overwritten by the other block only after this block's consumers handed it back there: if they tell their own producer
+/// twice instead, results are right as long as both blocks happen to go at one pace.
+#[test]
+fn a_cluster_without_order_is_noticed() {
+    let Some(nvrtc) = compiler() else { return };
+    multicast_after(&nvrtc, str::to_owned).unwrap();
+    let to_itself = |line: &str| match line.strip_prefix("mapa.shared::cluster.u32 there, ") {
+        Some(rest) => {
+            format!("mapa.shared::cluster.u32 there, {}, %cluster_ctarank;", rest.split(',').next().unwrap())
+        }
+        None => line.to_owned(),
+    };
+    let fault = multicast_after(&nvrtc, to_itself).unwrap_err().to_string();
+    assert!(fault.contains("multicast") && fault.contains("race"), "{fault}");
+    let unmet = |line: &str| {
+        line.replace("barrier.cluster.arrive.release;", "").replace("barrier.cluster.wait.acquire;", "bar.sync 0;")
+    };
+    let fault = multicast_after(&nvrtc, unmet).unwrap_err().to_string();
+    assert!(fault.contains("nothing orders that after its initialisation"), "{fault}");
 }
 
 /// Tensor copies read shared memory by another path than stores write it: between the two stands a

@@ -27,13 +27,17 @@ const WATCHED: &[(&str, Arch)] = &[
     ("attention_specialised[DIM=128,NUMBER=Bf16,PING_PONG=1,OVERLAP=1,BACKGROUND=1]", Arch::Sm90a),
     ("attention_packed[NUMBER=Half,DIM=128,ROWS=16]", Arch::Sm90a),
     ("attention_packed[NUMBER=Half,DIM=128,ROWS=128]", Arch::Sm80),
-    ("tile_gemm[SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
-    ("tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
-    ("tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int8]", Arch::Sm90a),
-    ("tile_gemv[ROW_BLOCKS=1,DIRECT=1,AHEAD=2,WEIGHTS=HalfTiles]", Arch::Sm90a),
-    ("tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
-    ("tile_gemv[ROW_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
-    ("tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=16,SPLIT=0,STAGES=3,WEIGHTS=HalfTiles]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int8]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=2,WEIGHTS=HalfTiles]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=2,DIRECT=1,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2,DIRECT=0,AHEAD=4,WEIGHTS=Int4,GROUP=128]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2,DIRECT=0,AHEAD=1,WEIGHTS=HalfTiles]", Arch::Sm90a),
+    ("tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8]", Arch::Sm90a),
     ("int8_wgmma", Arch::Sm90a),
     ("warp_rows[NUMBER=F16,ROWS=1,OUTPUTS=4,VECTOR=8]", Arch::Sm90a),
     ("int4_warp", Arch::Sm90a),
@@ -141,15 +145,17 @@ const RULES: &[Rule] = &[
     },
     Rule {
         kernels: &[
-            "tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4",
-            "tile_gemv[ROW_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4",
+            "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=2,DIRECT=1",
+            "tile_gemv[ROW_BLOCKS=2,OUTPUT_BLOCKS=2,DIRECT=0,AHEAD=4",
+            "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int4",
+            "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=1,AHEAD=4,WEIGHTS=Int4",
         ],
         holds: |sass| sass.some("HMMA.16816.F32").and(sass.none("I2F")).and(sass.per_weight(3.5)),
         reason: "codes become numbers by bit operations (LOP3, HFMA2): conversions go at a quarter of their rate, and at 4.3 TB/s a \
                  multiprocessor has 3.5 instructions of a lane for each weight of 4 bits",
     },
     Rule {
-        kernels: &["tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int4"],
+        kernels: &["tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int4"],
         holds: |sass| sass.some("HMMA.16816.F32").and(sass.none("I2F")),
         reason: "codes become numbers by bit operations",
     },
@@ -159,7 +165,10 @@ const RULES: &[Rule] = &[
         reason: "256 columns read the fewest bytes of shared memory per product, 32 of k at twice the rate of 16-bit numbers",
     },
     Rule {
-        kernels: &["tile_gemm[SPLIT=0,STAGES=4,WEIGHTS=Int8", "tile_gemv[ROW_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8"],
+        kernels: &[
+            "tile_gemm[ROW_BLOCKS=8,SPLIT=0,STAGES=4,WEIGHTS=Int8",
+            "tile_gemv[ROW_BLOCKS=1,OUTPUT_BLOCKS=1,DIRECT=0,AHEAD=4,WEIGHTS=Int8",
+        ],
         holds: |sass| sass.some("IMMA.16832.S8.S8"),
         reason: "m16n8k32 on bytes: twice the rate of 16-bit numbers",
     },
@@ -171,11 +180,13 @@ struct Sass {
     lines: Vec<String>,
     /// Label to the line it stands before.
     labels: HashMap<String, usize>,
+    /// Products by each weight.
+    row_blocks: usize,
 }
 
 impl Sass {
-    fn parse(text: &str) -> Sass {
-        let mut sass = Sass { lines: vec![], labels: HashMap::new() };
+    fn parse(text: &str, row_blocks: usize) -> Sass {
+        let mut sass = Sass { lines: vec![], labels: HashMap::new(), row_blocks };
         for line in text.lines().map(str::trim) {
             if let Some(label) = line.strip_suffix(':') {
                 sass.labels.insert(label.to_string(), sass.lines.len());
@@ -240,7 +251,7 @@ impl Sass {
         if regions > 0 { Ok(()) } else { Err("no wait that leaves products running".into()) }
     }
 
-    /// Instructions of the innermost loop with products, times the lanes, by the 16 x 16 weights of each product.
+    /// Instructions of the innermost loop with products, times the lanes, by the 16 x 16 weights of each product of a row block.
     fn lane_instructions_per_weight(&self) -> Option<f64> {
         let products =
             |from: usize, to: usize| self.lines[from..to].iter().filter(|line| line.starts_with("HMMA")).count();
@@ -251,7 +262,7 @@ impl Sass {
             let inside = if start < at { products(start, at) } else { 0 };
             (inside > 0).then(|| (at + 1 - start, inside))
         });
-        loops.min().map(|(length, products)| 32.0 * length as f64 / (256 * products) as f64)
+        loops.min().map(|(length, products)| 32.0 * (length * self.row_blocks) as f64 / (256 * products) as f64)
     }
 
     fn per_weight(&self, most: f64) -> Result<(), String> {
@@ -291,7 +302,8 @@ fn disassemble(program: &Path, kernel: &KernelSpec, arch: Arch, cubin: &[u8]) ->
     let output = Command::new(program).arg("-c").arg(&file).output().unwrap();
     std::fs::remove_file(&file).unwrap();
     assert!(output.status.success(), "{label}: {}", String::from_utf8_lossy(&output.stderr));
-    Sass::parse(&String::from_utf8_lossy(&output.stdout))
+    let row_blocks = if kernel.label().contains("ROW_BLOCKS=2") { 2 } else { 1 };
+    Sass::parse(&String::from_utf8_lossy(&output.stdout), row_blocks)
 }
 
 #[test]
@@ -366,7 +378,7 @@ fn machine_code_is_read_as_it_is_printed() {
                         /*0050*/                   WARPGROUP.DEPBAR.LE gsb0, 0x1 ;\n\
                         /*0060*/                   MUFU.EX2 R3, R3 ;\n\
                         /*0070*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0 ;\n";
-    let sass = Sass::parse(text);
+    let sass = Sass::parse(text, 1);
     assert_eq!((sass.lines.len(), sass.count("LDG.128"), sass.count("HMMA")), (7, 1, 1));
     assert_eq!(sass.lane_instructions_per_weight(), Some(3.0 * 32.0 / 256.0));
     assert!(sass.batches(1).is_ok() && sass.batches(2).is_err());

@@ -17,7 +17,7 @@ pub fn measure(gpu: &Gpu, seed: u64) -> Result<Roof, GpuError> {
     let cached = llc_bytes as usize / 2 / 4096 * 4096;
     let cache_bytes_s = if cached > 0 { read_rate(gpu, cached, seed)?.max(stream_bytes_s) } else { stream_bytes_s };
     let product = gemm::bench(gpu, 8192, 8192, 8192, Number::Bf16, seed)?;
-    let fma_flop_s = rate(gpu, &*product, product.flops(), &["cublaslt", "g6_persistent", "g3_mma"])?;
+    let fma_flop_s = rate(gpu, &*product, product.flops(), &["cublaslt", "g7_multicast", "g6_persistent", "g3_mma"])?;
     Ok(Roof { stream_bytes_s, cache_bytes_s, fma_flop_s, int8_op_s: 0.0, llc_bytes })
 }
 
