@@ -25,6 +25,37 @@ fn a_minimal_config_is_read() {
 }
 
 #[test]
+fn defaults_are_the_classes_own() {
+    let theta = |family: &str| parse(&GOOD.replacen("llama", family, 1)).unwrap().rope().unwrap().theta;
+    assert_eq!((theta("cohere"), theta("cohere2")), (500_000.0, 10_000.0));
+    // absent is the class's number, null as many as query heads
+    let kv_heads = |more: &str| {
+        let text = format!(
+            r#"{{"model_type":"glm","vocab_size":64,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":1,
+            "num_attention_heads":4{more}}}"#
+        );
+        parse(&text).unwrap().n_kv_heads
+    };
+    assert_eq!((kv_heads(""), kv_heads(r#","num_key_value_heads":null"#)), (2, 4));
+}
+
+/// Tables that are null are not there: their scale is that of the other.
+#[test]
+fn the_table_of_a_rotation_is_the_one_that_is_read() {
+    let scale = |table: &str| {
+        let text = format!(
+            r#"{{"model_type":"deepseek_v2","vocab_size":64,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":1,
+            "num_attention_heads":2,"first_k_dense_replace":1,{table}:{{"rope_type":"yarn","factor":4.0,"mscale":0.7,
+            "mscale_all_dim":0.7,"original_max_position_embeddings":512}}}}"#
+        );
+        parse(&text).unwrap().attention_scale
+    };
+    let plain = scale(r#""rope_scaling""#);
+    assert!(plain > 1.0 / (192.0f32).sqrt());
+    assert_eq!(plain, scale(r#""rope_parameters":null,"rope_scaling""#));
+}
+
+#[test]
 fn errors_name_file_field_and_what_is_there() {
     let cases = [
         ("vocab_size", "-1"),

@@ -128,7 +128,9 @@ fn activation(f: &Fields, field: &str, default: &str) -> Result<Activation, Conf
 /// Sizes that the Llama-like families write under the same names.
 fn base(f: &Fields, d: Defaults) -> Result<Architecture, ConfigError> {
     let (hidden, n_heads) = (f.size("hidden_size", 1 << 17)?, f.size("num_attention_heads", 1 << 12)?);
-    let n_kv_heads = f.optional_size("num_key_value_heads", 1 << 12)?.or(d.kv_heads).unwrap_or(n_heads);
+    // absent means the class default, null means as many as query heads
+    let default_kv = d.kv_heads.filter(|_| !f.has("num_key_value_heads")).unwrap_or(n_heads);
+    let n_kv_heads = f.optional_size("num_key_value_heads", 1 << 12)?.unwrap_or(default_kv);
     let head_dim = match f.optional_size("head_dim", 1 << 12)?.or(d.head_dim) {
         Some(dim) => dim,
         None if hidden % n_heads == 0 => hidden / n_heads,

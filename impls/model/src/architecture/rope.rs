@@ -33,6 +33,11 @@ pub(super) fn plain(dim: usize, theta: f32) -> Rope {
     Rope { theta, dim, interleaved: false, attention_factor: 1.0, scaling: RopeScaling::None }
 }
 
+/// Where the rotation is described.
+pub(super) fn table(f: &Fields) -> &'static str {
+    if f.value("rope_parameters").is_some_and(Value::is_object) { "rope_parameters" } else { "rope_scaling" }
+}
+
 pub(super) fn read(
     f: &Fields,
     head_dim: usize,
@@ -42,8 +47,7 @@ pub(super) fn read(
     if defaults.by_kind {
         return Ok(plain(head_dim, defaults.theta));
     }
-    let table =
-        if f.value("rope_parameters").is_some_and(Value::is_object) { "rope_parameters" } else { "rope_scaling" };
+    let table = table(f);
     if f.value(table).and_then(Value::as_object).is_some_and(|t| t.values().any(Value::is_object)) {
         return Err(f.unsupported(table, "different rotations by kind of layer", "one rotation for all layers"));
     }

@@ -93,7 +93,7 @@ fn latent(f: &Fields, rope: RopeDefaults) -> Result<Architecture, ConfigError> {
     a.positions = Positions::Rope(rope::read(f, rope_dim, a.max_positions, rope)?);
     let mut scale = 1.0 / ((nope_dim + rope_dim) as f32).sqrt();
     if let Some(Rope { scaling: RopeScaling::Yarn { factor, .. }, .. }) = a.rope() {
-        let table = if f.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
+        let table = rope::table(f);
         if let Some(weight) = f.number(&format!("{table}.mscale_all_dim"))?.filter(|m| *m != 0.0 && *factor > 1.0) {
             scale *= (0.1 * weight * factor.ln() + 1.0).powi(2);
         }

@@ -112,7 +112,7 @@ pub(super) fn smollm3(f: &Fields) -> Result<Architecture, ConfigError> {
 
 /// Layers that see everything do not rotate.
 pub(super) fn cohere2(f: &Fields) -> Result<Architecture, ConfigError> {
-    let a = cohere_like(f)?;
+    let a = cohere_like(f, 10_000.0)?;
     let window = if f.has("sliding_window") { sliding(f)? } else { Some(4096) };
     let windows = every(f, "sliding_window_pattern", a.n_layers, 4, window)?;
     Ok(Architecture { rotated: windows.iter().map(Option::is_some).collect(), windows, ..a })

@@ -120,11 +120,11 @@ pub(super) fn starcoder2(f: &Fields) -> Result<Architecture, ConfigError> {
 
 pub(super) fn cohere(f: &Fields) -> Result<Architecture, ConfigError> {
     let qk_norm = QkNorm { kind: NormKind::LayerNoBias, scope: QkNormScope::EachHead };
-    Ok(Architecture { qk_norm: f.flag("use_qk_norm", false)?.then_some(qk_norm), ..cohere_like(f)? })
+    Ok(Architecture { qk_norm: f.flag("use_qk_norm", false)?.then_some(qk_norm), ..cohere_like(f, 500_000.0)? })
 }
 
-pub(super) fn cohere_like(f: &Fields) -> Result<Architecture, ConfigError> {
-    let rope = RopeDefaults { theta: 500_000.0, interleaved: true, ..RopeDefaults::default() };
+pub(super) fn cohere_like(f: &Fields, theta: f32) -> Result<Architecture, ConfigError> {
+    let rope = RopeDefaults { theta, interleaved: true, ..RopeDefaults::default() };
     let defaults = Defaults {
         max_positions: 8192,
         eps: 1e-5,
