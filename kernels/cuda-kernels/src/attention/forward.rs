@@ -1,8 +1,7 @@
-//! The forward ladder: one attention, many ways. Each rung's text says what it does.
+//! Launches the forward ladder: one attention, many ways. Each rung's text says what it does.
 
-use crate::{
-    Arch, Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Number, Rung, Source, TensorMap, TensorMapShape,
-};
+use super::steps::{Form, LADDER, PRODUCT, SCORES, SOFTMAX, Step, UNFUSED};
+use crate::{Arg, Buffer, Gpu, GpuError, KernelSpec, LaunchShape, Number, Rung, TensorMap, TensorMapShape};
 
 /// Sizes of a forward problem. q and out `[batch, q_len, heads, dim]`, k and v `[batch, kv_len, kv_heads, dim]`, 16 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,70 +48,6 @@ pub fn scratch_len(shape: &ForwardShape, rung: &str) -> usize {
     if rung == UNFUSED { shape.batch * shape.heads * shape.q_len * shape.kv_len } else { 0 }
 }
 
-const UNFUSED: &str = "a1_unfused";
-
-/// How a rung gets its tensors and its work.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Addresses; a block per tile of rows, head and sequence.
-    Addresses,
-    /// Addresses; a block per head and sequence takes all tiles of rows.
-    Serial,
-    /// Three kernels and scratch memory.
-    Unfused,
-    /// Tensor maps; a block per tile of rows, head and sequence.
-    Maps,
-    /// Tensor maps; blocks take pieces of work from a line, as many blocks as pieces.
-    Line,
-    /// The same with one block per multiprocessor.
-    Persistent,
-    /// The same, heads in sections whose keys and values stay in the L2 cache.
-    Sections,
-}
-
-/// How a rung is launched.
-struct Step {
-    rung: Rung,
-    form: Form,
-    entry: &'static str,
-    text: &'static Source,
-    /// Constants beside head dim and number.
-    defines: &'static [(&'static str, u32)],
-    /// Query rows of a block.
-    rows: usize,
-    threads: usize,
-    /// Dynamic shared memory for a head dim, bytes.
-    shared: fn(usize) -> usize,
-}
-
-macro_rules! texts {
-    ($($name:ident = $file:literal;)*) => {
-        $(static $name: Source = Source { name: concat!("attention/", $file), text: include_str!($file) };)*
-    };
-}
-texts! {
-    ROW_PER_WARP = "row_per_warp.cu";
-    SCORES = "unfused_scores.cu";
-    SOFTMAX = "unfused_softmax.cu";
-    PRODUCT = "unfused_product.cu";
-    TILED = "tiled_f32.cu";
-    MMA = "mma.cu";
-    LDMATRIX = "ldmatrix_swizzle.cu";
-    PIPELINED = "pipelined.cu";
-    WGMMA = "wgmma_tma.cu";
-    SPECIALISED = "specialised.cu";
-}
-
-/// A tile of 128 rows, two places of 64 keys and as many of values.
-fn pipelined_shared(dim: usize) -> usize {
-    (128 + 4 * 64) * dim * 2
-}
-
-/// Five tiles of 128 rows on a boundary of 1024 bytes, and barriers.
-fn hopper_shared(dim: usize) -> usize {
-    5 * 128 * dim * 2 + 1024 + 128
-}
-
 /// Bytes of keys and values that a section of heads may have: what an H100's L2 cache of 50 MB holds beside all that passes through.
 const SECTION_BYTES: usize = 32 << 20;
 
@@ -121,104 +56,6 @@ fn section(shape: &ForwardShape) -> usize {
     let one = (2 * shape.kv_len * shape.dim * 2).max(1);
     (SECTION_BYTES / one).max(1) * (shape.heads / shape.kv_heads)
 }
-
-/// A step before Hopper, that takes addresses.
-const fn plain(
-    name: &'static str,
-    idea: &'static str,
-    (text, entry): (&'static Source, &'static str),
-    (rows, threads): (usize, usize),
-    shared: fn(usize) -> usize,
-) -> Step {
-    let rung = Rung { name, idea, needs: Arch::Sm80 };
-    Step { rung, form: Form::Addresses, entry, text, defines: &[], rows, threads, shared }
-}
-
-/// A step of the warp-specialised kernel.
-const fn specialised(
-    name: &'static str,
-    idea: &'static str,
-    form: Form,
-    defines: &'static [(&'static str, u32)],
-) -> Step {
-    let rung = Rung { name, idea, needs: Arch::Sm90a };
-    let entry = "attention_specialised";
-    Step { rung, form, entry, text: &SPECIALISED, defines, rows: 128, threads: 384, shared: hopper_shared }
-}
-
-const OVERLAPPED: &[(&str, u32)] = &[("PING_PONG", 1), ("OVERLAP", 1)];
-
-static LADDER: [Step; 13] = [
-    plain(
-        "a0_row_per_warp",
-        "online softmax, one warp per row",
-        (&ROW_PER_WARP, "attention_row_per_warp"),
-        (4, 128),
-        |_| 0,
-    ),
-    Step {
-        form: Form::Unfused,
-        ..plain(UNFUSED, "scores and weights in device memory", (&SCORES, "attention_unfused_scores"), (16, 256), |_| 0)
-    },
-    plain("a2_tiled_f32", "fused: tiles in shared memory, f32", (&TILED, "attention_tiled_f32"), (64, 256), |dim| {
-        (2 * 64 * (dim + 4) + 64 * 68) * 4
-    }),
-    plain("a3_mma", "tensor cores, fragments by plain loads", (&MMA, "attention_mma"), (64, 128), |dim| {
-        3 * 64 * (dim + 8) * 2
-    }),
-    plain(
-        "a4_ldmatrix_swizzle",
-        "ldmatrix without bank conflicts",
-        (&LDMATRIX, "attention_ldmatrix_swizzle"),
-        (64, 128),
-        |dim| 3 * 64 * dim * 2,
-    ),
-    Step {
-        form: Form::Serial,
-        ..plain(
-            "a5_serial_rows",
-            "cp.async double buffer; one block per head, all rows in turn",
-            (&PIPELINED, "attention_pipelined"),
-            (128, 256),
-            pipelined_shared,
-        )
-    },
-    plain(
-        "a5_pipelined",
-        "the same, a block per 128 rows",
-        (&PIPELINED, "attention_pipelined"),
-        (128, 256),
-        pipelined_shared,
-    ),
-    Step {
-        rung: Rung { name: "a6_wgmma_tma", idea: "warpgroup products, tensor copies", needs: Arch::Sm90a },
-        form: Form::Maps,
-        entry: "attention_wgmma_tma",
-        text: &WGMMA,
-        defines: &[],
-        rows: 128,
-        threads: 256,
-        shared: hopper_shared,
-    },
-    specialised(
-        "a7_specialised",
-        "a producer, barriers, registers moved",
-        Form::Line,
-        &[("PING_PONG", 0), ("OVERLAP", 0)],
-    ),
-    specialised("a8_ping_pong", "two consumers take turns", Form::Line, &[("PING_PONG", 1), ("OVERLAP", 0)]),
-    specialised("a9_overlapped", "softmax while values are multiplied", Form::Line, OVERLAPPED),
-    specialised("a10_persistent", "one block per multiprocessor, longest first", Form::Persistent, OVERLAPPED),
-    Step {
-        shared: |dim| hopper_shared(dim) + 128 * dim * 2,
-        ..specialised(
-            "a11_hidden_ends",
-            "results leave in the background, the next queries come early, heads in sections that fit L2",
-            Form::Sections,
-            &[("PING_PONG", 1), ("OVERLAP", 1), ("BACKGROUND", 1)],
-        )
-    },
-];
 
 /// The rungs of the forward ladder, from the simplest to the fastest.
 pub fn rungs() -> impl Iterator<Item = Rung> {
@@ -440,6 +277,7 @@ pub(super) fn kernels() -> Vec<KernelSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Arch;
 
     #[test]
     fn maps_obey_the_drivers_rules_and_copy_whole_tiles() {
@@ -519,17 +357,5 @@ mod tests {
         assert_eq!(section(&shape(16384, 32, 32)), 4);
         assert_eq!(section(&shape(1 << 20, 8, 1)), 8);
         assert!(section(&shape(0, 8, 1)) >= 32);
-    }
-
-    #[test]
-    fn shared_memory_fits_the_architectures() {
-        for step in &LADDER {
-            for dim in DIMS {
-                for arch in Arch::ALL.into_iter().filter(|&arch| arch >= step.rung.needs) {
-                    let bytes = (step.shared)(dim);
-                    assert!(bytes <= arch.shared_bytes() as usize, "{} takes {bytes} bytes on {arch}", step.rung.name);
-                }
-            }
-        }
     }
 }

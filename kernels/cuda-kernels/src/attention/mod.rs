@@ -28,6 +28,7 @@ mod heads;
 mod oracle;
 mod packed;
 mod prefill;
+mod steps;
 
 pub use bench::forward_bench;
 pub use cache::{KvView, Rows, Stored};
