@@ -75,6 +75,15 @@ impl Emulated {
         Emulated { arch, nvrtc, modules: Mutex::default(), state: Arc::default() }
     }
 
+    /// The device, unless launches are recorded: of other work a replay would know nothing.
+    fn now(&self, call: &str) -> Result<MutexGuard<'_, State>, GpuError> {
+        let state = lock(&self.state);
+        match state.recording {
+            None => Ok(state),
+            Some(_) => Err(GpuError::Emulator(format!("{call}: launches are recorded, none of them runs"))),
+        }
+    }
+
     fn module(&self, kernel: &KernelSpec) -> Result<Arc<Module>, GpuError> {
         let key = format!("{}:{}", kernel.source.name, kernel.label());
         if let Some(module) = lock(&self.modules).get(&key) {
@@ -119,19 +128,19 @@ impl Backend for Emulated {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), GpuError> {
-        lock(&self.state).memory.write(address, bytes).map_err(stopped)
+        self.now("writing")?.memory.write(address, bytes).map_err(stopped)
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<(), GpuError> {
-        lock(&self.state).memory.write(address, &vec![0; bytes]).map_err(stopped)
+        self.now("zeroing")?.memory.write(address, &vec![0; bytes]).map_err(stopped)
     }
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), GpuError> {
-        lock(&self.state).memory.read(address, bytes).map_err(stopped)
+        self.now("reading")?.memory.read(address, bytes).map_err(stopped)
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError> {
-        lock(&self.state).memory.copy(from, to, bytes).map_err(stopped)
+        self.now("copying")?.memory.copy(from, to, bytes).map_err(stopped)
     }
 
     fn launch(&self, kernel: &KernelSpec, shape: LaunchShape, args: &[Vec<u8>]) -> Result<(), GpuError> {

@@ -113,12 +113,18 @@ impl Device {
         lock(&self.kernels)
     }
 
+    /// Fails while launches are recorded, none of which runs.
+    fn runs(&self, call: &str) -> Result<(), GpuError> {
+        if self.watch.is_recording() {
+            let reason = "launches are recorded, none of them runs".into();
+            return Err(GpuError::Driver { call: call.into(), reason });
+        }
+        Ok(())
+    }
+
     /// Waits for everything asked so far; for longer than the limit it does not.
     fn wait(&self) -> Result<(), GpuError> {
-        if self.watch.is_recording() {
-            let (call, reason) = ("waiting".into(), "launches are recorded, none of them runs".into());
-            return Err(GpuError::Driver { call, reason });
-        }
+        self.runs("waiting")?;
         let stream = self.stream.cu_stream();
         // SAFETY: the stream exists as long as the device.
         self.poll("cuStreamQuery", || unsafe { sys::cuStreamQuery(stream) })?;
@@ -224,6 +230,8 @@ impl Backend for Driver {
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), GpuError> {
         self.0.bind()?;
+        // a driver would record the copy, and every replay read these bytes again, which are gone by then
+        self.0.runs("writing")?;
         if bytes.len() > STAGED_BY_DRIVER && self.0.watch.is_busy() {
             self.0.wait()?;
         }
@@ -241,6 +249,7 @@ impl Backend for Driver {
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), GpuError> {
         self.0.bind()?;
+        self.0.runs("reading")?;
         if bytes.len() <= STAGE_BYTES && self.0.read_staged(address, bytes)? {
             return Ok(());
         }
