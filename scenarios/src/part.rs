@@ -32,6 +32,20 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Part<T> {
     }
 }
 
+struct Table<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Table<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table, e.g. { at_least = 1.0 }")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 struct List<T>(PhantomData<T>);
 
 impl<'de, T: DeserializeOwned> Visitor<'de> for List<T> {
@@ -48,6 +62,11 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for List<T> {
         }
         Ok(parts)
     }
+}
+
+/// A table and nothing else: a derived struct would take an array for its fields in order.
+pub fn table<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(Table(PhantomData))
 }
 
 /// One part, present.

@@ -91,3 +91,19 @@ impl Tokenizer {
         self.inner.token_to_id(token).map(TokenId)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let whole = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"},"decoder":{"type":"Fuse"}}"#;
+        let read = |text: &str| Tokenizer::from_bytes(Path::new("tokenizer.json"), text.as_bytes(), 1);
+        assert!(read(whole).is_ok());
+        for end in (0..whole.len()).step_by(7) {
+            let error = read(&whole[..end]).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains("tokenizer.json"), "{end}: {error}");
+        }
+    }
+}

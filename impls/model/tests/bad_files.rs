@@ -71,6 +71,55 @@ fn what_would_change_the_function_is_refused_by_name() {
     }
 }
 
+/// What newer families write: a field that cannot be, or that no version of transformers means alike.
+#[test]
+fn families_name_the_field_that_is_wrong() {
+    let llama_like = r#""vocab_size":64,"hidden_size":16,"intermediate_size":24,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":2"#;
+    let cases = [
+        (
+            r#""model_type":"gptj","vocab_size":64,"n_embd":16,"n_head":2,"n_layer":1,"rotary_dim":5"#.into(),
+            "rotary_dim",
+        ),
+        (
+            r#""model_type":"gptj","vocab_size":64,"n_embd":16,"n_head":2,"n_layer":1,"rotary_dim":null"#.into(),
+            "rotary_dim",
+        ),
+        (
+            r#""model_type":"codegen","vocab_size":64,"n_embd":48,"n_head":6,"n_layer":1,"rotary_dim":4"#.into(),
+            "n_head",
+        ),
+        (r#""model_type":"bloom","vocab_size":64,"hidden_size":16,"n_head":3,"n_layer":1"#.into(), "n_head"),
+        (
+            r#""model_type":"mpt","vocab_size":64,"d_model":16,"n_heads":2,"n_layers":1,"attn_config":{"alibi":false}"#
+                .into(),
+            "attn_config.alibi",
+        ),
+        (format!(r#""model_type":"olmo3",{llama_like},"rope_theta":1e4"#), "rope_theta"),
+        (
+            format!(r#""model_type":"gemma3_text",{llama_like},"rope_parameters":{{"rope_theta":1e4}}"#),
+            "rope_parameters",
+        ),
+        (format!(r#""model_type":"gemma3_text",{llama_like},"attn_logit_softcapping":50.0"#), "attn_logit_softcapping"),
+        (format!(r#""model_type":"smollm3",{llama_like},"no_rope_layers":[1]"#), "no_rope_layers"),
+        (format!(r#""model_type":"exaone4",{llama_like},"sliding_window_pattern":"LLLG""#), "sliding_window_pattern"),
+        (
+            format!(r#""model_type":"olmoe",{llama_like},"num_experts":2,"num_experts_per_tok":3"#),
+            "num_experts_per_tok",
+        ),
+        (
+            format!(
+                r#""model_type":"deepseek_v3",{llama_like},"first_k_dense_replace":0,"n_routed_experts":4,"num_experts_per_tok":1,"n_group":3"#
+            ),
+            "n_group",
+        ),
+        (format!(r#""model_type":"gpt_oss",{llama_like}"#), "model_type"),
+    ];
+    for (fields, field) in cases {
+        let error = parse(&format!("{{{fields}}}")).unwrap_err();
+        assert!(error.contains("model/config.json") && error.contains(&format!("`{field}`")), "{fields}: {error}");
+    }
+}
+
 #[test]
 fn not_json_is_said() {
     assert!(parse("{").unwrap_err().contains("not a JSON object"));

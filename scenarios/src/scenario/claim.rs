@@ -38,6 +38,7 @@ pub struct ClaimPart {
     /// How it comes out of the observations.
     pub measure: Measure,
     /// When it confirms the claim.
+    #[serde(deserialize_with = "crate::part::table")]
     pub rule: Rule,
 }
 

@@ -114,6 +114,10 @@ fn claims_are_checked_against_the_cells() {
         claim("a", "f32", "at_most = 1.0").replace("metric = \"ppl\"", "metric = \"ppl\", workload = \"tg9\"");
     let said = plan(&format!("{GOOD}{elsewhere}"));
     assert!(said.contains("no workload is called `tg9`") && said.contains("did you mean `tg8`"), "{said}");
+    // an array is no table, although it would fit the fields in their order
+    let listed = claim("a", "f32", "at_most = 1.0").replace("rule = { at_most = 1.0 }", "rule = [1.0]");
+    let said = plan(&format!("{GOOD}{listed}"));
+    assert!(said.contains("claim[0].part[0].rule") && said.contains("a table"), "{said}");
     let twice = claim("a", "f32", "at_most = 1.0") + &claim("a", "f32", "point = true");
     let said = plan(&format!("{GOOD}{twice}"));
     assert!(said.contains("claim `a` is already number 1") && said.contains("judges nothing"), "{said}");
