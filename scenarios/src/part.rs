@@ -38,7 +38,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Table<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table, e.g. { at_least = 1.0 }")
+        f.write_str("a table of fields with their names")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
@@ -67,6 +67,11 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for List<T> {
 /// A table and nothing else: a derived struct would take an array for its fields in order.
 pub fn table<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_map(Table(PhantomData))
+}
+
+/// A table that may be left out.
+pub fn optional_table<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    table(deserializer).map(Some)
 }
 
 /// One part, present.

@@ -37,26 +37,28 @@ pub struct Scenario {
     #[serde(default = "one")]
     pub seed: u64,
     /// Checkpoints of every cell, unless the matrix lists models; a scenario of kernels or identities alone needs none.
+    #[serde(default, deserialize_with = "crate::part::optional_table")]
     pub model: Option<ModelChoice>,
     /// Calibration text of quantizers that need one.
+    #[serde(default, deserialize_with = "crate::part::optional_table")]
     pub calibration: Option<Calibration>,
     /// Parts that all cells share; an axis left out takes its default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::part::table")]
     pub engine: Parts,
     /// Lists of parts: their product is the cells.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::part::table")]
     pub matrix: Matrix,
     /// Other engines whose cells join ours.
     #[serde(default, rename = "external")]
     pub externals: Vec<External>,
     /// Parts of the reference cell; an axis left out takes the first of its list.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::part::table")]
     pub reference: Parts,
     /// How long and how often to measure.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::part::table")]
     pub budget: Budget,
     /// Correctness that must hold before anything is timed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::part::table")]
     pub expect: Expect,
     /// What every cell does.
     #[serde(default, rename = "workload")]

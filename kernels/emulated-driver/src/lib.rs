@@ -8,6 +8,10 @@
 //! Work is done in order when it is asked for. Machine code is refused as code for another device is
 //! (`CUDA_ERROR_NO_BINARY_FOR_GPU`): the caller is expected to offer PTX then. Every launch takes 4 ms of a clock that means
 //! nothing, so that loops which time kernels end. What a test wants of the device is in [`SETTINGS`].
+//!
+//! By hand, any program or test runs on it: `cargo build -p emulated-driver`, then in a folder `libcuda.so` and `libcuda.so.1` as links to
+//! `target/debug/libemulated_driver.so`, then the program with `LD_LIBRARY_PATH` naming that folder. With `DRIVER_TEST_CHILD=1` the
+//! tests of cuda-kernels leave the emulator out and run on this device alone.
 
 #![allow(non_snake_case)]
 

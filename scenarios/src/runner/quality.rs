@@ -6,8 +6,8 @@ use results::observation::Status;
 use results::summary::Role;
 use results::trace::{Event, Trace};
 
+use super::Session;
 use super::process::{Worker, reason};
-use super::{Session, rows};
 use crate::protocol::{Build, CellChecks, Command, Reply};
 use crate::scenario::Workload;
 use crate::worker::same_forward;
@@ -176,9 +176,5 @@ pub fn build_command(session: &Session, cells: Vec<String>, with_reference: bool
 /// A call whose progress is shown on the cell's line.
 pub fn spoken(session: &Session, worker: &mut Worker, cell: &str, command: &Command) -> Result<Reply> {
     let show = &session.show;
-    let reply = worker.call(command, &mut |text, done, of| show.cell(cell, &format!("{text} {done}/{of}")))?;
-    if let Reply::Failed { reason } = &reply {
-        show.cell(cell, &format!("{}: {reason}", rows::word(Status::Failed)));
-    }
-    Ok(reply)
+    worker.call(command, &mut |text, done, of| show.cell(cell, &format!("{text} {done}/{of}")))
 }

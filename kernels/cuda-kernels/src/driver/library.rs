@@ -73,7 +73,9 @@ fn has_all(names: &[&str]) -> Result<(), GpuError> {
 fn open() -> Result<(), GpuError> {
     // SAFETY: opens and closes a library by its usual names.
     if !unsafe { sys::is_culib_present() } {
-        return Err(GpuError::NoDevice("no NVIDIA driver (libcuda.so) on this machine".into()));
+        return Err(GpuError::NoDevice(
+            "no NVIDIA driver (libcuda.so) on this machine; with one installed `nvidia-smi` lists its devices".into(),
+        ));
     }
     has_all(ALWAYS)?;
     let mut version = 0;
@@ -86,7 +88,8 @@ fn open() -> Result<(), GpuError> {
         return Err(GpuError::OldDriver { found, needed: LEAST_VERSION.1 });
     }
     has_all(CALLED)?;
-    result::init().map_err(|e| GpuError::NoDevice(describe(&e)))
+    let advice = "see what `nvidia-smi` says, and whether this process may use the device";
+    result::init().map_err(|e| GpuError::NoDevice(format!("cuInit: {}; {advice}", describe(&e))))
 }
 
 /// What a device is.
@@ -105,7 +108,8 @@ pub(crate) fn probe(ordinal: usize) -> Result<Probed, GpuError> {
     let none = |e: DriverError| GpuError::NoDevice(describe(&e));
     let devices = result::device::get_count().map_err(none)?;
     if ordinal as i64 >= i64::from(devices) {
-        return Err(GpuError::NoDevice(format!("device {ordinal} asked for, {devices} present, counted from 0")));
+        let reason = format!("device {ordinal} asked for, {devices} present, counted from 0; give another `ordinal`");
+        return Err(GpuError::NoDevice(reason));
     }
     let device = result::device::get(ordinal as i32).map_err(none)?;
     // SAFETY: the device exists.
