@@ -53,6 +53,13 @@ fn the_table_of_a_rotation_is_the_one_that_is_read() {
     let plain = scale(r#""rope_scaling""#);
     assert!(plain > 1.0 / (192.0f32).sqrt());
     assert_eq!(plain, scale(r#""rope_parameters":null,"rope_scaling""#));
+    let both = |scaling: &str| {
+        let parameters = r#""rope_parameters":{"rope_type":"linear","factor":2.0}"#;
+        parse(&GOOD.replacen('{', &format!(r#"{{{parameters},"rope_scaling":{scaling},"#), 1))
+    };
+    assert!(both(r#"{"rope_type":"linear","factor":2.0}"#).is_ok());
+    let error = both(r#"{"rope_type":"linear","factor":4.0}"#).unwrap_err();
+    assert!(error.contains("rope_scaling") && error.contains("one of the two"), "{error}");
 }
 
 #[test]

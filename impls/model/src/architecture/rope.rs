@@ -33,6 +33,17 @@ pub(super) fn plain(dim: usize, theta: f32) -> Rope {
     Rope { theta, dim, interleaved: false, attention_factor: 1.0, scaling: RopeScaling::None }
 }
 
+/// Refuses two descriptions that differ: which of them holds depends on the version of transformers.
+pub(super) fn refuse_two(f: &Fields) -> Result<(), ConfigError> {
+    let described = |name: &str| f.value(name).filter(|table| table.as_object().is_some_and(|t| !t.is_empty()));
+    match (described("rope_parameters"), described("rope_scaling")) {
+        (Some(new), Some(old)) if new != old => {
+            Err(f.unsupported("rope_scaling", "another rotation than rope_parameters", "one of the two"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where the rotation is described.
 pub(super) fn table(f: &Fields) -> &'static str {
     if f.value("rope_parameters").is_some_and(Value::is_object) { "rope_parameters" } else { "rope_scaling" }
@@ -47,6 +58,7 @@ pub(super) fn read(
     if defaults.by_kind {
         return Ok(plain(head_dim, defaults.theta));
     }
+    refuse_two(f)?;
     let table = table(f);
     if f.value(table).and_then(Value::as_object).is_some_and(|t| t.values().any(Value::is_object)) {
         return Err(f.unsupported(table, "different rotations by kind of layer", "one rotation for all layers"));

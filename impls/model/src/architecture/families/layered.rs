@@ -18,6 +18,7 @@ fn two_ropes(
 ) -> Result<[Rope; 2], ConfigError> {
     let defaults = |theta| RopeDefaults { theta, ..RopeDefaults::default() };
     let table = |name: &str, theta: f32| rope::read_table(f, name, a.head_dim, a.max_positions, defaults(theta));
+    rope::refuse_two(f)?;
     let ropes = if f.value("rope_parameters").is_some() {
         if f.value("rope_parameters.full_attention").or(f.value("rope_parameters.sliding_attention")).is_none() {
             return Err(f.wrong("rope_parameters", "a table for full_attention and one for sliding_attention"));
