@@ -9,7 +9,7 @@
 //! and a span's rows share what they read. 3. f32 caches: a row is a sequence of its own, unless a span has more than
 //! `PROMPT_ROWS` rows.
 //! Exactness: 1e-5 of the largest |out| against f64; a row's bits depend on whether the Step has more than `SPLIT_ROWS` rows,
-//! for f32 caches on whether a span has more than `PROMPT_ROWS`, and on nothing else beside its own keys.
+//! for f32 caches and heads wider than 128 on whether a span has more than `PROMPT_ROWS`, and on nothing else beside its own keys.
 //! Cost: that of the kernels.
 //! Not handled: trees and full visibility, which the cache refuses.
 

@@ -107,6 +107,11 @@ fn what_would_change_the_function_is_refused_by_name() {
         let error = with(field, value).unwrap_err();
         assert!(error.contains("not supported") && error.contains(word), "{field} = {value}: {error}");
     }
+    let gptj = r#"{"model_type":"gptj","vocab_size":64,"n_embd":16,"n_head":2,"n_layer":1,"rotary_dim":4,
+        "scale_attn_by_inverse_layer_idx":true}"#;
+    assert!(parse(gptj).unwrap_err().contains("scale_attn_by_inverse_layer_idx"));
+    let gpt2 = gptj.replace("gptj", "gpt2").replace(r#""rotary_dim":4,"#, "");
+    assert!(parse(&gpt2).unwrap().scale_by_layer);
 }
 
 /// What newer families write: a field that cannot be, or that no version of transformers means alike.

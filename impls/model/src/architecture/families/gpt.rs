@@ -7,7 +7,9 @@ use crate::names;
 
 pub(super) fn gpt2(f: &Fields) -> Result<Architecture, ConfigError> {
     let a = gpt(f, "gelu_new")?;
-    Ok(Architecture { names: &names::GPT2, ..a })
+    // the others have no such field: where it is set, it is refused as unread
+    let scale_by_layer = f.flag("scale_attn_by_inverse_layer_idx", false)?;
+    Ok(Architecture { scale_by_layer, names: &names::GPT2, ..a })
 }
 
 /// One key/value head for all queries, or one for each.
@@ -35,7 +37,6 @@ fn gpt(f: &Fields, default_activation: &str) -> Result<Architecture, ConfigError
         norm_eps: f.positive("layer_norm_epsilon")?.unwrap_or(1e-5),
         positions: Positions::Learned { offset: 0 },
         attention_scale: if scaled { 1.0 / (head_dim as f32).sqrt() } else { 1.0 },
-        scale_by_layer: f.flag("scale_attn_by_inverse_layer_idx", false)?,
         activation: activation(f, "activation_function", default_activation)?,
         gated: false,
         biases: Biases { qkv: true, out: true, mlp: true, head: false },
