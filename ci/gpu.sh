@@ -50,17 +50,18 @@ chmod +x "$programs"/*
 built_at=$(cat "$programs/built-at")
 if [ ! -e "$built_at" ]; then mkdir -p "$(dirname "$built_at")" && ln -s "$PWD" "$built_at"; fi
 
-# Kernels are compiled for the driver that is here: by the toolkit's compiler, or by the one that PyTorch brings. What was compiled
-# stays beside it.
-if [ ! -e target/nvrtc/libnvrtc.so.13 ] && [ ! -e target/nvrtc/libnvrtc.so.12 ]; then
-    mkdir -p target/nvrtc
-    brought=$(python3 -c 'import importlib.util as u; s = u.find_spec("nvidia"); print(*(s.submodule_search_locations if s else []))' 2>/dev/null || true)
-    for folder in $brought; do
-        for file in "$folder"/cu13/lib/libnvrtc* "$folder"/cuda_nvrtc/lib/libnvrtc*; do
+# Kernels are compiled for the driver that is here: by the toolkit's compiler, or by the one that PyTorch brings, beside which lies what was
+# compiled. cuBLASLt is the system's, or PyTorch's.
+brought=$(python3 -c 'import importlib.util as u; s = u.find_spec("nvidia"); print(*(s.submodule_search_locations if s else []))' 2>/dev/null || true)
+mkdir -p target/nvrtc
+for lib in $(for folder in $brought; do printf '%s\n' "$folder"/cu13/lib "$folder"/cuda_nvrtc/lib "$folder"/cublas/lib; done); do
+    if [ ! -e target/nvrtc/libnvrtc.so.13 ] && [ ! -e target/nvrtc/libnvrtc.so.12 ]; then
+        for file in "$lib"/libnvrtc*; do
             if [ -e "$file" ]; then ln -sf "$file" target/nvrtc/; fi
         done
-    done
-fi
+    fi
+    if [ -d "$lib" ]; then export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$lib"; fi
+done
 
 failed=0
 # step SECONDS NAME COMMAND...: runs it for so long at most, keeps its output, goes on whatever happens.
