@@ -224,8 +224,9 @@ impl Gpu {
     /// from the host, and the buffers it names must outlive the recording.
     pub fn record(&self, work: impl FnOnce() -> Result<(), GpuError>) -> Result<Recording, GpuError> {
         self.0.begin_recording()?;
+        let mut open = OpenRecording { backend: self.backend(), ended: false };
         let outcome = work();
-        // the stream must leave its recording state whatever happened
+        open.ended = true;
         let recording = self.0.end_recording();
         outcome.and(recording).map(Recording)
     }
@@ -243,6 +244,21 @@ impl Gpu {
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({})", self.name())
+    }
+}
+
+/// The stream leaves its recording state whatever happens, even if what is recorded panics.
+struct OpenRecording<'a> {
+    backend: &'a dyn Backend,
+    ended: bool,
+}
+
+impl Drop for OpenRecording<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // nobody asked for what was recorded so far
+            let _ = self.backend.end_recording();
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Gemm {
             "g4_wgmma" => tiles(128, 128, 256).with_shared(STAGES * WGMMA_STAGE + ALIGNMENT),
             "g5_specialised" => specialised(tiles_of(1), 0),
             "g6_persistent" => specialised(tiles_of(1).min(fit), PANELS),
-            _ => specialised(CLUSTER * tiles_of(CLUSTER).min(fit / CLUSTER), PANELS),
+            _ => specialised(CLUSTER * tiles_of(CLUSTER).min((fit / CLUSTER).max(1)), PANELS),
         }
     }
 }

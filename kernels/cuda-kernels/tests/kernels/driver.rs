@@ -561,5 +561,9 @@ fn recordings_that_touch_the_hosts_memory_are_refused() {
         });
         recorded.unwrap().replay().unwrap();
         assert_eq!(y.read().unwrap(), [2.0]);
+        // nor does one that ends in a panic leave the device recording
+        let panics = std::panic::AssertUnwindSafe(|| gpu.record(|| panic!("in the middle of a recording")).map(|_| ()));
+        assert!(std::panic::catch_unwind(panics).is_err());
+        gpu.synchronize().unwrap();
     });
 }
