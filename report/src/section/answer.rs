@@ -86,9 +86,15 @@ fn judged(digest: &Digest) -> String {
     let claims = &digest.run.claims;
     let n = |pick: &dyn Fn(&results::claim::Verdict) -> bool| claims.iter().filter(|c| pick(&c.verdict)).count();
     let (confirmed, refuted) = (n(&|v| v.is_confirmed()), n(&|v| v.is_refuted()));
-    let no_gpu = n(&|v| *v == Verdict::SkippedNoGpu);
-    let open = claims.len() - confirmed - refuted - no_gpu;
-    let counts = [(confirmed, "confirmed"), (refuted, "refuted"), (open, "open"), (no_gpu, "skipped, no GPU")];
+    let (reported, no_gpu) = (n(&|v| *v == Verdict::Reported), n(&|v| *v == Verdict::SkippedNoGpu));
+    let open = claims.len() - confirmed - refuted - reported - no_gpu;
+    let counts = [
+        (confirmed, "confirmed"),
+        (refuted, "refuted"),
+        (open, "open"),
+        (reported, "reported, not judged"),
+        (no_gpu, "skipped, no GPU"),
+    ];
     let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let noun = if claims.len() == 1 { "claim from a paper" } else { "claims from papers" };
     format!("{} {noun}: {}", claims.len(), counts.join(", "))
