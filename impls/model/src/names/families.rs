@@ -23,30 +23,26 @@ pub const LLAMA: Names = Names {
     transposed: false,
 };
 
-/// DeepSeek-V2, outside its latent attention.
-pub const DEEPSEEK_V2: Names = Names {
-    experts: Some(ExpertNames {
-        router: "mlp.gate",
-        expert: "mlp.experts.",
-        up: &["gate_proj", "up_proj"],
-        down: "down_proj",
-        choice_bias: "",
-        shared: "mlp.shared_experts",
-        shared_gate: "",
-    }),
-    ..LLAMA
+/// Experts beside a router that is called a gate, and no shared one.
+const ROUTED: ExpertNames = ExpertNames {
+    router: "mlp.gate",
+    expert: "mlp.experts.",
+    up: &["gate_proj", "up_proj"],
+    down: "down_proj",
+    choice_bias: "",
+    shared: "",
+    shared_gate: "",
 };
+
+/// DeepSeek-V2, outside its latent attention.
+pub const DEEPSEEK_V2: Names = Names { experts: Some(ExpertNames { shared: "mlp.shared_experts", ..ROUTED }), ..LLAMA };
 
 /// DeepSeek-V3, outside its latent attention.
 pub const DEEPSEEK_V3: Names = Names {
     experts: Some(ExpertNames {
-        router: "mlp.gate",
-        expert: "mlp.experts.",
-        up: &["gate_proj", "up_proj"],
-        down: "down_proj",
         choice_bias: "mlp.gate.e_score_correction_bias",
         shared: "mlp.shared_experts",
-        shared_gate: "",
+        ..ROUTED
     }),
     ..LLAMA
 };
@@ -69,24 +65,14 @@ pub const MIXTRAL: Names = Names {
         expert: "block_sparse_moe.experts.",
         up: &["w1", "w3"],
         down: "w2",
-        choice_bias: "",
-        shared: "",
-        shared_gate: "",
+        ..ROUTED
     }),
     ..LLAMA
 };
 
 /// Qwen2-MoE and Qwen3-MoE.
 pub const QWEN_MOE: Names = Names {
-    experts: Some(ExpertNames {
-        router: "mlp.gate",
-        expert: "mlp.experts.",
-        up: &["gate_proj", "up_proj"],
-        down: "down_proj",
-        choice_bias: "",
-        shared: "mlp.shared_expert",
-        shared_gate: "mlp.shared_expert_gate",
-    }),
+    experts: Some(ExpertNames { shared: "mlp.shared_expert", shared_gate: "mlp.shared_expert_gate", ..ROUTED }),
     ..LLAMA
 };
 
