@@ -46,8 +46,8 @@ pub struct Held {
     pub threads: usize,
     /// The machine's roofs, as far as the run has measured them.
     pub roof: Option<Roof>,
-    /// The GPU's own, once a workload has been timed on it.
-    pub gpu_roof: Option<Roof>,
+    /// The GPU's own, once they were asked for; none where they could not be measured.
+    pub gpu_roof: Option<Option<Roof>>,
 }
 
 impl Held {
@@ -182,16 +182,16 @@ impl Held {
     /// and come back as facts; kernels measure them for themselves.
     fn roof_of_gpu(&mut self, workload: &Workload) -> Vec<(String, String)> {
         let Some(cuda) = self.device.cuda() else { return vec![] };
-        self.roof = self.gpu_roof;
+        self.roof = self.gpu_roof.flatten();
         let timed = matches!(workload, Workload::Prefill { .. } | Workload::Decode { .. } | Workload::Generate { .. });
-        if self.roof.is_some() || !timed {
+        if self.gpu_roof.is_some() || !timed {
             return vec![];
         }
-        match gpu::roof::measure(cuda.gpu(), self.resolved.scenario.seed) {
-            Ok(roof) => {
-                (self.roof, self.gpu_roof) = (Some(roof), Some(roof));
-                gpu::roof::facts(&roof)
-            }
+        let measured = gpu::roof::measure(cuda.gpu(), self.resolved.scenario.seed);
+        self.roof = measured.as_ref().ok().copied();
+        self.gpu_roof = Some(self.roof);
+        match measured {
+            Ok(roof) => gpu::roof::facts(&roof),
             // a model that fills the device leaves no room: speeds then stand without their limits
             Err(reason) => vec![("gpu_roof_missing".into(), reason.to_string())],
         }

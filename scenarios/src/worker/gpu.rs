@@ -17,7 +17,7 @@ use crate::scenario::{GpuNumber, GpuProblem};
 const SAMPLE_MS: f64 = 3.0;
 /// Launches of a cold sample: the cache is emptied before each.
 const COLD_CALLS: u64 = 10;
-/// An emulated device executes some ten million thread instructions a second: larger problems would take hours.
+/// An emulated device executes thread by thread: much larger problems would take hours.
 const MOST_EMULATED_FLOPS: u64 = 1 << 25;
 /// What memory is read to empty the L2 cache, bytes; no device has a third of it.
 const FLUSH_BYTES: usize = 256 << 20;
