@@ -9,6 +9,7 @@ pub mod frame;
 pub mod latency;
 mod log;
 pub mod metric;
+pub mod noise;
 pub mod observation;
 pub mod run;
 pub mod statistics;
