@@ -140,7 +140,7 @@ fn every_chart_has_a_text_alternative() {
 #[test]
 fn untrusted_percentiles_are_marked() {
     let html = &*PAGE;
-    assert!(section(html, "latency").contains("too few events for this percentile"));
+    assert!(section(html, "latency").contains("too few events or repetitions for this percentile"));
 }
 
 #[test]
