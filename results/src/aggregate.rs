@@ -15,10 +15,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::observation::{Axes, Direction, Observation, Status};
-use crate::pairing::{Grain, Taken, needs_clock};
+use crate::pairing::{Taken, independent};
 use crate::statistics::{Center, Interval, Ratio, bootstrap_interval, cv, median, median_interval};
 
 use ladder::Ladders;
+
+pub use comparable::unlike_chunks;
+pub use pooled::median_of_clusters;
 
 /// Seed of every interval made here, so that a report of the same rows is the same report.
 const SEED: u64 = 0x1f_6d61_726b;
@@ -209,7 +212,7 @@ fn is_ok(row: &Observation) -> bool {
 fn summarize(key: &Key, rows: &[&Observation], groups: &Groups) -> Aggregate {
     let ok: Vec<&Observation> = rows.iter().copied().filter(|row| is_ok(row)).collect();
     let first = ok.first().unwrap_or(&rows[0]);
-    let clusters = clusters(key.metric, &taken(&ok));
+    let clusters = independent(key.metric, &taken(&ok));
     let values: Vec<f64> = clusters.iter().flatten().copied().collect();
     let of_windows = window_interval(key, &values, groups);
     let events = match of_windows {
@@ -264,27 +267,6 @@ fn taken(rows: &[&Observation]) -> Vec<Taken> {
     rows.iter().filter_map(of).collect()
 }
 
-/// Independent groups of values: one value per item of what says the same whenever it is had; else the values of each repetition.
-fn clusters(id: &str, taken: &[Taken]) -> Vec<Vec<f64>> {
-    let constant = taken.iter().all(|one| (one.item, one.value) == (taken[0].item, taken[0].value));
-    let grain = if constant { Grain::Item } else { Grain::of(id, &[taken]) };
-    if grain == Grain::Item {
-        return grain.places(taken).into_values().collect();
-    }
-    let mut repetitions: BTreeMap<(u32, u32), Vec<f64>> = BTreeMap::new();
-    if needs_clock(id) {
-        // two equal times are two times
-        for one in taken {
-            repetitions.entry((one.sitting, one.repetition)).or_default().push(one.value);
-        }
-    } else {
-        for ((sitting, repetition, _), values) in grain.places(taken) {
-            repetitions.entry((sitting, repetition)).or_default().extend(values);
-        }
-    }
-    repetitions.into_values().collect()
-}
-
 /// How a per-repetition quality metric depends on the per-window rows that give its interval.
 #[derive(Clone, Copy)]
 enum Spread {
@@ -311,8 +293,8 @@ fn window_interval(key: &Key, values: &[f64], groups: &Groups) -> Option<Interva
     let (name, spread) = windows_behind(key.metric)?;
     let rows = groups.get(&Key { metric: &name, x: None, ..*key })?;
     let ok: Vec<&Observation> = rows.iter().copied().filter(|row| is_ok(row)).collect();
-    let independent: Vec<f64> = clusters(&name, &taken(&ok)).into_iter().flatten().collect();
-    let windows = bootstrap_interval(&independent, Center::Mean, SEED)?;
+    let losses: Vec<f64> = independent(&name, &taken(&ok)).into_iter().flatten().collect();
+    let windows = bootstrap_interval(&losses, Center::Mean, SEED)?;
     let end = |end: f64| match spread {
         Spread::Exponential => estimate * (end - windows.estimate).exp(),
         Spread::Proportional => estimate * end / windows.estimate,

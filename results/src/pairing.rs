@@ -77,6 +77,27 @@ impl Grain {
     }
 }
 
+/// Independent groups of values: one value per item of what says the same whenever it is had; else the values of each repetition.
+pub fn independent(id: &str, taken: &[Taken]) -> Vec<Vec<f64>> {
+    let constant = taken.iter().all(|one| (one.item, one.value) == (taken[0].item, taken[0].value));
+    let grain = if constant { Grain::Item } else { Grain::of(id, &[taken]) };
+    if grain == Grain::Item {
+        return grain.places(taken).into_values().collect();
+    }
+    let mut repetitions: BTreeMap<(u32, u32), Vec<f64>> = BTreeMap::new();
+    if needs_clock(id) {
+        // two equal times are two times
+        for one in taken {
+            repetitions.entry((one.sitting, one.repetition)).or_default().push(one.value);
+        }
+    } else {
+        for ((sitting, repetition, _), values) in grain.places(taken) {
+            repetitions.entry((sitting, repetition)).or_default().extend(values);
+        }
+    }
+    repetitions.into_values().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

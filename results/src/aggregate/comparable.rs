@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Groups, Key};
+use super::{Groups, Key, taken};
 use crate::metric::kernel;
 use crate::observation::{Axes, Observation};
+use crate::pairing::Taken;
 use crate::statistics::{mean, median};
 
 /// Figures of the passes that a decoder makes: a longer draft makes longer passes.
@@ -13,7 +14,7 @@ const PER_PASS: [&str; 3] = ["draft_ms_per_run", "verify_ms_per_run", "accepted_
 /// Why the two cells have no better and worse in this metric.
 pub(super) fn why_not(key: &Key, other: &Key, groups: &Groups) -> Option<String> {
     match key.metric.split(':').next()? {
-        "itl_ms" => unlike_chunks(key, other, groups),
+        "itl_ms" => unlike_gaps(key, other, groups),
         base if base.starts_with("roof_") && kernel::variant(key.metric).is_none() => {
             let (own, others) = axes(key, other, groups)?;
             let work = |axes: &Axes| [axes.model.clone(), axes.weights.clone(), axes.kv.clone(), axes.decoding.clone()];
@@ -35,9 +36,15 @@ fn axes<'a>(key: &Key, other: &Key, groups: &'a Groups) -> Option<(&'a Axes, &'a
 }
 
 /// A decoder that emits several tokens at once has longer gaps and is not slower for it.
-fn unlike_chunks(key: &Key, other: &Key, groups: &Groups) -> Option<String> {
-    let own = groups.get(&Key { metric: "chunk_tokens", x: None, ..*key })?;
-    let others = groups.get(&Key { metric: "chunk_tokens", x: None, ..*other })?;
+fn unlike_gaps(key: &Key, other: &Key, groups: &Groups) -> Option<String> {
+    let chunks = |rows: &Vec<&Observation>| taken(rows);
+    let own = groups.get(&Key { metric: "chunk_tokens", x: None, ..*key }).map(chunks)?;
+    let others = groups.get(&Key { metric: "chunk_tokens", x: None, ..*other }).map(chunks)?;
+    unlike_chunks(&own, &others)
+}
+
+/// Why gaps between chunks do not rank two cells whose `chunk_tokens` these are; `None` where their chunks are of one size.
+pub fn unlike_chunks(own: &[Taken], others: &[Taken]) -> Option<String> {
     let (mine, theirs) = (by_repetition(own), by_repetition(others));
     let shared: Vec<_> = mine.iter().filter_map(|(place, mean)| Some((*mean, *theirs.get(place)?))).collect();
     let unlike = match shared.is_empty() {
@@ -54,14 +61,14 @@ fn unlike_chunks(key: &Key, other: &Key, groups: &Groups) -> Option<String> {
 }
 
 /// Mean and median tokens per chunk of each repetition.
-fn by_repetition(rows: &[&Observation]) -> BTreeMap<(u32, u32), (Option<f64>, Option<f64>)> {
+fn by_repetition(chunks: &[Taken]) -> BTreeMap<(u32, u32), (Option<f64>, Option<f64>)> {
     let mut repetitions: BTreeMap<(u32, u32), Vec<f64>> = BTreeMap::new();
-    for row in rows {
-        repetitions.entry((row.sitting, row.repetition)).or_default().extend(row.value);
+    for one in chunks {
+        repetitions.entry((one.sitting, one.repetition)).or_default().push(one.value);
     }
     repetitions.into_iter().map(|(place, values)| (place, (mean(&values), median(&values)))).collect()
 }
 
-fn average(rows: &[&Observation]) -> Option<f64> {
-    mean(&rows.iter().filter_map(|row| row.value).collect::<Vec<_>>())
+fn average(chunks: &[Taken]) -> Option<f64> {
+    mean(&chunks.iter().map(|one| one.value).collect::<Vec<_>>())
 }

@@ -7,7 +7,7 @@
 use crate::statistics::{Interval, paired_statistic};
 
 /// Median of all values and its 95 % interval over clusters; of one cluster the ends are the median itself.
-pub(super) fn median_of_clusters(clusters: &[Vec<f64>], seed: u64) -> Option<Interval> {
+pub fn median_of_clusters(clusters: &[Vec<f64>], seed: u64) -> Option<Interval> {
     let pool = Pool::of(clusters);
     // what is drawn is the number of a cluster
     let drawn: Vec<(f64, f64)> = (0..clusters.len()).map(|cluster| (cluster as f64, 0.0)).collect();
