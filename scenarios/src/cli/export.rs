@@ -82,7 +82,7 @@ fn llama_bench(run: &Run) -> Vec<Value> {
             None => groups.push((row, vec![value])),
         }
     }
-    let fact = |scope: &str, key: &str| run.fact(scope, key).unwrap_or("").to_string();
+    let fact = |scope: &str, key: &str| run.fact(scope, key).unwrap_or_default();
     let object = |(row, rates): &(&Observation, Vec<f64>)| {
         let prompt = row.metric == "prefill_tok_s";
         let tokens = tokens_in(&row.workload, row.x);

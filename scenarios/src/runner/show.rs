@@ -1,7 +1,8 @@
 //! What a person sees while a run goes on: one bar for the phase, one line per cell with its latest numbers.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -24,8 +25,16 @@ pub struct Show {
 
 impl Show {
     /// A display for `cells` (id, label) of `scenario`.
-    pub fn new<'a>(quiet: bool, scenario: &str, cells: impl Iterator<Item = (&'a str, &'a str)>) -> Show {
+    pub fn new<'a>(
+        quiet: bool,
+        folder: &Path,
+        scenario: &str,
+        cells: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Show {
         let plain = !std::io::stderr().is_terminal();
+        if !quiet {
+            say(&format!("results go to {}", folder.display()));
+        }
         let hidden = quiet || plain;
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
         let bars = MultiProgress::with_draw_target(target);
@@ -58,7 +67,7 @@ impl Show {
         self.phase.set_length(n as u64);
         self.phase.set_position(0);
         if self.plain && !self.quiet {
-            eprintln!("{name} …");
+            say(&format!("{name} …"));
         }
     }
 
@@ -74,7 +83,7 @@ impl Show {
         }
         let ended = ["skipped", "failed", "wrong"].iter().any(|w| text.starts_with(w));
         if self.plain && !self.quiet && ended {
-            eprintln!("  {}  {text}", self.padded(id));
+            say(&format!("  {}  {text}", self.padded(id)));
         }
     }
 
@@ -90,6 +99,11 @@ impl Show {
         self.phase.finish_and_clear();
         self.lines.values().for_each(ProgressBar::finish_and_clear);
     }
+}
+
+/// A line on standard error; one that nobody can read any more is no reason to end a run.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -4,6 +4,7 @@ mod bad_files;
 mod commands;
 mod external;
 mod gguf;
+mod resume;
 mod runs;
 mod translation;
 
