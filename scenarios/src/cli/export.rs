@@ -125,10 +125,11 @@ fn github_benchmark(run: &Run) -> Vec<Value> {
     let rows = rows.filter(|row| row.direction == Direction::Higher && row.status == Status::Ok);
     rows.filter_map(|row| {
         let value = row.median?;
-        let range = row.low.zip(row.high).map(|(low, high)| format!("± {:.4}", (high - low) / 2.0));
+        let range = row.low.zip(row.high).filter(|(low, high)| low < high).map(|(low, high)| format!("± {:.4}", (high - low) / 2.0));
         let at = row.x.map_or(String::new(), |x| format!(" @ {x}"));
+        let extra = format!("n = {}; {}", row.n_text(), row.kernel_path);
         let name = format!("{} / {} / {}{at}", row.cell, row.workload, row.metric);
-        Some(json!({ "name": name, "unit": row.unit, "value": value, "range": range, "extra": row.kernel_path }))
+        Some(json!({ "name": name, "unit": row.unit, "value": value, "range": range, "extra": extra }))
     })
     .collect()
 }
