@@ -255,7 +255,7 @@ impl Normal {
 /// Gaps of 10 ms between tokens: 5 % of luck that a repetition shares, 2 % of each token's own; symmetric on the log scale, so
 /// that the median of all possible gaps is 10 ms.
 fn simulated(cell: &str, source: &mut Normal) -> Vec<Observation> {
-    let (repetitions, tokens) = (14, 8);
+    let (repetitions, tokens) = (14, 15);
     let mut rows = Vec::new();
     for repetition in 0..repetitions {
         let luck = 0.05 * source.next();
@@ -276,7 +276,7 @@ fn intervals_of_events_cover_when_repetitions_share_their_luck() {
     for _ in 0..RUNS {
         let rows = simulated("one", &mut source);
         let found = &aggregate(&rows)[0];
-        assert_eq!((found.n, found.n_text().as_str()), (14, "14\u{202f}×\u{202f}8"));
+        assert_eq!((found.n, found.n_text().as_str()), (14, "14\u{202f}×\u{202f}15"));
         clustered.push((found.low.expect("low"), found.high.expect("high")));
         let tokens: Vec<f64> = rows.iter().filter_map(|row| row.value).collect();
         let found = results::statistics::median_interval(&tokens, 0).expect("values");
