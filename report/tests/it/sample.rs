@@ -327,6 +327,7 @@ fn claims() -> Vec<ClaimResult> {
         verdict,
         reason: "The interval lies where the verdict says; 24 windows of 256 tokens.".into(),
         command: format!("infermark run reproduction/{id}"),
+        parts: vec![],
     };
     let failed = ClaimResult {
         reason: format!("the cell failed: {HOSTILE}"),
