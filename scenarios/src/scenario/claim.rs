@@ -212,7 +212,12 @@ pub struct Select {
 /// - a claim that **nothing is lost** (or that a formula is met) states `parity`, and its bounds are the margin allowed;
 /// - a bare bound is a condition of the claim (an error below a tolerance, a count), not an effect.
 ///
-/// Ratios and their like must be one of the first two. All of it is written before anything is measured.
+/// Ratios and their like must be one of the first two. All of it is written before anything is measured. An example:
+///
+/// ```toml
+/// # paper: 11.39 / 23.54
+/// rule = { at_most = 1.0, no_effect = 1.0, smallest_effect = 0.98, paper = 0.484 }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
