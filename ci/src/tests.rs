@@ -125,6 +125,7 @@ fn claim(id: &str, verdict: Verdict) -> ClaimResult {
         verdict,
         reason: "numbers".to_owned(),
         command: String::new(),
+        parts: vec![],
     }
 }
 
