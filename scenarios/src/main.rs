@@ -8,6 +8,7 @@ mod external;
 mod library;
 mod machine;
 mod matrix;
+mod output;
 mod part;
 mod protocol;
 mod runner;

@@ -8,6 +8,7 @@ use ci::CheckOptions;
 use clap::Args;
 
 use super::{Blame, Outcome, PASS, check, find, print, run};
+use crate::output;
 use crate::runner::{self, RunRequest};
 
 /// The command `bench-against`.
@@ -47,7 +48,7 @@ impl BenchAgainst {
         let scenario = find::resolve(find::find(&self.scenario)?, &self.sets)?;
         find::fetch_models(&scenario)?;
         if cfg!(debug_assertions) {
-            eprintln!("note: this program is a debug build and the other one will not be; use cargo run --release");
+            output::note("note: this program is a debug build and the other one will not be; use cargo run --release");
         }
         let root = PathBuf::from(git(Path::new("."), &["rev-parse", "--show-toplevel"]).usage()?);
         let commit = git(&root, &["rev-parse", "--verify", &format!("{}^{{commit}}", self.reference)])
@@ -77,9 +78,9 @@ impl BenchAgainst {
             format: self.format,
             ..CheckOptions::default()
         };
-        let code = ci::run_check(&options).map_err(check::blame)?;
-        eprintln!("report: {}", report.display());
-        print("")?;
+        let ci::Answer { text, code, .. } = ci::run_check(&options).map_err(check::blame)?;
+        print(&text)?;
+        output::note(&format!("report: {}", report.display()));
         Ok(if code == PASS && outcome.exit == super::RUN_FAILED { super::RUN_FAILED } else { code })
     }
 }
@@ -96,7 +97,7 @@ fn build(root: &Path, commit: &str) -> Result<PathBuf> {
     let _ = git(root, &["worktree", "remove", "--force", &tree.to_string_lossy()]);
     git(root, &["worktree", "prune"])?;
     git(root, &["worktree", "add", "--detach", "--force", &tree.to_string_lossy(), commit])?;
-    eprintln!("building {commit} …");
+    output::note(&format!("building {commit} …"));
     let status = Command::new("cargo")
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(&target)

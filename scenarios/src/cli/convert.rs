@@ -8,6 +8,7 @@ use clap::Args;
 use model::checkpoint::gguf::{Block, Types};
 
 use super::{Blame, Outcome, PASS, engine_choice, print};
+use crate::output;
 
 /// The command `convert`.
 #[derive(Args)]
@@ -63,7 +64,7 @@ fn write(model: &str, types: Types, output: &Path) -> Outcome {
     };
     checkpoint.write_gguf(output, types, &mut progress).failed()?;
     if live {
-        eprintln!();
+        output::note("");
     }
     print(&format!("{}\n", output.display()))?;
     Ok(PASS)

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::engine_choice::{EngineChoice, token_ids};
 use super::{Blame, Failure, Outcome, PASS, json, print};
+use crate::output::{self, Reader};
 
 /// Tokens that end a text in the vocabularies this engine meets.
 const END_TOKENS: [&str; 4] = ["<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>"];
@@ -160,7 +161,12 @@ impl Generate {
         while sequence.finished().is_none() {
             decoder.advance(std::slice::from_mut(&mut sequence)).failed()?;
             if !self.json {
-                shown = stream(&decode(sequence.generated()), shown, sequence.generated())?;
+                let (text, reader) = stream(&decode(sequence.generated()), shown, sequence.generated())?;
+                // tokens that nobody sees are not worth computing
+                if reader == Reader::Gone {
+                    return Ok(PASS);
+                }
+                shown = text;
             }
         }
         if !self.json {
@@ -181,17 +187,17 @@ impl Generate {
     }
 }
 
-/// Prints what is new since `shown` (bytes of text, or tokens where there is no tokenizer); gives back the new mark.
-fn stream(text: &Option<String>, shown: usize, tokens: &[TokenId]) -> Result<usize, Failure> {
+/// Prints what is new since `shown` (bytes of text, or tokens where there is no tokenizer); gives back the new mark, and whether anybody
+/// still reads.
+fn stream(text: &Option<String>, shown: usize, tokens: &[TokenId]) -> Result<(usize, Reader), Failure> {
     let Some(text) = text else {
         let new: Vec<String> = tokens[shown..].iter().map(|t| t.0.to_string()).collect();
-        print(&format!("{} ", new.join(" ")))?;
-        return Ok(tokens.len());
+        return Ok((tokens.len(), output::say(&format!("{} ", new.join(" "))).failed()?));
     };
     // a character may need more than one token: its first bytes decode to the replacement character
     let whole = text.trim_end_matches('\u{fffd}');
     match whole.get(shown..) {
-        Some(new) => print(new).map(|()| whole.len()),
-        None => Ok(shown),
+        Some(new) => Ok((whole.len(), output::say(new).failed()?)),
+        None => Ok((shown, Reader::Listening)),
     }
 }
