@@ -5,6 +5,7 @@ mod claims;
 mod cli;
 mod diagnostic;
 mod external;
+mod forecast;
 mod library;
 mod machine;
 mod matrix;

@@ -1,8 +1,10 @@
 //! From what the caller wrote to a resolved scenario whose models exist and are long enough.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::anyhow;
+use results::run::{Run, StoreError};
 
 use super::{Blame, Failure, overrides};
 use crate::cell::ResolvedScenario;
@@ -35,6 +37,38 @@ pub fn find(given: &str) -> Result<Found, Failure> {
         None => String::new(),
     };
     Err(anyhow!("no scenario is called `{given}`; {hint}`infermark list` shows all of them, and the path of a .toml file works too")).usage()
+}
+
+/// The run that lies in `path`.
+pub fn run(path: &Path) -> Result<Run, Failure> {
+    const EXPECTED: &str = "expected a run directory that `infermark run` wrote";
+    let none = |what: &str| Err(anyhow!("{}: {what}; {EXPECTED}", path.display())).usage();
+    match path {
+        path if !path.exists() => none("no such run directory"),
+        path if !path.is_dir() => none("is a file"),
+        path => match Run::load(path) {
+            Err(StoreError::NotARun { .. }) => none("holds no run (neither observations.parquet nor observations.jsonl)"),
+            loaded => loaded.failed(),
+        },
+    }
+}
+
+/// The interpreter of other engines: `python3`, or the one that was named and can be started.
+pub fn python(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let Some(python) = given else { return Ok("python3".into()) };
+    let (out, err) = (Stdio::null(), Stdio::null());
+    match Command::new(python).arg("--version").stdin(Stdio::null()).stdout(out).stderr(err).spawn() {
+        Ok(mut child) => {
+            // that it starts is all there is to know; nothing could be done about a failure to end it
+            let _ = child.kill();
+            let _ = child.wait();
+            Ok(python.into())
+        }
+        Err(error) => {
+            let problem = format!("cannot be started ({error}); expected a Python 3.9 interpreter or newer");
+            Err(anyhow!("--python {}: {problem}", python.display())).usage()
+        }
+    }
 }
 
 /// Resolves `found` with the overrides of the command line, and checks that its models can do what it asks.

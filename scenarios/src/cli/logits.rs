@@ -8,7 +8,7 @@ use model::{Activations, SeqId, Step, StepModel, TokenId};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
-use super::engine_choice::{EngineChoice, token_ids};
+use super::engine_choice::{EngineChoice, finite, token_ids};
 use super::table::table;
 use super::{Blame, Failure, Outcome, PASS, Shape, json, print};
 
@@ -77,6 +77,9 @@ impl Logits {
 
     pub(super) fn obey(&self) -> Outcome {
         let (tokens, logits) = self.compute()?;
+        for i in 0..logits.rows() {
+            finite(logits.row(i), || format!("position {i}, after token {}", tokens[i].0))?;
+        }
         if let Some(file) = &self.output {
             let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;

@@ -207,7 +207,7 @@ impl HeldExternal {
                 self.gpu(problems)
             }
             (other, engine) => {
-                Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
+                Ok(Outcome::Refused(super::refusal(engine, other).unwrap_or_default()))
             }
         };
         Ok(match outcome {
