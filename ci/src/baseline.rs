@@ -89,7 +89,8 @@ fn newest(folders: &[PathBuf], head: &Run, policy: &Policy) -> Result<Baseline, 
         let rank = (like, side.summary.complete, side.summary.started.clone());
         fitting.push((rank, run));
     }
-    let notes = unreadable.iter().map(|problem| format!("a run among the baselines was passed over: {problem}")).collect();
+    let notes =
+        unreadable.iter().map(|problem| format!("a run among the baselines was passed over: {problem}")).collect();
     match fitting.into_iter().max_by(|(a, _), (b, _)| a.cmp(b)) {
         Some((_, run)) => Ok(Baseline { run, notes }),
         None => Err(Unfit { others, unreadable }),

@@ -158,14 +158,27 @@ fn doubts(baseline: &Side, gates: &[Gate], claims: &[ClaimGate]) -> Vec<String> 
     let compared = gates.iter().any(|gate| gate.base.is_some() && gate.head.is_some())
         || claims.iter().any(|claim| claim.base.is_some() && claim.head.is_some());
     if !compared {
-        open.push("nothing was compared: base and head have no measured value and no judged claim in common".to_owned());
+        open.push(
+            "nothing was compared: base and head have no measured value and no judged claim in common".to_owned(),
+        );
     }
     open
 }
 
+/// Words for a run of which no cell was measured: nothing can get worse in it.
+fn unmeasured_head(head: &Side) -> Vec<String> {
+    let cells = &head.summary.cells;
+    if cells.is_empty() || cells.iter().any(|cell| cell.status == Status::Ok) {
+        return vec![];
+    }
+    let skipped: Vec<_> = cells.iter().filter(|cell| cell.status == Status::Skipped).collect();
+    let why = skipped.first().map_or_else(String::new, |cell| format!(" ({}: {})", cell.label, cell.reason));
+    vec![format!("no cell of the run to judge was measured; {} of {} were skipped{why}", skipped.len(), cells.len())]
+}
+
 /// What a reader must know before believing the gates.
 fn words(baseline: &Side, head: &Side, gates: &[Gate], mode: Mode) -> Vec<String> {
-    let mut words = Vec::new();
+    let mut words = unmeasured_head(head);
     let timed = gates.iter().any(|gate| gate.kind == Kind::Timing && gate.head.is_some());
     let has_control = head.summary.cells.iter().any(|cell| cell.role == Role::AaControl && cell.status == Status::Ok);
     if mode == Mode::Interleaved && timed && !has_control {
@@ -193,7 +206,7 @@ pub fn check_alone(head: &Run, policy: &Policy) -> Report {
             head_run: head.summary.run_id.clone(),
             verdict: CheckVerdict::NoBaseline,
             summary: String::new(),
-            warnings: head.run.warnings.clone(),
+            warnings: [&head.run.warnings[..], &unmeasured_head(head)].concat(),
             differences: Vec::new(),
             cells: head_cells(head),
             gates: Vec::new(),

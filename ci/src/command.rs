@@ -149,7 +149,8 @@ fn load(path: &Path) -> Result<Run, CheckError> {
         path if !path.exists() => Err(CheckError::NoSuchRun { path: path.to_owned() }),
         path if !path.is_dir() => Err(none("is a file")),
         path if !holds_run(path) => Err(none("holds no run (neither observations.parquet nor observations.jsonl)")),
-        path => Run::load(path)
-            .map_err(|source| CheckError::Unreadable { path: path.to_owned(), source: source.into() }),
+        path => {
+            Run::load(path).map_err(|source| CheckError::Unreadable { path: path.to_owned(), source: source.into() })
+        }
     }
 }

@@ -81,7 +81,7 @@ needs no network.")]
   infermark plan mine.toml            what would run, and what would be skipped and why
   infermark doctor                    what this machine can measure
 
-Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage or scenario, 3 a run failed, 4 inconclusive (--strict).")]
+Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage, path or scenario, 3 a run failed, 4 inconclusive (--strict).")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -38,6 +38,17 @@ impl Forecast {
         scenario.scenario.workloads.iter().filter_map(of).collect()
     }
 
+    /// Why the calibration text gives the quantizer of `cell` not one window.
+    pub fn calibration(&mut self, scenario: &ResolvedScenario, cell: &Cell) -> Option<String> {
+        let (calibration, part) = (scenario.scenario.calibration.as_ref()?, cell.model.as_ref()?);
+        let ours = cell.unsupported.is_none() && cell.external.is_none();
+        if !ours || !cell.spec.weights.needs_calibration() {
+            return None;
+        }
+        let n = self.tokens(scenario, part, &calibration.text).ok()??;
+        (n < calibration.window_tokens).then(|| fewer(&calibration.text, n, "one window", calibration.window_tokens))
+    }
+
     fn refusal(&mut self, scenario: &ResolvedScenario, cell: &Cell, workload: &Workload) -> Option<String> {
         if let Some(part) = &cell.external {
             return external::refusal(part.engine, workload);

@@ -65,7 +65,11 @@ fn a_damaged_run_beside_a_good_baseline_is_passed_over_in_words() {
     std::fs::write(at("records").join("3").join("observations.parquet"), "x").expect("a file");
     let answer = judged(&at("records"), &at("head")).expect("a verdict");
     assert_eq!((answer.word, answer.code), ("pass", 0));
-    assert!(answer.text.starts_with("smoke: base -> head") && answer.text.contains("was passed over"), "{}", answer.text);
+    assert!(
+        answer.text.starts_with("smoke: base -> head") && answer.text.contains("was passed over"),
+        "{}",
+        answer.text
+    );
 }
 
 #[test]

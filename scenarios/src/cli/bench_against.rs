@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ci::CheckOptions;
 use clap::Args;
 
@@ -16,6 +16,8 @@ use crate::runner::{self, RunRequest};
 #[command(
     after_long_help = "The commit is checked out into a worktree below target/, built in release mode beside it, and its \
 workers run in turns with this program's: A B A B. Both sides share machine, scenario and time, so wall-clock can gate.
+
+Exit codes are those of `infermark check`; 3 also where a cell of either side failed, 2 for a commit that does not exist.
 
 Example: cargo run --release -- bench-against main --scenario smoke"
 )]
@@ -46,6 +48,15 @@ pub struct BenchAgainst {
 impl BenchAgainst {
     pub(super) fn obey(&self) -> Outcome {
         let scenario = find::resolve(find::find(&self.scenario)?, &self.sets)?;
+        // a slip of the pen should not cost a measurement
+        ci::policy::Policy::load(self.policy.as_deref()).usage()?;
+        if let Some(output) = self.output.as_ref().filter(|output| output.exists()) {
+            let occupied = std::fs::read_dir(output).map_or(true, |mut entries| entries.next().is_some());
+            if occupied {
+                return Err(anyhow!("--output {}: is a file or not empty; choose another folder", output.display()))
+                    .usage();
+            }
+        }
         find::fetch_models(&scenario)?;
         if cfg!(debug_assertions) {
             output::note("note: this program is a debug build and the other one will not be; use cargo run --release");

@@ -78,11 +78,9 @@ pub fn blame(error: CheckError) -> Failure {
 
 /// The command `compare`.
 #[derive(Args)]
-#[command(
-    after_long_help = "Every metric that both runs have, cell by cell, with its change and no judgement.
+#[command(after_long_help = "Every metric that both runs have, cell by cell, with its change and no judgement.
 
-Exit codes: 0 the runs share at least one metric, 2 wrong usage or two runs that share none, 3 a run cannot be read."
-)]
+Exit codes: 0 the runs share at least one metric, 2 wrong usage or two runs that share none, 3 a run cannot be read.")]
 pub struct Compare {
     /// A run directory
     #[arg(value_name = "A")]

@@ -189,8 +189,11 @@ impl EngineChoice {
         let (n, length) = CALIBRATION;
         if tokens.len() < length {
             let given = &self.calibration;
-            return Err(anyhow!("--calibration {given}: {} tokens are fewer than one window of {length}; give a longer text", tokens.len()))
-                .usage();
+            return Err(anyhow!(
+                "--calibration {given}: {} tokens are fewer than one window of {length}; give a longer text",
+                tokens.len()
+            ))
+            .usage();
         }
         let all: Vec<&[TokenId]> = tokens.chunks_exact(length).collect();
         let n = n.min(all.len());

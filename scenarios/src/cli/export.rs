@@ -43,7 +43,9 @@ impl Export {
         if let Some(file) = &self.llama_bench {
             let lines = llama_bench::lines(&run);
             self.need(!lines.is_empty(), "--llama-bench", "no speed of prompt processing or generation")?;
-            deliver(file, |out| lines.iter().try_for_each(|line| Ok(writeln!(out, "{}", serde_json::to_string(line)?)?)))?;
+            deliver(file, |out| {
+                lines.iter().try_for_each(|line| Ok(writeln!(out, "{}", serde_json::to_string(line)?)?))
+            })?;
         }
         for (flag, file, direction) in [
             ("--github-benchmark", &self.github_benchmark, Direction::Higher),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use model::{Activations, SeqId, Step, StepModel, TokenId};
 use safetensors::tensor::{Dtype, TensorView};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::engine_choice::{EngineChoice, finite, token_ids};
 use super::table::table;
-use super::{Blame, Failure, Outcome, PASS, Shape, json, print};
+use super::{Blame, Failure, Outcome, PASS, Shape, deliver, json, print};
 
 /// Highest logits shown per row.
 const SHOWN: usize = 5;
@@ -83,9 +83,8 @@ impl Logits {
         if let Some(file) = &self.output {
             let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;
-            safetensors::serialize_to_file([("logits", view)], None, file)
-                .with_context(|| format!("{}: cannot write", file.display()))
-                .failed()?;
+            let whole = safetensors::serialize([("logits", view)], None).failed()?;
+            deliver(file, |out| Ok(out.write_all(&whole)?))?;
             return Ok(PASS);
         }
         let from = if self.all { 0 } else { tokens.len() - 1 };

@@ -63,7 +63,8 @@ impl Perplexity {
             let logits = built.logits(window)?;
             let first = windows * self.window;
             for i in 1..window.len() {
-                let place = || format!("{}: token {} of the text (token {i} of window {windows})", self.text, first + i);
+                let place =
+                    || format!("{}: token {} of the text (token {i} of window {windows})", self.text, first + i);
                 finite(logits.row(i - 1), place)?;
                 nll += surprise(logits.row(i - 1), window[i].0 as usize);
             }
@@ -74,7 +75,8 @@ impl Perplexity {
         let mean = nll / n as f64;
         if !mean.exp().is_finite() {
             let cause = "the model gives some token of the text no probability at all, or nearly so";
-            return Err(anyhow!("{}: {mean} nat per token, whose exponential is no number: {cause}", self.text)).failed();
+            return Err(anyhow!("{}: {mean} nat per token, whose exponential is no number: {cause}", self.text))
+                .failed();
         }
         let score = Score {
             protocol: format!("gptq-{}", self.window),

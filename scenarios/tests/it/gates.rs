@@ -133,21 +133,36 @@ fn a_path_that_is_not_there_is_named_by_every_command() {
         vec!["compare", "nowhere", "run"],
         vec!["run", "--resume", "nowhere"],
         vec!["run", "nowhere.toml"],
-        vec!["run", "smoke", "--python", "nowhere"],
+        vec!["run", "smoke", "--python", "./nowhere"],
         vec!["plan", "nowhere.toml"],
         vec!["plan", "smoke", "--python", "nowhere/python"],
-        vec!["doctor", "--python", "nowhere"],
+        vec!["doctor", "--python", "nowhere/python3"],
         [&["perplexity", "--text", "nowhere.txt"][..], &draft].concat(),
         vec!["perplexity", "--model", "nowhere"],
         vec!["logits", "--model", "nowhere", "--tokens", "1"],
         vec!["generate", "--model", "nowhere", "--prompt", "a"],
         [&["generate", "--prompt", "a", "--draft", "nowhere", "--decoding", "speculative"][..], &draft].concat(),
         [&["generate", "--prompt", "a", "--adapter", "nowhere"][..], &draft].concat(),
-        [&["generate", "--prompt", "a", "--weights", "gptq", "--calibration", "nowhere.txt"][..], &draft].concat(),
+        [
+            &[
+                "generate",
+                "--prompt",
+                "a",
+                "--weights",
+                "{ kind = \"gptq\", bits = 4 }",
+                "--calibration",
+                "nowhere.txt",
+            ][..],
+            &draft,
+        ]
+        .concat(),
         vec!["quantize", "--model", "nowhere", "--output", "out"],
         [&["quantize", "--output", "out", "--text", "nowhere.txt"][..], &draft].concat(),
         [&["quantize", "--output", "out", "--calibration", "nowhere.txt"][..], &draft].concat(),
         vec!["convert", "--model", "nowhere", "--output", "x.gguf"],
+        vec!["bench-against", "main", "--scenario", "nowhere.toml"],
+        vec!["bench-against", "main", "--scenario", "smoke", "--policy", "nowhere"],
+        [&["logits", "--tokens", "1", "--output", "nowhere/x"][..], &draft].concat(),
     ];
     for words in cases {
         assert!(refused(at, &words, 2).contains("nowhere"), "{words:?}");
@@ -157,6 +172,12 @@ fn a_path_that_is_not_there_is_named_by_every_command() {
         assert!(said.contains("empty: holds no run"), "{words:?}: {said}");
     }
     assert!(refused(at, &["run", "--resume", "empty"], 2).contains("no run"));
+    // where there is a repository, a commit that it has not
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if here.join("../.git").exists() {
+        let said = refused(here, &["bench-against", "no-such-commit", "--scenario", "smoke"], 2);
+        assert!(said.contains("no-such-commit: not a commit"), "{said}");
+    }
 }
 
 #[test]
@@ -179,12 +200,7 @@ fn runs_that_share_nothing_say_so() {
 #[cfg(unix)]
 fn shell(at: &Path, script: &str) -> Output {
     let program = assert_cmd::cargo::cargo_bin!("infermark").display().to_string();
-    Command::new("bash")
-        .args(["-c", script])
-        .env("I", program)
-        .current_dir(at)
-        .output()
-        .expect("bash starts")
+    Command::new("bash").args(["-c", script]).env("I", program).current_dir(at).output().expect("bash starts")
 }
 
 #[cfg(unix)]
@@ -215,7 +231,11 @@ fn a_reader_that_has_seen_enough_ends_every_command_quietly() {
         for reader in ["true", "head -c 1"] {
             let output = shell(at, &format!("\"$I\" {command} | {reader} >/dev/null; exit ${{PIPESTATUS[0]}}"));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.code() == Some(0) && said.is_empty(), "{command} | {reader}: {:?} {said}", output.status);
+            assert!(
+                output.status.code() == Some(0) && said.is_empty(),
+                "{command} | {reader}: {:?} {said}",
+                output.status
+            );
         }
     }
     // a gate keeps its exit code, whoever reads it
@@ -252,12 +272,14 @@ fn a_full_disk_is_an_error_with_the_path() {
     }
 }
 
-/// What llama.cpp's `compare-llama-bench.py` wants in a line before it reads one.
+/// What llama.cpp's `compare-llama-bench.py` wants in a line before it reads one; `use_mmap` in its older versions, `load_mode` and
+/// what follows in its newer ones.
 const SCRIPT_KEYS: &str = "cpu_info gpu_info backends n_gpu_layers tensor_buft_overrides model_filename model_type n_batch n_ubatch \
                            embeddings cpu_mask cpu_strict poll n_threads type_k type_v use_mmap no_kv_offload split_mode main_gpu \
-                           tensor_split flash_attn n_prompt n_gen n_depth build_commit test_time avg_ts";
+                           tensor_split flash_attn n_prompt n_gen n_depth build_commit test_time avg_ts \
+                           load_mode n_cpu_moe fit_target fit_min_ctx";
 /// What llama-bench writes besides.
-const OTHER_KEYS: &str = "build_number model_size model_n_params n_cpu_moe devices no_op_offload no_host avg_ns stddev_ns stddev_ts \
+const OTHER_KEYS: &str = "build_number model_size model_n_params lazy_mode repack devices no_op_offload no_host avg_ns stddev_ns stddev_ts \
                           samples_ns samples_ts";
 
 #[test]
@@ -316,20 +338,33 @@ fn a_perplexity_that_is_no_number_is_an_error() {
     assert!(refused(at, &ppl(&["--window", "1"]), 2).contains("--window 1"));
 }
 
-/// A checkpoint in a folder whose weights are not numbers.
+/// A checkpoint in the folder `m` whose values overflow on the way to the logits.
 fn broken_model(at: &Path) {
-    printed(at, &["quantize", "--model", "embedded:draft", "--method", "f16", "--format", "safetensors", "--text", "none", "--output", "m"]);
-    let file = std::fs::read_dir(at.join("m"))
-        .expect("a folder")
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .expect("weights");
-    let mut bytes = std::fs::read(&file).expect("readable");
-    let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize + 8;
-    // every value an f16 (and every pair of them an f32) that is not a number
-    bytes[header..].iter_mut().enumerate().for_each(|(i, byte)| *byte = if i % 2 == 0 { 0x01 } else { 0x7e });
-    std::fs::write(&file, bytes).expect("writable");
+    let plain =
+        ["quantize", "--model", "embedded:draft", "--method", "f16", "--format", "safetensors", "--text", "none"];
+    printed(at, &[&plain[..], &["--output", "m"]].concat());
+    let weights = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "safetensors");
+    let files = std::fs::read_dir(at.join("m")).expect("a folder").flatten().map(|entry| entry.path());
+    let file = files.into_iter().find(weights).expect("weights");
+    let bytes = std::fs::read(&file).expect("readable");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    // 3·10³⁸ as a bfloat16: a number, of which two have no sum
+    let changed: Vec<(String, Vec<u8>)> = tensors
+        .tensors()
+        .into_iter()
+        .filter(|(name, _)| name.contains("down_proj"))
+        .map(|(name, view)| (name, [0x61, 0x7f].repeat(view.data().len() / 2)))
+        .collect();
+    assert!(!changed.is_empty());
+    let views = tensors.tensors().into_iter().map(|(name, view)| match changed.iter().find(|(of, _)| *of == name) {
+        Some((_, data)) => {
+            let dtype = safetensors::tensor::Dtype::BF16;
+            (name, safetensors::tensor::TensorView::new(dtype, view.shape().to_vec(), data).expect("a tensor"))
+        }
+        None => (name, view),
+    });
+    let whole = safetensors::serialize(views.collect::<Vec<_>>(), None).expect("safetensors");
+    std::fs::write(&file, whole).expect("writable");
 }
 
 #[test]
@@ -337,7 +372,8 @@ fn weights_that_are_not_numbers_are_told_and_nothing_is_printed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
     broken_model(at);
-    std::fs::write(at.join("words.txt"), "It was a short text of a few words, and no more than that. ".repeat(8)).expect("writable");
+    std::fs::write(at.join("words.txt"), "It was a short text of a few words, and no more than that. ".repeat(8))
+        .expect("writable");
     for words in [
         vec!["perplexity", "--model", "m", "--text", "words.txt", "--window", "16"],
         vec!["logits", "--model", "m", "--tokens", "1,2,3"],
@@ -350,6 +386,21 @@ fn weights_that_are_not_numbers_are_told_and_nothing_is_printed() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("not numbers") && output.stdout.is_empty(), "{words:?}: {said}");
     }
+    let words = [
+        "quantize",
+        "--model",
+        "m",
+        "--method",
+        "rtn",
+        "--calibration",
+        "words.txt",
+        "--window-tokens",
+        "16",
+        "--output",
+        "q",
+    ];
+    let said = refused(at, &[&words[..], &["--windows", "2", "--text", "none"]].concat(), 3);
+    assert!(said.contains("is not a number") && !at.join("q").exists(), "{said}");
 }
 
 const SHORT: &str = r#"name = "short"
@@ -404,13 +455,31 @@ fn a_window_that_no_token_fills_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn a_calibration_text_without_one_window_is_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    std::fs::write(at.join("words.txt"), "The ferry left at nine.").expect("writable");
+    let gptq = SHORT.replace("\"int8\"]", "{ kind = \"gptq\", bits = 4 }]\n[calibration]\ntext = \"words.txt\"");
+    std::fs::write(at.join("short.toml"), gptq).expect("writable");
+    for command in ["plan", "run"] {
+        let said = refused(at, &[command, "short.toml"], 2);
+        assert!(said.contains("words.txt has") && said.contains("fewer than one window of 256"), "{said}");
+    }
+}
+
+#[test]
 fn a_plan_says_which_workloads_a_text_is_too_short_for() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
     std::fs::write(at.join("words.txt"), "The ferry left at nine.").expect("writable");
     std::fs::write(at.join("short.toml"), SHORT).expect("writable");
     let plan = printed(at, &["plan", "short.toml"]);
-    let line = |name: &str| plan.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in\n{plan}"));
+    let line = |name: &str| {
+        plan.lines()
+            .map(str::trim_start)
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name} in\n{plan}"))
+    };
     assert!(line("ppl-words").contains("skipped in every cell: words.txt has"), "{plan}");
     assert!(line("generate-200-4").contains("skipped in every cell"), "{plan}");
     assert!(line("tg4").contains("runs in 2 cells"), "{plan}");
@@ -440,7 +509,7 @@ fn a_plan_asks_the_other_engines_of_a_scenario() {
     std::fs::write(&python, text).expect("writable");
     std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     let plan = printed(at, &["plan", "attention-pytorch", "--python", "./python"]);
-    let external: Vec<&str> = plan.lines().filter(|line| line.starts_with("pytorch+")).collect();
+    let external: Vec<&str> = plan.lines().filter(|line| line.trim_start().starts_with("pytorch+")).collect();
     assert!(!external.is_empty(), "{plan}");
     assert!(external.iter().all(|line| line.contains("skipped: it is not installed for this")), "{plan}");
 }

@@ -1,7 +1,8 @@
 //! A run's prompt processing and generation as llama-bench writes them: one JSON object per line, for llama.cpp's
 //! `compare-llama-bench.py` and everything else that reads these lines.
 //!
-//! Each key has the type that llama-bench gives it. A field about something that infermark has not (batches, GPU layers, polling) holds
+//! Each key has the type that llama-bench gives it, and keys of older and newer versions stand side by side (`use_mmap` became
+//! `load_mode`): the script refuses lines that lack one of its own and passes over those that it does not know. A field about something that infermark has not (batches, GPU layers, polling) holds
 //! llama-bench's own default. Two cells never have the same values in all fields by which the script groups lines, or their
 //! speeds would be averaged: what no field of llama-bench's can say stands in `model_type`.
 
@@ -49,9 +50,14 @@ pub struct Line<'a> {
     tensor_split: &'a str,
     tensor_buft_overrides: &'a str,
     use_mmap: bool,
+    load_mode: &'a str,
+    lazy_mode: &'a str,
     embeddings: bool,
     no_op_offload: u64,
     no_host: bool,
+    repack: bool,
+    fit_target: u64,
+    fit_min_ctx: u64,
     n_prompt: u64,
     n_gen: u64,
     n_depth: u64,
@@ -130,9 +136,14 @@ fn line<'a>(run: &'a Run, test: Test<'a>) -> Option<Line<'a>> {
         tensor_split: "0.00",
         tensor_buft_overrides: "none",
         use_mmap: true,
+        load_mode: "mmap",
+        lazy_mode: "auto",
         embeddings: false,
         no_op_offload: 0,
         no_host: false,
+        repack: true,
+        fit_target: 0,
+        fit_min_ctx: 0,
         n_prompt,
         n_gen,
         n_depth,
@@ -267,12 +278,35 @@ mod tests {
     }
 
     /// What `compare-llama-bench.py` wants in every line before it reads one, by the type that SQLite is given.
-    const STRINGS: [&str; 12] = [
-        "cpu_info", "gpu_info", "backends", "tensor_buft_overrides", "model_filename", "model_type", "cpu_mask", "type_k", "type_v",
-        "split_mode", "tensor_split", "build_commit",
+    const STRINGS: [&str; 13] = [
+        "load_mode",
+        "cpu_info",
+        "gpu_info",
+        "backends",
+        "tensor_buft_overrides",
+        "model_filename",
+        "model_type",
+        "cpu_mask",
+        "type_k",
+        "type_v",
+        "split_mode",
+        "tensor_split",
+        "build_commit",
     ];
-    const WHOLE: [&str; 9] =
-        ["n_gpu_layers", "n_batch", "n_ubatch", "poll", "n_threads", "main_gpu", "n_prompt", "n_gen", "n_depth"];
+    const WHOLE: [&str; 12] = [
+        "n_cpu_moe",
+        "fit_target",
+        "fit_min_ctx",
+        "n_gpu_layers",
+        "n_batch",
+        "n_ubatch",
+        "poll",
+        "n_threads",
+        "main_gpu",
+        "n_prompt",
+        "n_gen",
+        "n_depth",
+    ];
     const FLAGS: [&str; 5] = ["embeddings", "cpu_strict", "use_mmap", "no_kv_offload", "flash_attn"];
 
     fn row(cell: &str, workload: &str, metric: &str, value: f64, x: f64) -> Observation {
@@ -309,7 +343,12 @@ mod tests {
     }
 
     fn run(rows: Vec<Observation>) -> Run {
-        let fact = |key: &str, value: &str| Fact { run_id: "r".into(), scope: "run".into(), key: key.into(), value: value.into() };
+        let fact = |key: &str, value: &str| Fact {
+            run_id: "r".into(),
+            scope: "run".into(),
+            key: key.into(),
+            value: value.into(),
+        };
         let facts = vec![
             fact("git_commit", "0123456789abcdef0123 with uncommitted changes"),
             fact("sitting_started", "2026-01-02T03:04:05Z"),
@@ -362,7 +401,8 @@ mod tests {
         rows[6].axes.device = "cpu-scalar".into();
         rows[7].axes.weights = "int8".into();
         let lines = values(&run(rows));
-        let key = |line: &Value| STRINGS.iter().chain(&WHOLE).chain(&FLAGS).map(|k| line[*k].to_string()).collect::<Vec<_>>();
+        let key =
+            |line: &Value| STRINGS.iter().chain(&WHOLE).chain(&FLAGS).map(|k| line[*k].to_string()).collect::<Vec<_>>();
         for (i, a) in lines.iter().enumerate() {
             assert!(lines[i + 1..].iter().all(|b| key(a) != key(b)), "{a}");
         }

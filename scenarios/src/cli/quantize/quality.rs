@@ -99,7 +99,9 @@ impl Scored {
 
 /// What is no number among the results: weights that would be written are then worth nothing.
 pub fn broken(outcome: &QuantizeOutcome) -> Option<String> {
-    if let Some(e) = outcome.errors.iter().find(|e| !e.error.is_finite() || e.round_to_nearest.is_some_and(|x| !x.is_finite())) {
+    if let Some(e) =
+        outcome.errors.iter().find(|e| !e.error.is_finite() || e.round_to_nearest.is_some_and(|x| !x.is_finite()))
+    {
         let cause = "its weights or its inputs on the calibration text hold values that are not numbers";
         return Some(format!("the output error of {} in layer {} is not a number: {cause}", e.name, e.layer));
     }
