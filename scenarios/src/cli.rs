@@ -156,11 +156,24 @@ fn explain(error: &anyhow::Error, code: u8) -> u8 {
     let colour = std::io::stderr().is_terminal();
     let text = match error.downcast_ref::<Diagnostics>() {
         Some(diagnostics) => diagnostics.render(colour),
-        None if colour => format!("\x1b[1;31merror\x1b[0m: {error:#}"),
-        None => format!("error: {error:#}"),
+        None if colour => format!("\x1b[1;31merror\x1b[0m: {}", with_causes(error)),
+        None => format!("error: {}", with_causes(error)),
     };
     output::note(&text);
     code
+}
+
+/// An error and what caused it; a cause that the error's own words repeat is said once.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        match (text.is_empty(), text.contains(&cause)) {
+            (true, _) => text = cause,
+            (false, false) => text += &format!(": {cause}"),
+            (false, true) => {}
+        }
+    }
+    text
 }
 
 /// Writes to standard output; a reader that has seen enough (`| head`) is no error.
@@ -198,6 +211,13 @@ pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = std::io::Error::other("no room");
+        let error = anyhow::Error::from(inner).context("x.txt: no room left: no room").context("cannot go on");
+        assert_eq!(super::with_causes(&error), "cannot go on: x.txt: no room left: no room");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

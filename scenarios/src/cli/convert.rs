@@ -53,6 +53,9 @@ fn write(model: &str, types: Types, output: &Path) -> Outcome {
     if output.is_dir() {
         return Err(anyhow!("--output {}: is a folder; expected the name of a file", output.display())).usage();
     }
+    if output.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(anyhow!("--output {}: there is no such folder to write into", output.display())).usage();
+    }
     let checkpoint = engine_choice::open(model)?;
     let mut shown = std::io::stderr();
     let live = shown.is_terminal();

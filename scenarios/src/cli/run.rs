@@ -64,6 +64,9 @@ impl Run {
             None => default_output(&scenario.scenario.name),
         };
         self.check_filter(&scenario)?;
+        if output.exists() && !output.is_dir() {
+            return Err(anyhow!("{}: is a file; expected a folder to make", output.display())).usage();
+        }
         let occupied = std::fs::read_dir(&output).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && self.resume.is_none() {
             let problem =

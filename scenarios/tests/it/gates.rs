@@ -160,6 +160,7 @@ fn a_path_that_is_not_there_is_named_by_every_command() {
         [&["quantize", "--output", "out", "--text", "nowhere.txt"][..], &draft].concat(),
         [&["quantize", "--output", "out", "--calibration", "nowhere.txt"][..], &draft].concat(),
         vec!["convert", "--model", "nowhere", "--output", "x.gguf"],
+        vec!["convert", "--model", "embedded:draft", "--output", "nowhere/x.gguf"],
         vec!["bench-against", "main", "--scenario", "nowhere.toml"],
         vec!["bench-against", "main", "--scenario", "smoke", "--policy", "nowhere"],
         [&["logits", "--tokens", "1", "--output", "nowhere/x"][..], &draft].concat(),
