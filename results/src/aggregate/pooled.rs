@@ -18,41 +18,46 @@ pub fn median_of_clusters(clusters: &[Vec<f64>], seed: u64) -> Option<Interval> 
     })
 }
 
+/// Values between two places where the search may start.
+const STEP: usize = 32;
+
 /// Values of all clusters in ascending order, sorted once for all resamples.
 struct Pool {
-    /// Values and their clusters, from the least that can be a median of any resample.
+    /// Values and their clusters.
     sorted: Vec<(f64, usize)>,
-    /// Values of each cluster that lie before them.
-    below: Vec<usize>,
+    /// Values of each cluster before every [`STEP`]th place.
+    before: Vec<Vec<usize>>,
     /// Values of each cluster.
     sizes: Vec<usize>,
 }
 
 impl Pool {
     fn of(clusters: &[Vec<f64>]) -> Pool {
-        let mut sorted: Vec<(f64, usize)> = Vec::with_capacity(clusters.iter().map(Vec::len).sum());
-        let mut least = f64::INFINITY;
+        let mut sorted: Vec<(f64, usize)> = Vec::new();
         for (cluster, values) in clusters.iter().enumerate() {
-            let mut own = values.clone();
-            own.sort_by(f64::total_cmp);
-            // no mixture of clusters has a median below the least of theirs
-            least = own.get(own.len().saturating_sub(1) / 2).copied().unwrap_or(least).min(least);
-            sorted.extend(own.into_iter().map(|value| (value, cluster)));
+            sorted.extend(values.iter().map(|value| (*value, cluster)));
         }
         sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let from = sorted.partition_point(|(value, _)| *value < least);
-        let mut below = vec![0; clusters.len()];
-        sorted.drain(..from).for_each(|(_, cluster)| below[cluster] += 1);
-        Pool { sorted, below, sizes: clusters.iter().map(Vec::len).collect() }
+        let mut counts = vec![0; clusters.len()];
+        let mut before = Vec::new();
+        for (place, (_, cluster)) in sorted.iter().enumerate() {
+            if place % STEP == 0 {
+                before.push(counts.clone());
+            }
+            counts[*cluster] += 1;
+        }
+        Pool { sorted, before, sizes: counts }
     }
 
     /// Median when each cluster's values are there `times` times.
     fn median(&self, times: &[usize]) -> Option<f64> {
         let count = |counts: &[usize]| times.iter().zip(counts).map(|(times, count)| times * count).sum::<usize>();
-        let (lower, upper) = (count(&self.sizes).checked_sub(1)? / 2, count(&self.sizes) / 2);
-        let mut seen = count(&self.below);
+        let total = count(&self.sizes);
+        let (lower, upper) = (total.checked_sub(1)? / 2, total / 2);
+        let start = self.before.partition_point(|counts| count(counts) <= lower).checked_sub(1)?;
+        let mut seen = count(&self.before[start]);
         let mut low = None;
-        for (value, cluster) in &self.sorted {
+        for (value, cluster) in &self.sorted[start * STEP..] {
             seen += times[*cluster];
             if seen > lower {
                 low = low.or(Some(*value));
@@ -85,6 +90,21 @@ mod tests {
             }
         }
         assert_eq!(pool.median(&[0, 0, 0]), None);
+    }
+
+    /// The same oracle over more values than one step of the search holds, with ties.
+    #[test]
+    fn the_search_may_start_anywhere() {
+        let clusters: Vec<Vec<f64>> =
+            (0..5u32).map(|c| (0..40 + c).map(|i| f64::from(i * 37 % 61) + f64::from(c % 2)).collect()).collect();
+        let pool = Pool::of(&clusters);
+        for times in [[1, 1, 1, 1, 1], [5, 0, 0, 0, 0], [0, 2, 0, 3, 0], [0, 0, 0, 0, 1], [1, 0, 3, 0, 1]] {
+            let mut written = Vec::new();
+            for (cluster, times) in clusters.iter().zip(times) {
+                (0..times).for_each(|_| written.extend(cluster));
+            }
+            assert_eq!(pool.median(&times), median(&written), "{times:?}");
+        }
     }
 
     #[test]

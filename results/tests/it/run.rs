@@ -56,6 +56,7 @@ fn claim() -> ClaimResult {
         verdict: Verdict::Holds,
         reason: String::new(),
         command: String::new(),
+        parts: vec![],
     }
 }
 

@@ -5,6 +5,7 @@ use toml::{Table, Value};
 
 use super::{Blame, Failure};
 use crate::matrix::AXES;
+use crate::output;
 
 /// What may be set anew when a run is continued: how long and how often to measure, which changes no row's meaning.
 const RESUMABLE: [&str; 4] = ["budget.seconds", "budget.min_repetitions", "budget.max_repetitions", "budget.precision"];
@@ -68,7 +69,7 @@ fn set_axis(table: &mut Table, axis: &str, value: Value) {
     part("reference", table);
     part("engine", table);
     if table.remove("claim").is_some() {
-        eprintln!("note: --set {axis} changes the cells, so the scenario's claims are left out");
+        output::note(&format!("note: --set {axis} changes the cells, so the scenario's claims are left out"));
     }
     let matrix = table.entry("matrix").or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(matrix) = matrix {

@@ -10,8 +10,9 @@ use results::run::{Run as RunRows, is_occupied};
 use results::summary::Ending;
 
 use super::find::{self, Found};
-use super::{Blame, Failure, INCONCLUSIVE, Outcome, PASS, overrides, print};
+use super::{Blame, Failure, INCONCLUSIVE, Outcome, PASS, overrides, plan, print};
 use crate::cell::ResolvedScenario;
+use crate::output;
 use crate::runner::{self, Asked, Refusal, RunOutcome, RunRequest};
 use crate::stopwatch::utc_now;
 
@@ -62,9 +63,9 @@ pub struct Run {
     /// Another value for an axis (weights=f32,int8) or a field (budget.seconds=10)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python)
-    #[arg(long, value_name = "PATH", default_value = PYTHON)]
-    python: PathBuf,
+    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python, Triton) [default: python3]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
     /// A claim that stays open fails the run (exit code 4)
     #[arg(long)]
     strict: bool,
@@ -75,9 +76,6 @@ pub struct Run {
     #[arg(long, short)]
     quiet: bool,
 }
-
-/// The interpreter where none is named.
-const PYTHON: &str = "python3";
 
 impl Run {
     pub(super) fn obey(&self) -> Outcome {
@@ -94,11 +92,15 @@ impl Run {
             Some(folder) => folder.clone(),
             None => default_output(&scenario.scenario.name)?,
         };
+        if output.exists() && !output.is_dir() {
+            return Err(anyhow!("{}: is a file; expected a folder to make", output.display())).usage();
+        }
         if self.resume.is_none() && is_occupied(&output).failed()? {
             let problem =
                 anyhow!("{}: not empty; choose another folder, or continue it with --resume", output.display());
             return Err(problem).usage();
         }
+        plan::never_run(&scenario).iter().for_each(|line| output::note(&format!("note: {line}")));
         let sets = if self.resume.is_some() { self.sets.clone() } else { vec![] };
         let asked = Asked { command: command_line(), continue_with: self.continue_with(&output), sets, file_blake3 };
         let request = RunRequest {
@@ -108,7 +110,7 @@ impl Run {
             cells_filter: self.cells.clone(),
             asked,
             allow_other_build: self.allow_other_build,
-            python: self.python.clone(),
+            python: find::python(self.python.as_deref())?,
             quiet: self.quiet,
         };
         let outcome = runner::run(request).map_err(|error| match error.downcast_ref::<Refusal>() {
@@ -126,8 +128,8 @@ impl Run {
         if let Some(text) = &self.cells {
             option("--cells", text);
         }
-        if self.python != Path::new(PYTHON) {
-            option("--python", &self.python.to_string_lossy());
+        if let Some(python) = &self.python {
+            option("--python", &python.to_string_lossy());
         }
         if self.resume.is_some() {
             self.sets.iter().for_each(|set| option("--set", set));
@@ -258,7 +260,12 @@ fn claim_line(claim: &ClaimResult) -> String {
         let interval = claim.interval.map_or(String::new(), |(low, high)| format!(" [{low:.4}, {high:.4}]"));
         format!(": {value:.4}{interval} {}", claim.unit)
     });
-    format!("claim {}: {}{}", claim.id, claim.verdict.word(), measured.trim_end())
+    format!("claim {}: {}{}{}", claim.id, claim.verdict.word(), measured.trim_end(), share(claim))
+}
+
+/// How much of the paper's effect the number on the line is, or how far from parity it is.
+fn share(claim: &ClaimResult) -> String {
+    claim.found().map_or(String::new(), |words| format!("; {words}"))
 }
 
 /// Why a claim has no verdict, short.
@@ -316,13 +323,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn obey(&self) -> Outcome {
-        if !self.run.is_dir() {
-            return Err(anyhow!(
-                "{}: no such run directory; expected one that `infermark run` wrote",
-                self.run.display()
-            ))
-            .usage();
-        }
+        find::run(&self.run)?;
         let path = report::write(&self.run).failed()?;
         print(&format!("{}\n", path.display()))?;
         Ok(PASS)

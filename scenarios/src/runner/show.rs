@@ -1,12 +1,14 @@
 //! What a person sees while a run goes on: one bar for the phase, one line per cell with its latest numbers.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use results::trace::{Event, Trace};
+
+use crate::output::note;
 
 /// More cells than this get no lines of their own.
 const MOST_LINES: usize = 40;
@@ -33,7 +35,7 @@ impl Show {
     ) -> Show {
         let plain = !std::io::stderr().is_terminal();
         if !quiet {
-            say(&format!("results go to {}", folder.display()));
+            note(&format!("results go to {}", folder.display()));
         }
         let hidden = quiet || plain;
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
@@ -67,7 +69,7 @@ impl Show {
         self.phase.set_length(n as u64);
         self.phase.set_position(0);
         if self.plain && !self.quiet {
-            say(&format!("{name} …"));
+            note(&format!("{name} …"));
         }
     }
 
@@ -83,7 +85,7 @@ impl Show {
         }
         let ended = ["skipped", "failed", "wrong"].iter().any(|w| text.starts_with(w));
         if self.plain && !self.quiet && ended {
-            say(&format!("  {}  {text}", self.padded(id)));
+            note(&format!("  {}  {text}", self.padded(id)));
         }
     }
 
@@ -99,11 +101,6 @@ impl Show {
         self.phase.finish_and_clear();
         self.lines.values().for_each(ProgressBar::finish_and_clear);
     }
-}
-
-/// A line on standard error; one that nobody can read any more is no reason to end a run.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn style(template: &str) -> ProgressStyle {
