@@ -284,8 +284,7 @@ fn another_build_is_refused_or_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     write(folder);
-    let words = ["run", "kept.toml", "--output", "out", "--no-report", "--quiet", "--set", "budget.max_repetitions=3"];
-    printed(folder, &words);
+    printed(folder, &["run", "kept.toml", "--output", "out", "--no-report", "--quiet"]);
     restate(&folder.join("out"), "git_commit", "0123abc");
     restate(&folder.join("out"), "program_blake3", "feed");
     let said = refused(folder, &["run", "--resume", "out"], 2);
@@ -293,7 +292,9 @@ fn another_build_is_refused_or_named() {
         said.contains("another build") && said.contains("0123abc") && said.contains("--allow-other-build"),
         "{said}"
     );
-    let said = printed(folder, &["run", "--resume", "out", "--allow-other-build", "--quiet"]);
+    let more = ["--set", "budget.max_repetitions=3"];
+    let allowed = ["run", "--resume", "out", "--allow-other-build", "--quiet"];
+    let said = printed(folder, &[&allowed[..], &more].concat());
     assert!(said.contains("caveat: The rows of sitting 1 were made by another build"), "{said}");
     let run = Run::load(&folder.join("out")).expect("a run");
     assert_eq!(run.values("sitting 0", "git_commit"), ["0123abc"]);
