@@ -12,7 +12,7 @@ source = "embedded:draft"
 weights = ["f32", "f16"]
 [budget]
 threads = 1
-seconds = 1.5
+seconds = 60
 min_repetitions = 2
 max_repetitions = 2
 measure_machine = false
