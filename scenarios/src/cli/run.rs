@@ -145,7 +145,12 @@ fn claim_line(claim: &ClaimResult) -> String {
         let interval = claim.interval.map_or(String::new(), |(low, high)| format!(" [{low:.4}, {high:.4}]"));
         format!(": {value:.4}{interval} {}", claim.unit)
     });
-    format!("claim {}: {}{}\n", claim.id, claim.verdict.word(), measured.trim_end())
+    format!("claim {}: {}{}{}\n", claim.id, claim.verdict.word(), measured.trim_end(), share(claim))
+}
+
+/// How much of the paper's effect the number on the line is, or how far from parity it is.
+fn share(claim: &ClaimResult) -> String {
+    claim.found().map_or(String::new(), |words| format!("; {words}"))
 }
 
 /// `results/runs/20261123T074532Z-quickstart`.
