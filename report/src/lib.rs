@@ -3,6 +3,7 @@
 //! [`render`] digests a run once (`digest::Digest`), asks every entry of `section::SECTIONS` for its HTML and puts the parts on one
 //! page. All charts are SVG made here; the scripts in `templates/script/` only add hover, sorting, filtering and metric pickers.
 
+mod answer;
 mod chart;
 mod claim_rule;
 mod digest;
@@ -20,6 +21,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use results::run::{Run, StoreError};
+
+pub use answer::{answer, caveats};
 
 /// Name of the file that [`write()`] leaves in a run directory.
 pub const FILE_NAME: &str = "report.html";

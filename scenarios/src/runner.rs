@@ -308,9 +308,10 @@ impl Session {
         let path = self.directory.path().to_path_buf();
         let run = Run::load(&path)?;
         self.caveats.extend(run.warnings.iter().cloned());
-        self.caveats.extend(answer::caveats(self, &run));
         let claims = claims::judge(&self.scenario, &run, &self.command)?;
-        let summary = self.summary(complete, answer::answer(self, &run));
+        let words = answer::sum_up(self, &run, &claims, complete);
+        self.caveats.extend(words.caveats);
+        let summary = self.summary(complete, words.answer);
         self.directory.write_claims(&claims)?;
         self.directory.write_summary(&summary)?;
         self.directory.seal()?;

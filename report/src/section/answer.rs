@@ -1,10 +1,12 @@
 //! The question, the answer in words, how the run ended, and the verdicts at a glance.
 
 use results::claim::Verdict;
+use results::observation::Status;
 use serde::Serialize;
 
 use super::{Content, Section};
-use crate::digest::Digest;
+use crate::answer::{answer, progress};
+use crate::digest::{Cell, Digest};
 use crate::quantity::duration;
 use crate::wording;
 
@@ -41,8 +43,7 @@ struct VerdictChip {
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let summary = digest.summary();
-    let n_ok = digest.cells.iter().filter(|cell| cell.status == results::observation::Status::Ok).count();
-    let cells = format!("{n_ok} of {} cells measured", digest.cells.len());
+    let cells = format!("{} of {} cells measured", n_measured(digest), digest.cells.len());
     let complete = summary.is_some_and(|summary| summary.complete);
     let mut facts = Vec::new();
     if let Some(summary) = summary {
@@ -58,14 +59,24 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         scenario: words(|s| &s.scenario),
         question: if question.is_empty() { "What did this run measure?".into() } else { question },
         analysis: words(|s| &s.analysis),
-        answer: summary.map_or_else(Vec::new, |s| s.answer.clone()),
+        // a run that was killed has not been summed up: its rows say what there is
+        answer: summary.map(|s| s.answer.clone()).filter(|a| !a.is_empty()).unwrap_or_else(|| answer(digest.run)),
         complete,
-        state: if complete { "complete".into() } else { "partial: some cells are still owed".into() },
+        state: if complete { "complete".into() } else { format!("partial: {}", progress(digest.run)) },
         facts,
         command: words(|s| &s.command),
         verdicts: chips(digest),
         judged: judged(digest),
     })
+}
+
+/// Cells with a number of any workload.
+fn n_measured(digest: &Digest) -> usize {
+    let has = |cell: &&Cell| {
+        let own = digest.aggregates.iter().filter(|a| a.cell == cell.id && !a.workload.is_empty());
+        cell.status == Status::Ok && own.into_iter().any(|a| a.median.is_some())
+    };
+    digest.cells.iter().filter(has).count()
 }
 
 fn threads(digest: &Digest) -> Option<String> {

@@ -1,0 +1,124 @@
+//! What sentences are made of: the believable rows of a run, its cells and who they are compared with.
+
+use std::collections::{HashMap, HashSet};
+
+use results::aggregate::{Aggregate, Comparison, aggregate};
+use results::claim::ClaimResult;
+use results::metric::{Kind, metric};
+use results::noise::{Noise, NoiseLevel, noise};
+use results::observation::{Observation, Status};
+use results::run::Run;
+use results::summary::{CellSummary, Role};
+
+use crate::wording;
+
+/// A run as the sentences see it.
+pub struct Material<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// Every cell of the plan.
+    pub planned: &'a [CellSummary],
+    /// Cells that ended well, the control left out.
+    pub cells: Vec<&'a CellSummary>,
+    /// The cell that everything is compared with, when it ended well.
+    pub reference: Option<&'a CellSummary>,
+    /// Claims as judged.
+    pub claims: &'a [ClaimResult],
+    /// The reference against its copy; none where no clock measured both.
+    pub noise: Option<Noise>,
+    believed: HashSet<&'a str>,
+    /// Sittings of a cell that ended with it wrong or failed.
+    broken: HashSet<(&'a str, u32)>,
+}
+
+impl<'a> Material<'a> {
+    /// Reads `run`.
+    pub fn of(run: &'a Run) -> Material<'a> {
+        let planned = run.summary.as_ref().map_or(&[][..], |summary| &summary.cells);
+        let broken = broken(run);
+        let last = last_sittings(run);
+        let good = |cell: &&CellSummary| {
+            let id = cell.id.as_str();
+            cell.status == Status::Ok && last.get(id).is_none_or(|sitting| !broken.contains(&(id, *sitting)))
+        };
+        let by_role = |role: Role| planned.iter().filter(good).find(|cell| cell.role == role);
+        let (reference, control) = (by_role(Role::Reference), by_role(Role::AaControl));
+        let noise =
+            reference.zip(control).and_then(|(cell, control)| noise(&run.observations, &cell.id, &control.id));
+        let believed = planned.iter().filter(good).map(|cell| cell.id.as_str()).collect();
+        let cells = planned.iter().filter(good).filter(|cell| cell.role != Role::AaControl).collect();
+        Material { run, planned, cells, reference, claims: &run.claims, noise, believed, broken }
+    }
+
+    /// Whether any cell gave a number.
+    pub fn has_values(&self) -> bool {
+        self.run.observations.iter().any(|row| self.is_believed(row) && !row.workload.is_empty())
+    }
+
+    /// Whether the two copies of the reference differ by so much that no speed means anything.
+    pub fn is_unusable(&self) -> bool {
+        self.noise.as_ref().is_some_and(|noise| noise.level == NoiseLevel::Unusable)
+    }
+
+    /// Rows that may be believed and that `keep` takes.
+    pub fn rows(&self, keep: impl Fn(&Observation) -> bool) -> Vec<Observation> {
+        self.run.observations.iter().filter(|row| self.is_believed(row) && keep(row)).cloned().collect()
+    }
+
+    /// Whether `row` is a number of a cell that ended well.
+    pub fn is_believed(&self, row: &Observation) -> bool {
+        row.status == Status::Ok
+            && row.value.is_some_and(f64::is_finite)
+            && self.believed.contains(row.cell.as_str())
+            && !self.broken.contains(&(row.cell.as_str(), row.sitting))
+    }
+
+    /// Medians and intervals of one metric, parts included.
+    pub fn aggregates(&self, base: &str) -> Vec<Aggregate> {
+        aggregate(&self.rows(|row| wording::base(&row.metric) == base))
+    }
+
+    /// The median of a metric of which a cell has one value, such as the bytes of its weights; the largest where it has several.
+    pub fn value(&self, cell: &str, base: &str) -> Option<f64> {
+        let of = self.aggregates(base);
+        of.iter().filter(|a| a.cell == cell).filter_map(|a| a.median).reduce(f64::max)
+    }
+
+    /// The comparison of the two copies of the reference in one quantity.
+    pub fn copies(&self, metric: &str, workload: &str, x: Option<f64>) -> Option<&Comparison> {
+        let comparisons = &self.noise.as_ref()?.comparisons;
+        comparisons.iter().find(|c| c.metric == metric && c.workload == workload && c.x == x)
+    }
+
+    /// The largest |ln ratio| that the interval of the two copies reaches in one quantity; 0 where there is no second copy.
+    pub fn floor(&self, metric: &str, workload: &str, x: Option<f64>) -> f64 {
+        let ratio = self.copies(metric, workload, x).and_then(|c| c.ratio);
+        ratio.map_or(0.0, |r| r.low.ln().abs().max(r.high.ln().abs()))
+    }
+
+    /// The label of a cell.
+    pub fn label<'b>(&'b self, cell: &'b str) -> &'b str {
+        let found = self.planned.iter().find(|c| c.id == cell);
+        found.map(|c| c.label.as_str()).filter(|label| !label.is_empty()).unwrap_or(cell)
+    }
+}
+
+/// Cells and sittings that ended badly, by the rows: a run that was killed has not said so in its summary.
+fn broken(run: &Run) -> HashSet<(&str, u32)> {
+    let ended = run.observations.iter().filter(|row| row.workload.is_empty() && row.status != Status::Ok);
+    ended.map(|row| (row.cell.as_str(), row.sitting)).collect()
+}
+
+fn last_sittings(run: &Run) -> HashMap<&str, u32> {
+    let mut last = HashMap::new();
+    for row in &run.observations {
+        let sitting = last.entry(row.cell.as_str()).or_insert(row.sitting);
+        *sitting = row.sitting.max(*sitting);
+    }
+    last
+}
+
+/// Whether a clock made the metric.
+pub fn is_clocked(id: &str) -> bool {
+    metric(id).is_some_and(|metric| metric.kind() == Kind::Timing)
+}
