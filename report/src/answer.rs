@@ -24,8 +24,8 @@ use results::run::Run;
 pub use caveats::caveats;
 pub use coverage::progress;
 pub use ladders::bandwidth;
-pub use names::listed;
 use material::Material;
+pub use names::listed;
 use quality::Quality;
 
 /// More than this nobody reads: the page has the rest.
@@ -34,7 +34,7 @@ const MOST_SENTENCES: usize = 10;
 /// Sentences that answer the scenario's question as far as the rows of `run` support them: how far the run got, what became of the
 /// claims, then what was measured, then how far to trust it.
 pub fn answer(run: &Run) -> Vec<String> {
-    let material = Material::of(run);
+    let material = Material::read(run);
     let mut said = coverage::sentences(&material);
     if !material.has_values() {
         return said;
@@ -44,9 +44,9 @@ pub fn answer(run: &Run) -> Vec<String> {
     said.extend(noise::warning(&material));
     let axes = axes::sentences(&material, &quality);
     // what each part buys says more than a list of winners; one of those is enough beside it
-    let winners = if axes.is_empty() { speed::MOST_WINNERS } else { 1 };
+    let kinds = if axes.is_empty() { &speed::KINDS[..] } else { &speed::KINDS[..1] };
     said.extend(axes.iter().cloned());
-    said.extend(speed::sentences(&material, &quality, winners));
+    said.extend(speed::sentences(&material, &quality, kinds));
     if axes.is_empty() {
         said.extend(memory::sentence(&material, &quality));
     }

@@ -20,7 +20,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use results::run::{Run, StoreError};
+use results::run::{Run, RunDirectory, StoreError};
+use results::summary::Summary;
 
 pub use answer::{answer, caveats};
 
@@ -50,6 +51,16 @@ pub enum ReportError {
 pub fn render(run: &Run) -> Result<String, ReportError> {
     let digest = digest::Digest::new(run);
     Ok(page::page(&digest)?)
+}
+
+/// Writes the sentences of the run in `run_dir` anew from its rows and claims, into its `summary.json`.
+pub fn answer_again(run_dir: &Path) -> Result<(), ReportError> {
+    let run = Run::load(run_dir)?;
+    let answer = answer::answer(&run);
+    match run.summary {
+        Some(summary) => Ok(RunDirectory::resume(run_dir)?.0.write_summary(&Summary { answer, ..summary })?),
+        None => Ok(()),
+    }
 }
 
 /// Renders the run in `run_dir` and replaces its `report.html`: a reader sees the old file or the new one, never a part.

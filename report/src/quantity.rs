@@ -32,6 +32,11 @@ impl Unit {
         significant(value * self.factor, 4)
     }
 
+    /// As a sentence has it: three digits, no zeros at the end.
+    pub fn short(&self, value: f64) -> String {
+        format!("{}\u{202f}{}", trimmed(value * self.factor, 3), self.suffix)
+    }
+
     /// The number with its unit, joined by a narrow no-break space.
     pub fn text(&self, value: f64) -> String {
         match self.suffix {
@@ -125,17 +130,16 @@ pub fn times(ratio: f64) -> String {
 /// A ratio with its 95 % interval, `2.04× [1.98, 2.11]`: as many decimals as the width of the interval carries.
 pub fn ratio_text(ratio: &Ratio) -> String {
     let Ratio { ratio, low, high, .. } = *ratio;
-    if low >= high {
-        return format!("{}×", trimmed(ratio, 4));
-    }
     let decimals = match (high.abs(), high - low) {
         (h, _) if h >= 100.0 => 0,
         (h, _) if h >= 10.0 => 1,
         (_, width) if width >= 0.03 => 2,
-        (_, width) if width >= 0.003 => 3,
-        _ => 4,
+        // next to 1 a thousandth more matters
+        (_, width) if width < 0.003 && (ratio - 1.0).abs() < 0.02 => 4,
+        _ => 3,
     };
-    format!("{ratio:.decimals$}× [{low:.decimals$}, {high:.decimals$}]")
+    let [middle, low, high] = [ratio, low, high].map(|v| format!("{v:.decimals$}"));
+    if low == high { format!("{}×", trimmed(ratio, 4)) } else { format!("{middle}× [{low}, {high}]") }
 }
 
 /// A duration in words, e.g. `2 min 5 s`.

@@ -41,7 +41,8 @@ fn pairs<'a>(material: &Material<'a>, axis: &str, (part, base): (&str, &str)) ->
     let alike = |a: &CellSummary, b: &CellSummary| {
         places(&a.axes).into_iter().zip(places(&b.axes)).all(|(x, y)| x.0 == axis || x == y)
     };
-    let of = |wanted: &str| material.cells.iter().copied().filter(|cell| place(cell, axis) == wanted).collect::<Vec<_>>();
+    let of =
+        |wanted: &str| material.cells.iter().copied().filter(|cell| place(cell, axis) == wanted).collect::<Vec<_>>();
     let bases = of(base);
     of(part).into_iter().filter_map(|cell| Some((cell, *bases.iter().find(|b| alike(cell, b))?))).collect()
 }
@@ -83,7 +84,7 @@ fn speed(material: &Material<'_>, kind: &Kind, pairs: &[Pair<'_>]) -> Option<Str
     let (shown, _) = ends(&all);
     let clause = |quantity: &&Quantity| {
         let (quantity, lengths) = (*quantity, quantity.lengths());
-        let ratio = combined(&material.rows(|row| quantity.has(row)), pairs)?;
+        let ratio = combined(&quantity.rows(material), pairs)?;
         let faster = speed_up(ratio, quantity.direction);
         let floor = material.floor(&quantity.metric, &quantity.workload, quantity.x);
         let text = ratio_text(&faster);
@@ -91,6 +92,10 @@ fn speed(material: &Material<'_>, kind: &Kind, pairs: &[Pair<'_>]) -> Option<Str
             Told::Open if ratio.n < FEWEST_PAIRS => {
                 format!("{} ({lengths}) was timed only {} times, too few to tell", kind.word, ratio.n)
             }
+            Told::Open if ratio.low > 1.0 || ratio.high < 1.0 => format!(
+                "{} ({lengths}) is not told to be faster or slower ({text}, and two copies of the reference differ as much)",
+                kind.word
+            ),
             Told::Open => format!("{} ({lengths}) is not told to be faster or slower ({text})", kind.word),
             Told::Better | Told::Worse => format!("{} ({lengths}) is {text} as fast", kind.word),
         })
@@ -129,21 +134,22 @@ pub fn combined(rows: &[Observation], pairs: &[Pair<'_>]) -> Option<Ratio> {
 /// Bytes that differ, and the peak of the process.
 fn bytes(material: &Material<'_>, pairs: &[Pair<'_>]) -> Vec<String> {
     let mut clauses = vec![];
-    for (base, what, verb) in [("weights_bytes", "weights", "take"), ("kv_logical_bytes", "keys and values", "take")] {
-        let range = |cells: &mut dyn Iterator<Item = &CellSummary>| {
-            let values: Vec<f64> = cells.filter_map(|cell| material.value(&cell.id, base)).collect();
-            let low = values.iter().copied().reduce(f64::min)?;
-            Some((low, values.iter().copied().reduce(f64::max)?))
+    for (metric, what) in [("weights_bytes", "weights"), ("kv_logical_bytes", "keys and values")] {
+        let of = |(cell, base): &Pair<'_>| Some((material.value(&cell.id, metric)?, material.value(&base.id, metric)?));
+        let all: Vec<(f64, f64)> = pairs.iter().filter_map(of).collect();
+        // where other axes change the bytes too, the pair with the reference stands for all, by name
+        let with_reference = pairs.iter().find(|(_, base)| material.reference.is_some_and(|r| r.id == base.id));
+        let one = all.windows(2).all(|w| w[0] == w[1]);
+        let (shown, named) = match (one, with_reference.and_then(of).zip(with_reference)) {
+            (true, _) => (all.first().copied(), String::new()),
+            (false, Some((bytes, (cell, _)))) => (Some(bytes), format!(" in {}", material.label(&cell.id))),
+            (false, None) => (None, String::new()),
         };
-        let own = range(&mut pairs.iter().map(|p| p.0));
-        let other = range(&mut pairs.iter().map(|p| p.1));
-        let (Some(own), Some(other)) = (own, other) else { continue };
-        if own != other {
-            clauses.push(format!("{what} {verb} {} instead of {}", size(own), size(other)));
+        if let Some((own, other)) = shown.filter(|(own, other)| own != other) {
+            clauses.push(format!("{what} take {} instead of {}{named}", size(own), size(other)));
         }
     }
-    let is_peak = |row: &Observation| row.metric == "peak_rss_bytes";
-    if let Some(ratio) = combined(&material.rows(is_peak), pairs) {
+    if let Some(ratio) = combined(&material.rows("peak_rss_bytes"), pairs) {
         let text = ratio_text(&ratio);
         clauses.push(match told(Some(ratio), ratio.n, Direction::Lower, 0.0) {
             Told::Open => format!("the process is not told to take more or less memory ({text})"),
@@ -153,9 +159,8 @@ fn bytes(material: &Material<'_>, pairs: &[Pair<'_>]) -> Vec<String> {
     clauses
 }
 
-fn size((low, high): (f64, f64)) -> String {
-    let text = |value: f64| Unit::of("", "B", value).text(value);
-    if low == high { text(low) } else { format!("{} to {}", text(low), text(high)) }
+fn size(bytes: f64) -> String {
+    Unit::of("", "B", bytes).short(bytes)
 }
 
 /// Perplexity of all pairs: the middle of their ratios, and an interval as wide as all of theirs together, because they read one text

@@ -33,7 +33,7 @@ fn cache(run: &Run) -> Option<String> {
     let card = run.summary.as_ref()?.models.first()?;
     let llc: f64 = run.fact("machine", "llc_bytes")?.trim().parse().ok().filter(|bytes| *bytes > 0.0)?;
     let weights = card.f32_bytes as f64;
-    let size = |value: f64| Unit::of("", "B", value).text(value);
+    let size = |value: f64| Unit::of("", "B", value).short(value);
     (weights < CACHE_MULTIPLE * llc).then(|| {
         format!(
             "The weights of {} take {} in f32, and the last-level cache holds {}. Weights smaller than four times the cache stay in it, at \

@@ -38,7 +38,11 @@ fn in_full(claim: &ClaimResult) -> String {
         "" | "identity" => String::new(),
         printed => format!(" the paper has {};", shortened(printed)),
     };
-    format!("“{statement}” ({paper}):{published} here it is {}: {}.", measured(claim), wording::verdict(claim.verdict).1)
+    format!(
+        "“{statement}” ({paper}):{published} here it is {}: {}.",
+        measured(claim),
+        wording::verdict(claim.verdict).1
+    )
 }
 
 /// Authors and title of `Dettmers et al., LLM.int8(), NeurIPS 2022, arXiv 2208.07339`.
@@ -88,6 +92,8 @@ fn of_identities(claims: &[&ClaimResult]) -> Option<String> {
         (0, _) => None,
         (1, 1) => Some(format!("The identity {} holds.", claims[0].id)),
         (n, h) if n == h => Some(format!("All {n} identities of papers that were checked hold.")),
+        (1, _) => Some(format!("The identity {}.", others[0])),
+        (n, 1) => Some(format!("Of {n} identities of papers 1 holds; {}.", others.join("; "))),
         (n, h) => Some(format!("Of {n} identities of papers {h} hold; {}.", others.join("; "))),
     }
 }

@@ -35,7 +35,9 @@ pub fn told(ratio: Option<Ratio>, n: usize, direction: Direction, floor: f64) ->
 /// How many times as fast: a time's ratio is turned over.
 pub fn speed_up(ratio: Ratio, direction: Direction) -> Ratio {
     match direction {
-        Direction::Lower => Ratio { ratio: 1.0 / ratio.ratio, low: 1.0 / ratio.high, high: 1.0 / ratio.low, n: ratio.n },
+        Direction::Lower => {
+            Ratio { ratio: 1.0 / ratio.ratio, low: 1.0 / ratio.high, high: 1.0 / ratio.low, n: ratio.n }
+        }
         _ => ratio,
     }
 }

@@ -22,7 +22,7 @@ struct Stages {
 
 /// `14 of 28 cells scored, 0 timed`.
 pub fn progress(run: &Run) -> String {
-    in_words(&stages(&Material::of(run)))
+    in_words(&stages(&Material::read(run)))
 }
 
 fn in_words(stages: &Stages) -> String {

@@ -1,6 +1,6 @@
 //! Ladders of kernels: the best rung of each operation and size, what it gains on the first rung, and how near it is to the roof.
 
-use results::aggregate::{Aggregate, aggregate};
+use results::aggregate::Aggregate;
 use results::metric::roof::EXCESS_LIMIT;
 use results::observation::{Direction, Observation};
 
@@ -44,7 +44,7 @@ pub fn sentences(material: &Material<'_>) -> Vec<String> {
     if material.is_unusable() {
         return vec![];
     }
-    let rows = material.rows(|row| wording::base(&row.metric) == TIME);
+    let rows = material.rows(TIME);
     let shares = Shares::of(material);
     let mut decided: Vec<Decided> =
         ladders(&rows).iter().filter_map(|ladder| decide(material, &rows, ladder, &shares)).collect();
@@ -166,7 +166,10 @@ fn said(
     let Some(gain) = &outcome.gain else {
         let why = match outcome.n_worse {
             _ if outcome.fewest_pairs < FEWEST_PAIRS => {
-                format!("{n} {what} were timed together only {} times, too few to tell them apart", outcome.fewest_pairs)
+                format!(
+                    "{n} {what} were timed together only {} times, too few to tell them apart",
+                    outcome.fewest_pairs
+                )
             }
             0 => format!("no difference could be measured between {n} {what}"),
             worse => format!("of {n} {what} none is told to be faster than {first_name}, and {worse} to be slower"),
@@ -175,11 +178,23 @@ fn said(
     };
     let gain = ratio_text(gain);
     if level.len() < 2 {
-        return format!("{name}: {best_name} is the fastest of {n} {what}, {gain} the speed of {first_name}{}.", reaches("it"));
+        return format!(
+            "{name}: {best_name} is the fastest of {n} {what}, {gain} the speed of {first_name}{}.",
+            reaches("it")
+        );
     }
     let names = match ladder.is_of_cells() {
         true => set(material, &level.iter().map(|at| ladder.rungs[*at].cell.as_str()).collect::<Vec<_>>()).0,
-        false => joined(&level.iter().map(|at| ladder.rung(material, *at)).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>(), "and"),
+        false => joined(
+            &level
+                .iter()
+                .map(|at| ladder.rung(material, *at))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+            "and",
+        ),
     };
     format!(
         "{name}: of {n} {what} the fastest are {names}, not told apart; {best_name} has {gain} the speed of {first_name}{}.",
@@ -206,10 +221,7 @@ struct Share<'a> {
 
 impl Shares {
     fn of(material: &Material<'_>) -> Shares {
-        let kernels = |base: &'static str| {
-            let rows = material.rows(|row| wording::base(&row.metric) == base);
-            aggregate(&rows)
-        };
+        let kernels = |base: &str| material.aggregates(base);
         // a GPU's are facts of the cells that ran on it
         let fact = |key: &str| {
             let stated = material.run.facts.iter().filter(|f| f.key == key);
@@ -230,8 +242,7 @@ impl Shares {
 
     fn get(&self, rung: &Rung, workload: &str) -> Option<Share<'_>> {
         let part = wording::part(&rung.metric);
-        let same =
-            |a: &&Aggregate| a.cell == rung.cell && a.workload == workload && wording::part(&a.metric) == part;
+        let same = |a: &&Aggregate| a.cell == rung.cell && a.workload == workload && wording::part(&a.metric) == part;
         let aggregate = self.fractions.iter().find(same)?;
         let of = |list: &'_ [Aggregate]| list.iter().find(same).and_then(|a| a.median);
         let shares = self.limits.iter().filter_map(|(word, list)| Some((*word, of(list)?)));

@@ -1,6 +1,6 @@
 //! What sentences are made of: the believable rows of a run, its cells and who they are compared with.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use results::aggregate::{Aggregate, Comparison, aggregate};
 use results::claim::ClaimResult;
@@ -8,6 +8,7 @@ use results::metric::{Kind, metric};
 use results::noise::{Noise, NoiseLevel, noise};
 use results::observation::{Observation, Status};
 use results::run::Run;
+use results::statistics::median;
 use results::summary::{CellSummary, Role};
 
 use crate::wording;
@@ -26,14 +27,13 @@ pub struct Material<'a> {
     pub claims: &'a [ClaimResult],
     /// The reference against its copy; none where no clock measured both.
     pub noise: Option<Noise>,
-    believed: HashSet<&'a str>,
-    /// Sittings of a cell that ended with it wrong or failed.
-    broken: HashSet<(&'a str, u32)>,
+    /// Believable rows by what their metric is about.
+    by_base: HashMap<&'a str, Vec<&'a Observation>>,
 }
 
 impl<'a> Material<'a> {
     /// Reads `run`.
-    pub fn of(run: &'a Run) -> Material<'a> {
+    pub fn read(run: &'a Run) -> Material<'a> {
         let planned = run.summary.as_ref().map_or(&[][..], |summary| &summary.cells);
         let broken = broken(run);
         let last = last_sittings(run);
@@ -43,16 +43,25 @@ impl<'a> Material<'a> {
         };
         let by_role = |role: Role| planned.iter().filter(good).find(|cell| cell.role == role);
         let (reference, control) = (by_role(Role::Reference), by_role(Role::AaControl));
-        let noise =
-            reference.zip(control).and_then(|(cell, control)| noise(&run.observations, &cell.id, &control.id));
-        let believed = planned.iter().filter(good).map(|cell| cell.id.as_str()).collect();
+        let noise = reference.zip(control).and_then(|(cell, control)| noise(&run.observations, &cell.id, &control.id));
+        let believed: HashSet<&str> = planned.iter().filter(good).map(|cell| cell.id.as_str()).collect();
         let cells = planned.iter().filter(good).filter(|cell| cell.role != Role::AaControl).collect();
-        Material { run, planned, cells, reference, claims: &run.claims, noise, believed, broken }
+        let mut by_base: HashMap<&str, Vec<&Observation>> = HashMap::new();
+        let mut bases: HashMap<&str, &str> = HashMap::new();
+        for row in &run.observations {
+            let is_number = row.status == Status::Ok && row.value.is_some_and(f64::is_finite);
+            let cell = row.cell.as_str();
+            if is_number && believed.contains(cell) && !broken.contains(&(cell, row.sitting)) {
+                let base = *bases.entry(&row.metric).or_insert_with(|| wording::base(&row.metric));
+                by_base.entry(base).or_default().push(row);
+            }
+        }
+        Material { run, planned, cells, reference, claims: &run.claims, noise, by_base }
     }
 
     /// Whether any cell gave a number.
     pub fn has_values(&self) -> bool {
-        self.run.observations.iter().any(|row| self.is_believed(row) && !row.workload.is_empty())
+        self.by_base.values().flatten().any(|row| !row.workload.is_empty())
     }
 
     /// Whether the two copies of the reference differ by so much that no speed means anything.
@@ -60,28 +69,35 @@ impl<'a> Material<'a> {
         self.noise.as_ref().is_some_and(|noise| noise.level == NoiseLevel::Unusable)
     }
 
-    /// Rows that may be believed and that `keep` takes.
-    pub fn rows(&self, keep: impl Fn(&Observation) -> bool) -> Vec<Observation> {
-        self.run.observations.iter().filter(|row| self.is_believed(row) && keep(row)).cloned().collect()
+    /// Believable rows of one metric, parts included: numbers of cells that ended well.
+    pub fn of(&self, base: &str) -> &[&'a Observation] {
+        self.by_base.get(base).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether `row` is a number of a cell that ended well.
-    pub fn is_believed(&self, row: &Observation) -> bool {
-        row.status == Status::Ok
-            && row.value.is_some_and(f64::is_finite)
-            && self.believed.contains(row.cell.as_str())
-            && !self.broken.contains(&(row.cell.as_str(), row.sitting))
+    /// The same as a table for `results`.
+    pub fn rows(&self, base: &str) -> Vec<Observation> {
+        self.of(base).iter().map(|row| (*row).clone()).collect()
+    }
+
+    /// Whether a clock timed anything.
+    pub fn is_timed(&self) -> bool {
+        let timed = |base: &str| metric(base).is_some_and(|m| m.kind() == Kind::Timing) && base != "load_s";
+        self.by_base.iter().any(|(base, rows)| timed(base) && rows.iter().any(|row| !row.workload.is_empty()))
     }
 
     /// Medians and intervals of one metric, parts included.
     pub fn aggregates(&self, base: &str) -> Vec<Aggregate> {
-        aggregate(&self.rows(|row| wording::base(&row.metric) == base))
+        aggregate(&self.rows(base))
     }
 
     /// The median of a metric of which a cell has one value, such as the bytes of its weights; the largest where it has several.
     pub fn value(&self, cell: &str, base: &str) -> Option<f64> {
-        let of = self.aggregates(base);
-        of.iter().filter(|a| a.cell == cell).filter_map(|a| a.median).reduce(f64::max)
+        let own = self.of(base).iter().filter(|row| row.cell == cell);
+        let mut places: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+        for row in own {
+            places.entry((&row.workload, &row.metric)).or_default().extend(row.value);
+        }
+        places.values().filter_map(|values| median(values)).reduce(f64::max)
     }
 
     /// The comparison of the two copies of the reference in one quantity.
@@ -116,9 +132,4 @@ fn last_sittings(run: &Run) -> HashMap<&str, u32> {
         *sitting = row.sitting.max(*sitting);
     }
     last
-}
-
-/// Whether a clock made the metric.
-pub fn is_clocked(id: &str) -> bool {
-    metric(id).is_some_and(|metric| metric.kind() == Kind::Timing)
 }

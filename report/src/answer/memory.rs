@@ -22,7 +22,7 @@ fn of(material: &Material<'_>, quality: &Quality, metric: &str, what: &str) -> O
     let found = material.aggregates(metric);
     let bytes = |id: &str| found.iter().filter(|a| a.cell == id).filter_map(|a| a.median).reduce(f64::max);
     let of_reference = bytes(&reference.id)?;
-    let text = |value: f64| Unit::of("", "B", value).text(value);
+    let text = |value: f64| Unit::of("", "B", value).short(value);
     let cells = material.cells.iter().map(|c| c.id.as_str());
     let known: Vec<(&str, f64)> = cells.filter_map(|id| Some((id, bytes(id)?))).collect();
     if known.iter().all(|(_, b)| *b == of_reference) {
@@ -39,7 +39,10 @@ fn of(material: &Material<'_>, quality: &Quality, metric: &str, what: &str) -> O
     let ids: Vec<&str> = known.iter().filter(|(id, b)| keeps(id) && *b == least).map(|(id, _)| *id).collect();
     let (name, among) = match quality.measured {
         // what else varies does not change the weights: the simplest of them stands for all
-        true => (material.label(simplest(material, &ids)?).to_owned(), " among cells told to lose at most 1 % of perplexity"),
+        true => (
+            material.label(simplest(material, &ids)?).to_owned(),
+            " among cells told to lose at most 1 % of perplexity",
+        ),
         false => (set(material, &ids).0, " (perplexity was not measured)"),
     };
     Some(format!("The smallest {what}{among} are those of {name}: {} instead of {}.", text(least), text(of_reference)))

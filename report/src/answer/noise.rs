@@ -1,15 +1,16 @@
 //! What two copies of the reference say about the speeds of a run.
 
-use results::aggregate::Comparison;
-use results::noise::NoiseLevel;
+use results::noise::{Noise, NoiseLevel};
 
-use super::material::{Material, is_clocked};
+use super::material::Material;
 use crate::quantity::ratio_text;
 use crate::wording;
 
-/// `1.03× [0.83, 1.07] in generation speed (tg128, 16 tokens in the cache)`.
-fn widest(c: &Comparison) -> Option<String> {
-    let at = c.x.map_or(String::new(), |x| format!(" at {x}"));
+/// `1.03× [0.83, 1.07] in “Generation speed” (tg128)`, with the length where the workload has several.
+fn widest(noise: &Noise) -> Option<String> {
+    let c = &noise.widest;
+    let sweep = noise.comparisons.iter().any(|o| o.metric == c.metric && o.workload == c.workload && o.x != c.x);
+    let at = c.x.filter(|_| sweep).map_or(String::new(), |x| format!(" at {x}"));
     let name = wording::name(&c.metric);
     let workload = if c.workload.is_empty() { String::new() } else { format!(" ({}{at})", c.workload) };
     Some(format!("{} in “{name}”{workload}", ratio_text(&c.ratio?)))
@@ -21,7 +22,7 @@ pub fn warning(material: &Material<'_>) -> Option<String> {
     Some(format!(
         "No speed can be told from this run: two copies of the same cell differ by {}. Run it again on a machine that does nothing \
          else, or with more repetitions (budget.seconds, budget.max_repetitions).",
-        widest(&noise.widest)?
+        widest(noise)?
     ))
 }
 
@@ -32,13 +33,11 @@ pub fn sentence(material: &Material<'_>) -> Option<String> {
         Some(noise) => Some(format!(
             "The run is {}: of what was timed, two copies of the reference differ most by {}.",
             noise.level.word(),
-            widest(&noise.widest)?
+            widest(noise)?
         )),
         None => {
-            let timed = material.run.observations.iter().any(|row| {
-                is_clocked(&row.metric) && !row.workload.is_empty() && row.metric != "load_s" && material.is_believed(row)
-            });
-            timed.then(|| "No second copy of the reference was timed, so the noise of these speeds is not known.".into())
+            let unknown = "No second copy of the reference was timed, so the noise of these speeds is not known.";
+            material.is_timed().then(|| unknown.into())
         }
     }
 }

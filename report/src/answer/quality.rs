@@ -55,7 +55,7 @@ impl Quality {
     /// Reads the perplexities of `material`.
     pub fn of(material: &Material<'_>) -> Quality {
         // the windows give the intervals
-        let rows = material.rows(|row| matches!(wording::base(&row.metric), "ppl" | "nll_window"));
+        let rows = [material.rows("ppl"), material.rows("nll_window")].concat();
         let n_cells = material.cells.len();
         let nothing = Quality { losses: HashMap::new(), rows: vec![], measured: false, n_cells };
         let Some(reference) = material.reference else { return nothing };
@@ -121,9 +121,7 @@ impl Quality {
     /// Cells whose perplexity equals that of `cell` up to rounding, itself included.
     fn equals<'a>(&'a self, material: &'a Material<'_>, cell: &'a str) -> Vec<&'a str> {
         let others = material.cells.iter().map(|c| c.id.as_str());
-        others
-            .filter(|id| *id == cell || self.between(id, cell).is_some_and(|loss| loss.is_rounding()))
-            .collect()
+        others.filter(|id| *id == cell || self.between(id, cell).is_some_and(|loss| loss.is_rounding())).collect()
     }
 }
 
@@ -153,12 +151,18 @@ pub fn sentence(material: &Material<'_>, quality: &Quality) -> Option<String> {
     let compared = quality.compared();
     let of_reference = material.label(&material.reference?.id).to_owned();
     let ids = material.cells.iter().map(|c| c.id.as_str());
-    let losses = ids.filter_map(|id| Some((id, quality.loss(id)?))).filter(|(_, loss)| loss.ratio.low > 1.0 && !loss.is_rounding());
+    let losses = ids
+        .filter_map(|id| Some((id, quality.loss(id)?)))
+        .filter(|(_, loss)| loss.ratio.low > 1.0 && !loss.is_rounding());
     let Some((worst, loss)) = losses.max_by(|a, b| a.1.ratio.ratio.total_cmp(&b.1.ratio.ratio)) else {
         if quality.losses.len() < 2 {
-            return Some(format!("Perplexity was compared for no cell but the reference {of_reference}: nothing is known of what the others lose."));
+            return Some(format!(
+                "Perplexity was compared for no cell but the reference {of_reference}: nothing is known of what the others lose."
+            ));
         }
-        return Some(format!("Perplexity was compared for {compared}; none is told to lose any against the reference {of_reference}."));
+        return Some(format!(
+            "Perplexity was compared for {compared}; none is told to lose any against the reference {of_reference}."
+        ));
     };
     let equals = quality.equals(material, worst);
     let name = simplest(material, &equals).unwrap_or(worst);

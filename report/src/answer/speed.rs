@@ -10,9 +10,6 @@ use super::quality::{Loss, Quality};
 use crate::quantity::{ratio_text, significant};
 use crate::wording;
 
-/// Sentences about winners, of each kind of speed.
-pub const MOST_WINNERS: usize = 2;
-
 /// A speed at one length: what sentences may compare.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantity {
@@ -42,9 +39,10 @@ pub const KINDS: [Kind; 2] = [
 ];
 
 impl Quantity {
-    /// Whether `row` is of this quantity.
-    pub fn has(&self, row: &Observation) -> bool {
-        row.metric == self.metric && row.workload == self.workload && row.x == self.x
+    /// Its rows.
+    pub fn rows(&self, material: &Material<'_>) -> Vec<Observation> {
+        let is_own = |row: &&Observation| row.metric == self.metric && row.workload == self.workload && row.x == self.x;
+        material.of(wording::base(&self.metric)).iter().copied().filter(is_own).cloned().collect()
     }
 
     /// The lengths in words: `128 tokens at context 16`.
@@ -73,10 +71,7 @@ impl Quantity {
 pub fn quantities(material: &Material<'_>, kind: &Kind) -> Vec<Quantity> {
     for base in kind.metrics {
         let mut found: Vec<Quantity> = vec![];
-        for row in &material.run.observations {
-            if wording::base(&row.metric) != base || !material.is_believed(row) {
-                continue;
-            }
+        for row in material.of(base) {
             let (metric, workload) = (row.metric.clone(), row.workload.clone());
             let quantity = Quantity { metric, workload, x: row.x, direction: row.direction };
             if !found.contains(&quantity) {
@@ -102,34 +97,29 @@ pub fn ends(quantities: &[Quantity]) -> (Vec<&Quantity>, usize) {
     }
 }
 
-/// Who is fastest, one sentence per kind of speed and length, at most `most` of a kind.
-pub fn sentences(material: &Material<'_>, quality: &Quality, most: usize) -> Vec<String> {
+/// Who is fastest: a sentence for the shortest and the longest length of each kind of speed.
+pub fn sentences(material: &Material<'_>, quality: &Quality, kinds: &[Kind]) -> Vec<String> {
     if material.is_unusable() {
         return vec![];
     }
-    let mut said = vec![];
-    for kind in &KINDS {
+    let of_kind = |kind: &Kind| {
         let all = quantities(material, kind);
         let (shown, between) = ends(&all);
-        let n_shown = shown.len();
-        let mut of_kind: Vec<String> =
-            shown.into_iter().take(most.max(1)).filter_map(|q| sentence(material, quality, kind, q)).collect();
-        let left = between + n_shown.saturating_sub(most.max(1));
-        if left > 0 && let Some(last) = of_kind.last_mut() {
-            let noun = if left == 1 { "length lies" } else { "lengths lie" };
-            last.push_str(&format!(" {left} other {noun} in the tables."));
+        let mut said: Vec<String> = shown.into_iter().filter_map(|q| sentence(material, quality, kind, q)).collect();
+        if between > 0
+            && let Some(last) = said.last_mut()
+        {
+            let noun = if between == 1 { "1 length between lies" } else { &format!("{between} lengths between lie") };
+            last.push_str(&format!(" {noun} in the tables."));
         }
-        said.extend(of_kind);
-        if most == 1 {
-            break;
-        }
-    }
-    said
+        said
+    };
+    kinds.iter().flat_map(of_kind).collect()
 }
 
 fn sentence(material: &Material<'_>, quality: &Quality, kind: &Kind, quantity: &Quantity) -> Option<String> {
     let reference = material.reference?;
-    let rows = material.rows(|row| quantity.has(row));
+    let rows = quantity.rows(material);
     // the decoder plays no part in reading a prompt: its cells would only be repeated draws of one number
     let takes_part = |decoding: &str| kind.decodes || decoding == reference.axes.decoding;
     let measured: Vec<&str> = material
@@ -148,10 +138,14 @@ fn sentence(material: &Material<'_>, quality: &Quality, kind: &Kind, quantity: &
     let direction = quantity.direction;
     let contest = Contest { rows: &rows, contestants: &kept, reference: &reference.id, direction, floor };
     let (mut text, best) = match contest.outcome() {
-        Some(outcome) => (outcome_in_words(material, quantity, &topic, &who(quality, kept.len(), measured.len()), &outcome)?, outcome.best),
-        None if quality.measured && kept.len() < 2 => {
-            (format!("{topic}: none of the {} other cells is told to lose at most 1 % of perplexity.", measured.len() - 1), reference.id.as_str())
-        }
+        Some(outcome) => (
+            outcome_in_words(material, quantity, &topic, &who(quality, kept.len(), measured.len()), &outcome)?,
+            outcome.best,
+        ),
+        None if quality.measured && kept.len() < 2 => (
+            format!("{topic}: none of the cells beside the reference is told to lose at most 1 % of perplexity."),
+            reference.id.as_str(),
+        ),
         None => return None,
     };
     text.extend(faster_at_a_loss(material, quality, (&rows, quantity, floor), best, (&measured, &kept)));
@@ -191,7 +185,9 @@ fn outcome_in_words(
     };
     let gain = ratio_text(gain);
     Some(match set(material, &outcome.level) {
-        (name, false) => format!("{topic}: {who} {name} is the fastest, {gain} the speed of the reference {reference}."),
+        (name, false) => {
+            format!("{topic}: {who} {name} is the fastest, {gain} the speed of the reference {reference}.")
+        }
         (name, true) => format!(
             "{topic}: {who} the fastest are {name}, not told apart; {} has {gain} the speed of the reference {reference}.",
             material.label(outcome.best)
@@ -214,8 +210,7 @@ fn faster_at_a_loss(
             && told(c.ratio, c.n_pairs, quantity.direction, floor) == Told::Better
     });
     let gain = |c: &Comparison| c.ratio.map(|r| speed_up(r, quantity.direction));
-    let (found, ratio) =
-        faster.filter_map(|c| Some((c, gain(c)?))).max_by(|a, b| a.1.ratio.total_cmp(&b.1.ratio))?;
+    let (found, ratio) = faster.filter_map(|c| Some((c, gain(c)?))).max_by(|a, b| a.1.ratio.total_cmp(&b.1.ratio))?;
     let loss = match quality.loss(&found.cell) {
         Some(loss) => format!("with {} the reference's perplexity{}", ratio_text(&loss.ratio), loss.by),
         None => "but its perplexity was not compared".into(),

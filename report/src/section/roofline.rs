@@ -96,7 +96,9 @@ fn workload(digest: &Digest, name: &str, fractions: &[&Aggregate]) -> Option<Wor
         has_part: rows.iter().any(|row| !row.part.is_empty()),
         gist: match impossible.len() {
             0 => format!("{} to {}", rows[rows.len() - 1].percent, rows[0].percent),
-            _ => format!("{} to {}; impossible: {}", rows[rows.len() - 1].percent, rows[0].percent, listed(&impossible)),
+            _ => {
+                format!("{} to {}; impossible: {}", rows[rows.len() - 1].percent, rows[0].percent, listed(&impossible))
+            }
         },
         rows,
     })
@@ -211,7 +213,8 @@ fn binding(digest: &Digest, a: &Aggregate) -> &'static str {
 /// pass reads its weights, which the cache can hold or cannot.
 fn level(digest: &Digest, a: &Aggregate, share: f64) -> &'static str {
     let part = wording::part(&a.metric);
-    let rate = of(digest, "gb_s").find(|b| b.cell == a.cell && b.workload == a.workload && wording::part(&b.metric) == part);
+    let rate =
+        of(digest, "gb_s").find(|b| b.cell == a.cell && b.workload == a.workload && wording::part(&b.metric) == part);
     if let Some(rate) = rate.and_then(|b| b.median) {
         let gpu = digest.most("gpu_stream_bytes_s").zip(digest.most("gpu_cache_bytes_s"));
         let on_gpu = digest.run.observations.iter().any(|row| row.cell == a.cell && row.axes.device.contains("cuda"));

@@ -111,7 +111,12 @@ fn losses_are_judged_by_their_interval_and_only_where_measured() {
     }
     forge.generates("naive+f32+greedy#aa", &drift(1.0));
     let answer = forge.answer();
-    assert!(answer.contains("of the 2 of 4 cells that are told to lose at most 1 % of perplexity, naive · int8 · greedy is the fastest"), "{answer}");
+    assert!(
+        answer.contains(
+            "of the 2 of 4 cells that are told to lose at most 1 % of perplexity, naive · int8 · greedy is the fastest"
+        ),
+        "{answer}"
+    );
     assert!(answer.contains("Faster still is naive · rtn · greedy, 2× the speed of naive · int8 · greedy, but its perplexity was not compared"), "{answer}");
     assert!(answer.contains("Perplexity was compared for 3 of 4 cells"), "absence is no equality: {answer}");
     assert!(!answer.contains("No cell loses"), "{answer}");
@@ -126,7 +131,10 @@ fn without_any_comparison_nothing_is_said_about_losses() {
     forge.generates("naive+f32+greedy#aa", &drift(1.0));
     let answer = forge.answer();
     assert!(answer.contains("Perplexity was compared for no cell but the reference"), "{answer}");
-    assert!(answer.contains("none of the 1 other cells is told to lose at most 1 % of perplexity"), "{answer}");
+    assert!(
+        answer.contains("none of the cells beside the reference is told to lose at most 1 % of perplexity"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -146,7 +154,7 @@ fn the_protocol_that_shows_most_decides() {
 fn every_speed_names_its_length() {
     let mut forge = Forge::new(&[NAIVE, FLASH], true);
     for (cell, scale) in [("naive+f32+greedy", 1.0), ("flash+f32+greedy", 1.5), ("naive+f32+greedy#aa", 1.0)] {
-        for (x, more) in [(128.0, 1.0), (512.0, 1.2), (2048.0, 2.0)] {
+        for (x, more) in [(128.0, 1.2), (512.0, 1.5), (2048.0, 2.0)] {
             let values = drift(if scale > 1.0 { scale * more } else { 1.0 });
             forge.rows(cell, "pp128-512-2048", "prefill_tok_s", Some(x), &values);
         }
@@ -155,7 +163,12 @@ fn every_speed_names_its_length() {
         }
     }
     let answer = forge.answer();
-    for words in ["(128 tokens) is 1.5× as fast", "(2048 tokens) is 3× as fast", "16 tokens at context 16", "16 tokens at context 4000"] {
+    for words in [
+        "(128 tokens) is 1.8× as fast",
+        "(2048 tokens) is 3× as fast",
+        "16 tokens at context 16",
+        "16 tokens at context 4000",
+    ] {
         assert!(answer.contains(words), "{words} in {answer}");
     }
 }
@@ -171,7 +184,7 @@ fn an_unusable_run_says_so_with_numbers_and_speaks_of_no_speed() {
     forge.rows(&id(NAIVE), "gemv", "us_per_call:gemv/v1/1x8x8", None, &[3.0; 8]);
     forge.claim("speed", Tier::Ratio, Verdict::Inconclusive, Some((4.0, 2.0, 6.0)));
     let answer = forge.answer();
-    assert!(answer.contains("No speed can be told from this run: two copies of the same cell differ by ") , "{answer}");
+    assert!(answer.contains("No speed can be told from this run: two copies of the same cell differ by "), "{answer}");
     assert!(answer.contains("× [") && answer.contains("tg128") && answer.contains("Run it again"), "{answer}");
     assert!(!speaks_of_speed(&answer), "{answer}");
 }
@@ -228,8 +241,16 @@ fn a_ladder_says_its_share_of_the_roof() {
     forge.fact("stream_bytes_s", "12000000000");
     forge.fact("cache_bytes_s", "40000000000");
     let answer = forge.answer();
-    assert!(answer.contains("gemv 1x2048x2048: v2_panel is the fastest of 3 rungs, 14×") || answer.contains("fastest of 3 rungs, 14.0×"), "{answer}");
-    assert!(answer.contains("the speed of v0_scalar; it reaches 84.1 %") && answer.contains("of the measured roof (cache bandwidth)"), "{answer}");
+    assert!(
+        answer.contains("gemv 1x2048x2048: v2_panel is the fastest of 3 rungs, 14×")
+            || answer.contains("fastest of 3 rungs, 14.0×"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("the speed of v0_scalar; it reaches 84.1 %")
+            && answer.contains("of the measured roof (cache bandwidth)"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -282,7 +303,7 @@ fn caveats_name_cells_metrics_and_the_cache() {
 fn no_sentence_claims_more_than_the_rows_do() {
     let cells = [NAIVE, FLASH, NAIVE_INT8, FLASH_INT8];
     let mut winners = 0;
-    for seed in 0..120u64 {
+    for seed in 0..24u64 {
         let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
         let mut forge = Forge::new(&cells, seed % 3 != 0);
         let spread = [0.01, 0.05, 0.3][(seed % 3) as usize];
@@ -300,13 +321,17 @@ fn no_sentence_claims_more_than_the_rows_do() {
         }
         let answer = forge.answer();
         let comparisons = compare(&forge.run.observations, "naive+f32+greedy");
-        let told = comparisons.iter().filter(|c| c.metric == "decode_tok_s" && !c.cell.ends_with("#aa")).any(|c| {
-            c.n_pairs >= 5 && c.ratio.is_some_and(|r| r.low > 1.0)
-        });
-        winners += usize::from(answer.contains("fastest"));
+        let told = comparisons
+            .iter()
+            .filter(|c| c.metric == "decode_tok_s" && !c.cell.ends_with("#aa"))
+            .any(|c| c.n_pairs >= 5 && c.ratio.is_some_and(|r| r.low > 1.0));
+        winners += usize::from(answer.contains("fastest") || answer.contains("as fast"));
         assert!(told || !answer.contains("fastest"), "seed {seed}: {answer}");
         if scored < 2 {
-            assert!(!answer.contains("lose at most 1 % of perplexity, naive") && !answer.contains("equal to within"), "seed {seed}: {answer}");
+            assert!(
+                !answer.contains("lose at most 1 % of perplexity, naive") && !answer.contains("equal to within"),
+                "seed {seed}: {answer}"
+            );
         }
         if answer.contains("No speed can be told") {
             assert!(!speaks_of_speed(&answer), "seed {seed}: {answer}");
@@ -316,7 +341,7 @@ fn no_sentence_claims_more_than_the_rows_do() {
             assert!(!answer.contains(word), "seed {seed}: {word} in {answer}");
         }
     }
-    assert!(winners > 20, "the test would say nothing if there never were a winner: {winners}");
+    assert!(winners > 3, "the test would say nothing if there never were a winner: {winners}");
 }
 
 /// Where all cells are one cell, a winner is a false alarm.
@@ -324,7 +349,7 @@ fn no_sentence_claims_more_than_the_rows_do() {
 fn equal_cells_have_no_winner() {
     let cells = [NAIVE, FLASH, NAIVE_INT8, FLASH_INT8, SPECULATIVE, ["flash", "f32", "speculative"]];
     let mut alarms = 0;
-    for seed in 0..200u64 {
+    for seed in 0..24u64 {
         let mut noise = Noise(seed * 7919 + 13);
         let mut forge = Forge::new(&cells, true);
         let all: Vec<String> = forge.summary().cells.iter().map(|c| c.id.clone()).collect();
@@ -333,7 +358,7 @@ fn equal_cells_have_no_winner() {
         }
         alarms += usize::from(forge.answer().contains("fastest"));
     }
-    assert!(alarms <= 4, "{alarms} of 200 runs of equal cells named a winner");
+    assert!(alarms <= 1, "{alarms} of 24 runs of equal cells named a winner");
 }
 
 #[test]
