@@ -306,12 +306,12 @@ impl Session {
     fn finish(&mut self, complete: bool) -> Result<RunOutcome> {
         self.show.phase("judging and writing", 1);
         let path = self.directory.path().to_path_buf();
-        let run = Run::load(&path)?;
+        let mut run = Run::load(&path)?;
         self.caveats.extend(run.warnings.iter().cloned());
         let claims = claims::judge(&self.scenario, &run, &self.command)?;
-        let words = answer::sum_up(self, &run, &claims, complete);
-        self.caveats.extend(words.caveats);
-        let summary = self.summary(complete, words.answer);
+        (run.claims, run.summary) = (claims.clone(), Some(self.summary(complete, vec![])));
+        self.caveats.extend(answer::caveats(self, &run));
+        let summary = self.summary(complete, answer::answer(self, &run));
         self.directory.write_claims(&claims)?;
         self.directory.write_summary(&summary)?;
         self.directory.seal()?;

@@ -23,7 +23,7 @@ type Pair<'a> = (&'a CellSummary, &'a CellSummary);
 
 /// One entry per axis, one sentence per part.
 pub fn sentences(material: &Material<'_>, quality: &Quality) -> Vec<String> {
-    let Some(reference) = material.reference else { return vec![] };
+    let Some(reference) = material.reference.filter(|_| material.is_by_axes()) else { return vec![] };
     let axis_sentence = |axis: &'static str| {
         let base = place(reference, axis);
         let others: Vec<&str> = parts(&material.cells, axis).into_iter().filter(|part| *part != base).collect();

@@ -31,7 +31,7 @@ pub fn caveats(run: &Run) -> Vec<String> {
 /// Models whose weights the cache can hold, at least in part.
 fn cache(run: &Run) -> Option<String> {
     let card = run.summary.as_ref()?.models.first()?;
-    let llc: f64 = run.fact("machine", "llc_bytes")?.trim().parse().ok().filter(|bytes| *bytes > 0.0)?;
+    let llc = largest(run, "llc_bytes").filter(|bytes| *bytes > 0.0)?;
     let weights = card.f32_bytes as f64;
     let size = |value: f64| Unit::of("", "B", value).short(value);
     (weights < CACHE_MULTIPLE * llc).then(|| {
@@ -83,9 +83,15 @@ fn above_the_roof(run: &Run) -> Option<String> {
     })
 }
 
+/// The largest number that any sitting began `key` of the machine with.
+fn largest(run: &Run, key: &str) -> Option<f64> {
+    let stated = run.facts.iter().filter(|fact| fact.scope == "machine" && fact.key == key);
+    stated.filter_map(|fact| fact.value.split_whitespace().next()?.parse().ok()).reduce(f64::max)
+}
+
 /// Whether something else ran when the run began.
 fn load(run: &Run) -> Option<String> {
-    let load: f64 = run.fact("machine", "load_average")?.split_whitespace().next()?.parse().ok()?;
+    let load = largest(run, "load_average")?;
     (load > IDLE_LOAD).then(|| {
         format!(
             "When the run began, other work was running on this machine: in the minute before, {} programs were busy on average (the load \

@@ -88,7 +88,11 @@ impl<'a> Contest<'a> {
         let best = winner.map_or(self.reference, |(cell, _)| cell);
         let to_best = if best == self.reference { to_reference.clone() } else { against(best) };
         // who shares no repetition with the winner cannot be told from it either
-        let is_level = |cell: &str| cell == best || of(&to_best, cell).is_none_or(|c| tell(&c) == Told::Open);
+        let is_level = |cell: &str| match cell {
+            cell if cell == best => true,
+            cell if winner.is_some() && cell == self.reference => false,
+            cell => of(&to_best, cell).is_none_or(|c| tell(&c) == Told::Open),
+        };
         Some(Outcome {
             best: self.contestants.iter().copied().find(|c| *c == best).unwrap_or(self.reference),
             gain: winner.and_then(|(_, c)| c.ratio).map(|r| speed_up(r, self.direction)),

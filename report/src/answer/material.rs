@@ -114,8 +114,16 @@ impl<'a> Material<'a> {
 
     /// The label of a cell.
     pub fn label<'b>(&'b self, cell: &'b str) -> &'b str {
-        let found = self.planned.iter().find(|c| c.id == cell);
-        found.map(|c| c.label.as_str()).filter(|label| !label.is_empty()).unwrap_or(cell)
+        let found = self.planned.iter().find(|c| c.id == cell).map(|c| c.label.as_str());
+        // two builds of one cell have the same label and the same parts: their ids tell them apart
+        let shared = |label: &&str| self.planned.iter().filter(|c| c.label == *label).count() > 1;
+        found.filter(|label| !label.is_empty() && !shared(label)).unwrap_or(cell)
+    }
+
+    /// Whether every cell has a place of its own on the axes; two builds of one cell have not.
+    pub fn is_by_axes(&self) -> bool {
+        let places: HashSet<_> = self.cells.iter().map(|cell| &cell.axes).collect();
+        places.len() == self.cells.len()
     }
 }
 

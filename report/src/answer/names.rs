@@ -65,14 +65,8 @@ pub fn set(material: &Material<'_>, ids: &[&str]) -> (String, bool) {
     let axes = varying(&material.cells);
     let values: Vec<Vec<&str>> = axes.iter().map(|axis| parts(&cells, axis)).collect();
     let product: usize = values.iter().map(Vec::len).product();
-    // ids differ, so as many cells as combinations are all combinations
-    let distinct = {
-        let mut seen: Vec<_> = cells.iter().map(|cell| places(&cell.axes)).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        seen.len()
-    };
-    if product != cells.len() || distinct != product || values.iter().any(|v| v.len() > MOST_LISTED) {
+    // as many different cells as there are combinations are all combinations
+    if product != cells.len() || !material.is_by_axes() || values.iter().any(|v| v.len() > MOST_LISTED) {
         return (listed(&cells.iter().map(|c| material.label(&c.id)).collect::<Vec<_>>()), true);
     }
     let fixed: Vec<&str> = values.iter().filter(|v| v.len() == 1).map(|v| v[0]).collect();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Content, Section};
 use crate::answer::{answer, progress};
-use crate::digest::{Cell, Digest};
+use crate::digest::Digest;
 use crate::quantity::duration;
 use crate::wording;
 
@@ -43,7 +43,9 @@ struct VerdictChip {
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let summary = digest.summary();
-    let cells = format!("{} of {} cells measured", n_measured(digest), digest.cells.len());
+    let has_rows = |id: &str| digest.aggregates.iter().any(|a| a.cell == id && a.median.is_some());
+    let n_ok = digest.cells.iter().filter(|cell| cell.status == Status::Ok && has_rows(&cell.id)).count();
+    let cells = format!("{n_ok} of {} cells measured", digest.cells.len());
     let complete = summary.is_some_and(|summary| summary.complete);
     let mut facts = Vec::new();
     if let Some(summary) = summary {
@@ -68,15 +70,6 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         verdicts: chips(digest),
         judged: judged(digest),
     })
-}
-
-/// Cells with a number of any workload.
-fn n_measured(digest: &Digest) -> usize {
-    let has = |cell: &&Cell| {
-        let own = digest.aggregates.iter().filter(|a| a.cell == cell.id && !a.workload.is_empty());
-        cell.status == Status::Ok && own.into_iter().any(|a| a.median.is_some())
-    };
-    digest.cells.iter().filter(has).count()
 }
 
 fn threads(digest: &Digest) -> Option<String> {

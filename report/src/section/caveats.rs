@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::pareto::{Missing, missing};
 use super::{Content, Section};
-use crate::answer::progress;
 use crate::digest::Digest;
 
 /// See the module.
@@ -27,8 +26,10 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     match digest.summary() {
         None => caveats.push("The run has no summary: it ended before it wrote one, or was copied without it.".into()),
         Some(summary) if !summary.complete => {
-            let resume = "infermark run --resume FOLDER, where FOLDER holds this report";
-            caveats.push(format!("The run is not finished ({}). Continue it with {resume}.", progress(digest.run)));
+            caveats.push(format!(
+                "The run is partial: some cells or repetitions are still owed. Continue it with: {} --resume",
+                summary.command
+            ));
         }
         Some(_) => {}
     }

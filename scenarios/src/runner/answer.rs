@@ -1,21 +1,15 @@
-//! What a run says of itself: `report` makes the sentences, from the run as it will lie in its folder.
+//! What a run says of itself: `report` makes the sentences, from the run as it lies in its folder.
 
-use results::claim::ClaimResult;
 use results::run::Run;
 
 use super::Session;
 
-/// Sentences about a run.
-pub struct Words {
-    /// The answer to the scenario's question.
-    pub answer: Vec<String>,
-    /// What a reader must not overlook.
-    pub caveats: Vec<String>,
+/// Sentences that answer the scenario's question; `run` has its judged claims and its summary.
+pub fn answer(_session: &Session, run: &Run) -> Vec<String> {
+    report::answer(run)
 }
 
-/// Sums up the rows of `run` with its judged claims.
-pub fn sum_up(session: &Session, run: &Run, claims: &[ClaimResult], complete: bool) -> Words {
-    let summary = Some(session.summary(complete, vec![]));
-    let run = Run { claims: claims.to_vec(), summary, ..run.clone() };
-    Words { answer: report::answer(&run), caveats: report::caveats(&run) }
+/// Caveats that the numbers themselves raise.
+pub fn caveats(_session: &Session, run: &Run) -> Vec<String> {
+    report::caveats(run)
 }
