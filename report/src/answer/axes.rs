@@ -149,7 +149,7 @@ fn bytes(material: &Material<'_>, pairs: &[Pair<'_>]) -> Vec<String> {
             clauses.push(format!("{what} take {} instead of {}{named}", size(own), size(other)));
         }
     }
-    if let Some(ratio) = combined(&material.rows("peak_rss_bytes"), pairs) {
+    if let Some(ratio) = combined(&material.rows("peak_rss_bytes"), pairs).filter(|r| r.n >= FEWEST_PAIRS) {
         let text = ratio_text(&ratio);
         clauses.push(match told(Some(ratio), ratio.n, Direction::Lower, 0.0) {
             Told::Open => format!("the process is not told to take more or less memory ({text})"),
