@@ -116,7 +116,8 @@ impl<'a> Material<'a> {
     pub fn label<'b>(&'b self, cell: &'b str) -> &'b str {
         let found = self.planned.iter().find(|c| c.id == cell).map(|c| c.label.as_str());
         // two builds of one cell have the same label and the same parts: their ids tell them apart
-        let shared = |label: &&str| self.planned.iter().filter(|c| c.label == *label).count() > 1;
+        let is_own = |c: &&CellSummary| c.role != Role::AaControl;
+        let shared = |label: &&str| self.planned.iter().filter(is_own).filter(|c| c.label == *label).count() > 1;
         found.filter(|label| !label.is_empty() && !shared(label)).unwrap_or(cell)
     }
 

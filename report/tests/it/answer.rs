@@ -374,3 +374,21 @@ fn an_old_record_is_summed_up_again() {
     }
     assert!(!text.contains("fastest without losing") && !text.contains(" MB"), "{text}");
 }
+
+#[test]
+fn summing_up_again_changes_the_sentences_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run");
+    let mut forge = Forge::new(&[NAIVE], false);
+    forge.generates(&id(NAIVE), &drift(1.0));
+    forge.summary().answer = vec!["naive is fastest of all.".into()];
+    let mut directory = results::run::RunDirectory::create(&path).expect("a run directory");
+    directory.append(&forge.run.observations).expect("rows");
+    directory.write_summary(forge.run.summary.as_ref().expect("summary")).expect("written");
+    directory.seal().expect("sealed");
+    drop(directory);
+    report::answer_again(&path).expect("summed up");
+    let again = Run::load(&path).expect("loads");
+    assert_eq!(again.summary.as_ref().map(|s| &s.answer), Some(&report::answer(&forge.run)));
+    assert_eq!(again.observations, forge.run.observations);
+}
