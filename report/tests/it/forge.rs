@@ -138,6 +138,7 @@ impl Forge {
             verdict,
             reason: String::new(),
             command: String::new(),
+            parts: vec![],
         });
     }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod browser;
+mod comparisons;
 mod forge;
 mod html;
 mod sample;
