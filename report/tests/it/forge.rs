@@ -50,6 +50,7 @@ impl Forge {
             started: "2026-11-23T07:00:00Z".into(),
             elapsed_s: 1.0,
             complete: true,
+            ..Summary::default()
         };
         Forge { run: Run { summary: Some(summary), ..Run::default() } }
     }
