@@ -18,7 +18,8 @@ pub use random::SHAPES;
 
 use crate::adapter::{Adapter, Attached};
 use crate::quantize::{HalfTables, SideFiles};
-use crate::{EngineError, GenerationConfig, Tokenizer};
+use crate::tokenizer::Beside;
+use crate::{Bos, EngineError, TextFacts, Tokenizer};
 
 /// A model a scenario can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,6 +140,10 @@ pub struct Checkpoint {
     pub transforms: Transforms,
     /// A LoRA adapter on it.
     pub adapter: Option<Attached>,
+    /// What the files beside the weights say about text.
+    pub facts: TextFacts,
+    /// Whether a text that is encoded gets its beginning.
+    pub bos: Bos,
     /// Why there is no tokenizer, where it is not simply absent.
     without_text: Option<String>,
     files: Vec<PathBuf>,
@@ -146,15 +151,6 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Tokens that end a text, by generation_config.json beside the weights; none where it does not say.
-    pub fn end_tokens(&self) -> Result<Vec<TokenId>, EngineError> {
-        let beside = self.files.first().filter(|file| !is_gguf(file));
-        match beside.and_then(|file| file.parent()) {
-            Some(folder) => GenerationConfig::end_tokens(folder, self.architecture.vocab_size),
-            None => Ok(vec![]),
-        }
-    }
-
     /// Opens `source`: reads its config, maps its weights, parses its tokenizer.
     pub fn open(source: &ModelSource, library: &Library<'_>) -> Result<Checkpoint, EngineError> {
         match source {
@@ -167,6 +163,7 @@ impl Checkpoint {
                     problem: "unknown shape".into(),
                 })?;
                 let tensors = Box::new(RandomTensors::new(architecture.clone(), *seed));
+                let facts = TextFacts::none(architecture.vocab_size);
                 Ok(Checkpoint {
                     source: source.clone(),
                     architecture,
@@ -177,6 +174,8 @@ impl Checkpoint {
                     files: vec![],
                     embedded: None,
                     adapter: None,
+                    facts,
+                    bos: Bos::default(),
                 })
             }
         }
@@ -197,6 +196,7 @@ impl Checkpoint {
         let tensors = Box::new(SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?);
         let parse = |bytes| Tokenizer::from_bytes(&file("tokenizer.json"), bytes, architecture.vocab_size);
         let tokenizer = found.tokenizer.map(parse).transpose()?;
+        let facts = TextFacts::of_texts((file("config.json"), found.config), None, architecture.vocab_size)?;
         Ok(Checkpoint {
             source: source.clone(),
             architecture,
@@ -207,6 +207,8 @@ impl Checkpoint {
             files: vec![],
             embedded: Some(found.weights),
             adapter: None,
+            facts,
+            bos: Bos::default(),
         })
     }
 
@@ -221,14 +223,12 @@ impl Checkpoint {
             });
         }
         // what cannot be read is refused by open_folder
-        refuse_encoder_decoder(source, &std::fs::read_to_string(folder.join("config.json")).unwrap_or_default())?;
+        let config = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+        refuse_encoder_decoder(source, &config)?;
         let Folder { architecture, tensors, files } = open_folder(folder)?;
-        let file = folder.join("tokenizer.json");
-        let tokenizer = match std::fs::read(&file) {
-            Ok(bytes) => Some(Tokenizer::from_bytes(&file, &bytes, architecture.vocab_size)?),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(EngineError::Io { file, source: e }),
-        };
+        let (beside, vocab_size) = (Beside::read(folder)?, architecture.vocab_size);
+        let tokenizer = Tokenizer::from_folder(folder, &beside, vocab_size)?;
+        let facts = TextFacts::of_folder(folder, &config, &beside, tokenizer.as_ref(), vocab_size)?;
         let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
             source,
@@ -240,6 +240,8 @@ impl Checkpoint {
             files,
             embedded: None,
             adapter: None,
+            facts,
+            bos: Bos::default(),
         })
     }
 
@@ -263,7 +265,8 @@ impl Checkpoint {
         let vocab_size = architecture.vocab_size;
         let without_text = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
         let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
-        let tokenizer = vocabulary.filter(|_| without_text.is_none()).map(parse).transpose()?;
+        let tokenizer = vocabulary.clone().filter(|_| without_text.is_none()).map(parse).transpose()?;
+        let facts = TextFacts::of_gguf(vocabulary.as_ref(), tokenizer.as_ref(), vocab_size);
         let (source, transforms, files) = (source.clone(), Transforms::default(), vec![file.into()]);
         Ok(Checkpoint {
             source,
@@ -275,6 +278,8 @@ impl Checkpoint {
             files,
             embedded: None,
             adapter: None,
+            facts,
+            bos: Bos::default(),
         })
     }
 
@@ -340,7 +345,9 @@ impl Checkpoint {
             return Ok(false);
         }
         match (&self.tokenizer, &other.tokenizer) {
-            (Some(a), Some(b)) => Ok(a.len() == b.len() && a.encode(PROBE)? == b.encode(PROBE)?),
+            (Some(a), Some(b)) => {
+                Ok(a.len() == b.len() && self.encode(PROBE)? == other.encode(PROBE)?)
+            }
             (None, None) => Ok(true),
             _ => Ok(false),
         }
@@ -351,16 +358,71 @@ impl Checkpoint {
         matches!(self.source, ModelSource::Random { .. })
     }
 
-    /// Tokens of `text`, or why this checkpoint cannot read text.
-    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
-        match &self.tokenizer {
-            Some(tokenizer) => tokenizer.encode(text),
-            None => Err(EngineError::Mismatch(format!(
+    /// Its tokenizer, or why this checkpoint cannot read text.
+    pub fn reader(&self) -> Result<&Tokenizer, EngineError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            EngineError::Mismatch(format!(
                 "{}: {}, so it cannot read text",
                 self.source,
                 self.without_text.as_deref().unwrap_or("no tokenizer.json beside the weights")
-            ))),
+            ))
+        })
+    }
+
+    /// Tokens of `text`, with the beginning and the end that [`bos`](Checkpoint::bos) asks for.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        self.encode_with_ends(text).map(|(tokens, _)| tokens)
+    }
+
+    /// The same, and the byte of `text` at which each token ends.
+    pub fn encode_with_ends(&self, text: &str) -> Result<(Vec<TokenId>, Vec<usize>), EngineError> {
+        let (before, after) = self.around()?;
+        let (plain, ends) = self.reader()?.encode_with_ends(text)?;
+        let ends = [vec![0; before.len()], ends, vec![text.len(); after.len()]].concat();
+        Ok(([before, plain, after].concat(), ends))
+    }
+
+    /// The token that a text begins with, where one is put before it.
+    pub fn begins_with(&self) -> Result<Option<TokenId>, EngineError> {
+        Ok(self.around()?.0.first().copied())
+    }
+
+    /// What is put before and after a text.
+    fn around(&self) -> Result<(Vec<TokenId>, Vec<TokenId>), EngineError> {
+        let tokenizer = self.reader()?;
+        if self.bos == Bos::Never {
+            return Ok((vec![], vec![]));
         }
+        let (before, after) = tokenizer.around()?;
+        match (self.bos, self.facts.bos) {
+            (Bos::Always, Some(bos)) if before.is_empty() => Ok((vec![bos], after)),
+            (Bos::Always, None) if before.is_empty() => Err(EngineError::Mismatch(format!(
+                "{}: no file says which token begins a text (bos_token_id, bos_token), so none can be put before it",
+                self.source
+            ))),
+            _ => Ok((before, after)),
+        }
+    }
+
+    /// In words, what is put around a text, for the provenance of a number: `auto: <bos> before a text`.
+    pub fn beginning(&self) -> Result<String, EngineError> {
+        let tokenizer = self.reader()?;
+        let asked = match self.bos {
+            Bos::Auto => "auto",
+            Bos::Always => "always",
+            Bos::Never => "never",
+        };
+        let (before, after) = self.around()?;
+        let names = |tokens: &[TokenId]| {
+            let name = |token: &TokenId| tokenizer.piece(*token).unwrap_or_else(|| token.0.to_string());
+            tokens.iter().map(name).collect::<Vec<_>>().join(" ")
+        };
+        Ok(match (before.is_empty(), after.is_empty()) {
+            (true, true) => format!("{asked}: nothing is put around a text"),
+            (false, true) => format!("{asked}: {} before a text", names(&before)),
+            (true, false) => format!("{asked}: {} behind a text", names(&after)),
+            (false, false) => format!("{asked}: {} before a text, {} behind it", names(&before), names(&after)),
+        })
     }
 
     /// sha256 of each weight file, by name; reads them whole. Random weights have none: shape and seed say all.

@@ -1,14 +1,33 @@
-//! `tokenizer.json` through the `tokenizers` crate.
+//! `tokenizer.json`, with what the files beside it add, through the `tokenizers` crate.
 
+mod beside;
 mod gguf;
+mod stream;
 mod vocabulary;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+pub(crate) use beside::{Beside, object};
 pub(crate) use gguf::unsupported;
 use model::TokenId;
+use serde::{Deserialize, Serialize};
+pub use stream::TextStream;
 
 use crate::EngineError;
+
+/// Whether the tokens that begin and end a sequence are put around a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bos {
+    /// As the tokenizer's template says.
+    #[default]
+    Auto,
+    /// A beginning in any case; an end as the template says.
+    Always,
+    /// Neither.
+    Never,
+}
 
 /// A tokenizer whose ids all fit its model's vocabulary.
 pub struct Tokenizer {
@@ -30,6 +49,41 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| wrong(format!("cannot switch truncation off: {e}")))?;
         inner.with_padding(None);
         Ok(Tokenizer { inner, vocab_size })
+    }
+
+    /// The tokenizer of a Hugging Face folder, with the tokens and the template that the files beside tokenizer.json prescribe;
+    /// nothing where there is no tokenizer.json.
+    pub(crate) fn from_folder(
+        folder: &Path,
+        beside: &Beside,
+        vocab_size: usize,
+    ) -> Result<Option<Tokenizer>, EngineError> {
+        let file = folder.join("tokenizer.json");
+        let bytes = match std::fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(EngineError::Io { file, source }),
+        };
+        let Tokenizer { mut inner, .. } = Tokenizer::from_bytes(&file, &bytes, vocab_size)?;
+        let wrong = |problem: String| EngineError::Tokenizer { file: file.clone(), problem };
+        beside.complete(&mut inner).map_err(wrong)?;
+        if let Some(template) = beside.template(|token| inner.token_to_id(token)) {
+            let template = serde_json::from_value::<tokenizers::PostProcessorWrapper>(template)
+                .map_err(|e| wrong(format!("its beginning and end cannot be set: {e}")))?;
+            inner.with_post_processor(Some(template));
+        }
+        Ok(Some(Tokenizer { inner, vocab_size }))
+    }
+
+    /// What the tokenizer's template puts before and after a text.
+    pub fn around(&self) -> Result<(Vec<TokenId>, Vec<TokenId>), EngineError> {
+        let (plain, whole) = (self.encode("a")?, self.encode_with_special("a")?);
+        let at = whole.windows(plain.len().max(1)).position(|window| window == plain);
+        let at = at.ok_or_else(|| EngineError::Tokenizer {
+            file: "tokenizer.json".into(),
+            problem: "its post-processor does more than put tokens around a text; this is not written yet".into(),
+        })?;
+        Ok((whole[..at].to_vec(), whole[at + plain.len()..].to_vec()))
     }
 
     /// Token ids of `text`, without special tokens.
@@ -84,6 +138,23 @@ impl Tokenizer {
     /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Text of a token as the vocabulary spells it.
+    pub fn piece(&self, token: TokenId) -> Option<String> {
+        self.inner.id_to_token(token.0)
+    }
+
+    /// Tokens that stand for no text of their own.
+    pub fn specials(&self) -> BTreeSet<TokenId> {
+        let added = self.inner.get_added_tokens_decoder();
+        added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| TokenId(id)).collect()
+    }
+
+    /// Text of `tokens` without those that stand for no text of their own.
+    pub fn decode_plain(&self, tokens: &[TokenId]) -> String {
+        let ids: Vec<u32> = tokens.iter().map(|t| t.0).collect();
+        self.inner.decode(&ids, true).unwrap_or_default()
     }
 
     /// Id of a token by its text.
