@@ -66,6 +66,8 @@ fn run(template: &str, messages: &[serde_json::Value], chat: &Chat<'_>, prompt: 
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
     environment.add_filter("tojson", tojson);
+    // in Python nothing can be iterated over in None, and templates ask before they count
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -179,9 +181,9 @@ mod tests {
     #[test]
     fn dates_loops_and_methods_are_pythons() {
         let template = "{{ strftime_now('%d %b %Y, %A %H:%M') }}|{% for c in 'a,b,c'.split(',') %}{% if c == 'c' %}{% break %}{% endif %}{{ c.upper() }}{% endfor %}\
-                        |{{ messages[0]['content'][::-1] }}|{{ none }} {{ true }}|{{ 'x'.startswith('x') and 'abc'.endswith('c') }}";
+                        |{{ messages[0]['content'][::-1] }}|{{ none }} {{ true }} {{ tools is iterable }}|{{ 'x'.startswith('x') and 'abc'.endswith('c') }}";
         let text = render_with(template, json!([{"role": "user", "content": "abc"}])).expect("renders");
-        assert_eq!(text, "03 Feb 2026, Tuesday 04:05|AB|cba|None True|True");
+        assert_eq!(text, "03 Feb 2026, Tuesday 04:05|AB|cba|None True False|True");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use decoding::{BeamSpec, Constraints, SamplingSpec};
+use decoding::{BeamSpec, Constraints, DecodingSpec, SamplingSpec};
 use model::TokenId;
 use serde_json::{Map, Value, json};
 
@@ -131,6 +131,31 @@ impl GenerationConfig {
             stop_strings: fields.texts("stop_strings")?,
             ..ids
         })
+    }
+
+    /// In a few words each, what it asks for beside the plain most likely token.
+    pub fn wishes(&self) -> Vec<String> {
+        let c = &self.constraints;
+        let number = |on: bool, name: &str, value: &dyn std::fmt::Display| on.then(|| format!("{name} {value}"));
+        let named = |on: bool, name: &str| on.then(|| name.to_string());
+        let penalty = c.repetition_penalty.unwrap_or(1.0);
+        [
+            self.sampling.as_ref().map(|spec| DecodingSpec::Sampled(spec.clone()).tag()),
+            self.beams.as_ref().map(|spec| DecodingSpec::Beam(spec.clone()).tag()),
+            number(penalty != 1.0, "repetition_penalty", &penalty),
+            number(c.no_repeat_ngram > 0, "no_repeat_ngram_size", &c.no_repeat_ngram),
+            number(c.min_tokens > 0, "min_length", &c.min_tokens),
+            number(c.min_new_tokens > 0, "min_new_tokens", &c.min_new_tokens),
+            named(!c.never.is_empty(), "suppress_tokens"),
+            named(!c.not_first.is_empty(), "begin_suppress_tokens"),
+            named(!c.words.is_empty(), "bad_words_ids"),
+            named(c.first.is_some(), "forced_bos_token_id"),
+            named(c.last.is_some(), "forced_eos_token_id"),
+            named(!self.stop_strings.is_empty(), "stop_strings"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// New tokens that it allows behind `n_prompt` tokens; none where it does not say.

@@ -295,6 +295,11 @@ impl Checkpoint {
         Ok(Checkpoint { architecture, tensors, transforms: transforms.clone(), ..self })
     }
 
+    /// The checkpoint whose texts get their beginning when `bos` says.
+    pub fn with_bos(self, bos: Bos) -> Checkpoint {
+        Checkpoint { bos, ..self }
+    }
+
     /// The checkpoint with embedding and head in 16 bits, as a quantized folder holds them.
     pub fn with_half_tables(self) -> Checkpoint {
         let tensors = Box::new(HalfTables::new(&self.architecture, self.tensors));

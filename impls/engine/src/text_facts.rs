@@ -106,6 +106,25 @@ impl TextFacts {
         }
     }
 
+    /// Only which tokens start, begin and end a text, by the same file.
+    pub fn ids(&self) -> Result<GenerationConfig, EngineError> {
+        match &self.generation {
+            Some((file, text)) => GenerationConfig::ids(file, text, self.vocab),
+            None => Ok(GenerationConfig::default()),
+        }
+    }
+
+    /// In words, what the makers ask for when text is generated, where somebody else says how: it is not done then.
+    pub fn unasked(&self) -> Option<String> {
+        let (file, _) = self.generation.as_ref().filter(|_| self.generation_file() == "generation_config.json")?;
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned())?;
+        let wishes = match self.generation(Reads::Prompt) {
+            Ok(config) => config.wishes(),
+            Err(_) => vec!["fields that are not written here".into()],
+        };
+        (!wishes.is_empty()).then(|| format!("{name} asks for {}; the cell's decoding is used instead", wishes.join(", ")))
+    }
+
     /// The name of the file that [`generation`](TextFacts::generation) reads.
     pub fn generation_file(&self) -> &str {
         let name = |(file, _): &(PathBuf, String)| file.file_name().map(|name| name == "generation_config.json");

@@ -177,4 +177,98 @@ mod tests {
             assert!(error.contains("tokenizer.json"), "{end}: {error}");
         }
     }
+
+    /// Words, bytes and a space that stands before a word; `added` are its added tokens.
+    fn pieces(added: &str) -> String {
+        let mut vocab: Vec<String> =
+            ["<unk>", "<s>", "</s>", "▁a", "▁b", "▁", "a", "b"].iter().map(|text| text.to_string()).collect();
+        vocab.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+        let vocab: serde_json::Map<_, _> = vocab.into_iter().zip(0..).map(|(text, id)| (text, id.into())).collect();
+        let vocab = serde_json::Value::Object(vocab);
+        format!(
+            r#"{{"version": "1.0", "added_tokens": [{added}], "normalizer": {{"type": "Sequence", "normalizers":
+                [{{"type": "Prepend", "prepend": "▁"}}, {{"type": "Replace", "pattern": {{"String": " "}}, "content": "▁"}}]}},
+              "decoder": {{"type": "Sequence", "decoders": [{{"type": "Replace", "pattern": {{"String": "▁"}}, "content": " "}},
+                {{"type": "ByteFallback"}}, {{"type": "Fuse"}}, {{"type": "Strip", "content": " ", "start": 1, "stop": 0}}]}},
+              "model": {{"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "vocab": {vocab},
+                "merges": [["▁", "a"], ["▁", "b"]]}}}}"#
+        )
+    }
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(place.path().join("tokenizer.json"), pieces("")).expect("writable");
+        files.iter().for_each(|(name, text)| std::fs::write(place.path().join(name), text).expect("writable"));
+        place
+    }
+
+    fn opened(place: &tempfile::TempDir) -> Tokenizer {
+        let beside = Beside::read(place.path()).expect("readable");
+        Tokenizer::from_folder(place.path(), &beside, 300).expect("readable").expect("there is one")
+    }
+
+    #[test]
+    fn tokens_that_stand_in_other_files_are_one_id() {
+        let config = r#"{"added_tokens_decoder": {"264": {"content": "<|x|>", "special": true, "normalized": false}}}"#;
+        for (name, text) in [
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", r#"{"additional_special_tokens": ["<|x|>"]}"#),
+            ("special_tokens_map.json", r#"{"pad_token": {"content": "<|x|>", "lstrip": false}}"#),
+            ("added_tokens.json", r#"{"<|x|>": 264}"#),
+        ] {
+            let tokenizer = opened(&folder(&[(name, text)]));
+            let ids = tokenizer.encode("a<|x|>b").expect("text");
+            assert_eq!(ids, [3, 264, 4].map(TokenId), "{name}");
+        }
+        assert!(opened(&folder(&[])).encode("a<|x|>b").expect("text").len() > 3);
+        let wrong = folder(&[("tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {}}}"#)]);
+        let said = Beside::read(wrong.path()).expect_err("damaged").to_string();
+        assert!(said.contains("tokenizer_config.json") && said.contains("added_tokens_decoder"), "{said}");
+    }
+
+    #[test]
+    fn a_config_says_what_is_put_around_a_text() {
+        let around = |config: &str| {
+            let found = opened(&folder(&[("tokenizer_config.json", config)])).around().expect("text");
+            [found.0, found.1].map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>())
+        };
+        let tokens = r#""bos_token": "<s>", "eos_token": {"content": "</s>"}"#;
+        assert_eq!(around(&format!("{{{tokens}}}")), [vec![], vec![]]);
+        assert_eq!(around(&format!(r#"{{{tokens}, "add_bos_token": true}}"#)), [vec![1], vec![]]);
+        assert_eq!(around(&format!(r#"{{{tokens}, "add_bos_token": true, "add_eos_token": true}}"#)), [vec![1], vec![2]]);
+        // a token that nobody names cannot be added
+        assert_eq!(around(r#"{"add_bos_token": true}"#), [vec![], vec![]]);
+    }
+
+    /// What a stream gives out for each of `new` behind the prompt `▁a`, and at the end.
+    fn streamed(new: &[u32], stops: &[&str]) -> Vec<String> {
+        let tokenizer = opened(&folder(&[]));
+        let stops: Vec<String> = stops.iter().map(|stop| stop.to_string()).collect();
+        let mut stream = TextStream::new(&tokenizer, &[TokenId(3)], &[TokenId(2)], &stops);
+        let mut parts: Vec<String> = new.iter().map(|id| stream.push(&[TokenId(*id)])).collect();
+        parts.push(stream.finish());
+        parts
+    }
+
+    #[test]
+    fn a_stream_keeps_spaces_and_characters_whole() {
+        assert_eq!(streamed(&[4, 3, 2], &[]), [" b", " a", "", ""]);
+        let bytes = |text: &str| text.bytes().map(|byte| 8 + u32::from(byte)).collect::<Vec<_>>();
+        assert_eq!(streamed(&bytes("é"), &[]), ["", "é", ""]);
+        assert_eq!(streamed(&bytes("\u{1F600}"), &[]), ["", "", "", "\u{1F600}", ""]);
+        // bytes that never become a character are shown at the end as what they are
+        assert_eq!(streamed(&bytes("\u{1F600}")[..2], &[]).concat(), "\u{fffd}\u{fffd}");
+        assert_eq!(streamed(&[4, 8 + 0xe6, 4], &[]).concat(), " b\u{fffd} b");
+    }
+
+    #[test]
+    fn a_stop_text_is_found_across_tokens_and_never_begun() {
+        assert_eq!(streamed(&[4, 3, 4, 3], &["b a b"]), [" ", "", "", "", ""]);
+        assert_eq!(streamed(&[4, 3, 3], &["b a b"]), [" ", "", "b a a", ""]);
+        // the one that is complete first, then the longest
+        assert_eq!(streamed(&[4, 3, 4], &["b a b", " a"]).concat(), " b");
+        assert_eq!(streamed(&[4, 3], &["a", " a", "b a"]).concat(), " ");
+        // what may have been a beginning comes out at the end
+        assert_eq!(streamed(&[4], &["b a"]), [" ", "b"]);
+    }
 }

@@ -5,24 +5,40 @@ use clap::Args;
 use serde::Serialize;
 
 use super::engine_choice::EngineChoice;
-use super::{Blame, Outcome, PASS, json, print};
-use crate::text;
+use super::{Blame, Failure, Outcome, PASS, input, json, print};
+use crate::scenario::Protocol;
+use crate::worker::score::{plan, protocol_id, score_rows};
+
+/// Tokens per window where nothing says how many and the model knows as many.
+const WINDOW: usize = 512;
 
 /// The command `perplexity`.
 #[derive(Args)]
 #[command(
-    after_help = "Disjoint windows, remainder dropped, all but the first token of a window scored (the protocol `gptq` of \
-scenarios). Scenarios know more protocols and compare cells on identical tokens."
+    after_help = "The text is encoded once, with the token that begins it where the tokenizer has one. Rules:
+  gptq       disjoint windows, remainder dropped, all but the first token of a window scored
+  llamacpp   the same windows, each begun by that token, the second half scored (as llama-perplexity does)
+  hf-stride  windows that overlap, only tokens new to a window scored (Hugging Face's guide)
+Scenarios compare cells on identical tokens."
 )]
 pub struct Perplexity {
     #[command(flatten)]
     engine: EngineChoice,
-    /// A text file, or embedded:NAME
+    /// A text file, embedded:NAME, or - for standard input
     #[arg(long, value_name = "FILE", default_value = "embedded:evaluation")]
     text: String,
-    /// Tokens per window
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    window: usize,
+    /// Which windows, and which of their tokens are scored: gptq, llamacpp or hf-stride
+    #[arg(long, value_name = "RULE", default_value = "gptq", value_parser = ["gptq", "llamacpp", "hf-stride"])]
+    rule: String,
+    /// Tokens per window; no more than the model knows [default: 512]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+    /// Tokens from one window to the next, for hf-stride [default: half a window]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Read only so many tokens of the text
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -36,66 +52,80 @@ struct Score {
     bits_per_byte: f64,
     scored_tokens: usize,
     windows: usize,
+    /// What was put around the text.
+    beginning: String,
 }
 
 impl Perplexity {
     pub(super) fn obey(&self) -> Outcome {
         let target = self.engine.open()?;
-        let limit = target.architecture.max_positions;
-        if !(2..=limit).contains(&self.window) {
-            return Err(anyhow!("--window {}: expected 2 to {limit}, the positions that the model knows", self.window))
+        let window = self.window(target.architecture.context_limit())?;
+        let protocol = Protocol { rule: self.rule.clone(), window, stride: self.stride };
+        if self.stride.is_some_and(|stride| self.rule != "hf-stride" || !(1..=window).contains(&stride)) {
+            return Err(anyhow!("--stride: expected 1 to {window}, the window, and --rule hf-stride")).usage();
+        }
+        let beginning = target.beginning().usage()?;
+        let begins = target.begins_with().usage()?;
+        let (mut tokens, mut ends) = target.encode_with_ends(&input::text(&self.text)?).failed()?;
+        let keep = self.max_tokens.unwrap_or(usize::MAX).min(tokens.len());
+        tokens.truncate(keep);
+        ends.truncate(keep);
+        let windows = plan(std::slice::from_ref(&protocol), &tokens, begins).usage()?;
+        if windows.iter().all(|window| window.tokens.len() < 2) {
+            let n = tokens.len();
+            return Err(anyhow!("{}: {n} tokens are fewer than one window of {window}; shorten --window", self.text))
                 .usage();
         }
-        let Some(tokenizer) = &target.tokenizer else {
-            return Err(anyhow!(
-                "{}: no tokenizer, so it cannot read text; choose a trained checkpoint",
-                target.source
-            ))
-            .usage();
-        };
-        let (tokens, ends) = tokenizer.encode_with_ends(&text::resolve(&self.text, None).usage()?).failed()?;
-        let built = self.engine.build(target, self.window)?;
-        let (mut nll, mut n, mut n_bytes, mut windows) = (0.0, 0, 0, 0);
-        for window in tokens.chunks_exact(self.window) {
-            let logits = built.logits(window)?;
-            nll += (1..window.len()).map(|i| surprise(logits.row(i - 1), window[i].0 as usize)).sum::<f64>();
-            let first = windows * self.window;
-            n_bytes += ends[first + self.window - 1] - ends[first];
-            n += window.len() - 1;
-            windows += 1;
-        }
-        if windows == 0 {
-            let problem = anyhow!(
-                "{}: {} tokens are fewer than one window of {}; shorten --window",
-                self.text,
-                tokens.len(),
-                self.window
-            );
-            return Err(problem).usage();
+        let built = self.engine.build(target, window)?;
+        let (mut nll, mut n, mut n_bytes) = (0.0, 0, 0);
+        for window in &windows {
+            let fed = window.fed(&tokens);
+            let points = score_rows(&built.logits(&fed)?, None, &fed, self.engine.threads());
+            for (_, _, targets) in window.scored.iter().filter(|(_, _, targets)| !targets.is_empty()) {
+                let at = |i: usize| window.tokens.start + i;
+                nll += points[targets.start - 1..targets.end - 1].iter().map(|point| point.nll).sum::<f64>();
+                n_bytes += ends[at(targets.end - 1)] - ends[at(targets.start - 1)];
+                n += targets.len();
+            }
         }
         let mean = nll / n as f64;
-        let score = Score {
-            protocol: format!("gptq-{}", self.window),
+        self.show(&Score {
+            protocol: protocol_id(&protocol),
             perplexity: mean.exp(),
             nll_per_token: mean,
             bits_per_byte: nll / std::f64::consts::LN_2 / n_bytes.max(1) as f64,
             scored_tokens: n,
-            windows,
-        };
-        match self.json {
-            true => print(&json(&score)?)?,
-            false => print(&format!(
-                "perplexity {:.4} ({}: {n} tokens in {windows} windows of {}; {:.4} nat per token, {:.4} bits per byte)\n",
-                score.perplexity, score.protocol, self.window, mean, score.bits_per_byte
-            ))?,
+            windows: windows.len(),
+            beginning,
+        })
+    }
+
+    fn window(&self, limit: usize) -> Result<usize, Failure> {
+        let asked = self.window.unwrap_or(WINDOW);
+        if asked < 2 {
+            return Err(anyhow!("--window {asked}: expected at least 2 tokens, one to read and one to score")).usage();
         }
+        if asked > limit {
+            eprintln!("note: windows of {limit} tokens instead of {asked}: the model knows no more positions");
+        }
+        Ok(asked.min(limit))
+    }
+
+    fn show(&self, score: &Score) -> Outcome {
+        if self.json {
+            print(&json(score)?)?;
+            return Ok(PASS);
+        }
+        print(&format!(
+            "perplexity {:.4} ({}: {} tokens in {} windows; {:.4} nat per token, {:.4} bits per byte; beginning {})\n",
+            score.perplexity,
+            score.protocol,
+            score.scored_tokens,
+            score.windows,
+            score.nll_per_token,
+            score.bits_per_byte,
+            score.beginning
+        ))?;
         Ok(PASS)
     }
-}
-
-/// −ln p(target), summed in f64.
-fn surprise(logits: &[f32], target: usize) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|&v| f64::from(v - most).exp()).sum();
-    total.ln() + f64::from(most) - f64::from(logits[target])
 }

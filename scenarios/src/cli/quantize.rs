@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use engine::quantize::{CheckpointFormat, FolderWriter, QuantizeOptions, Sealed, quantize_layers};
-use engine::{Checkpoint, DeviceSpec, EngineError};
+use engine::{Bos, Checkpoint, DeviceSpec, EngineError};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use model::TokenId;
 use model::checkpoint::CheckpointError;
@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use weights::WeightsSpec;
 
 use self::quality::{Calibrated, Quality, Scored};
-use super::engine_choice::{open, thread_count};
+use super::engine_choice::{bos, open, thread_count};
 use super::{Blame, Failure, Outcome, PASS, convert, overrides, print};
 use crate::scenario::Parts;
 use crate::stopwatch::Stopwatch;
@@ -71,6 +71,9 @@ pub struct Quantize {
     /// Added to the Hessian's diagonal, as a fraction of its mean
     #[arg(long, value_name = "X")]
     damping: Option<f64>,
+    /// The token that begins a text: auto (as the tokenizer's template or the GGUF keys say), always, never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = bos)]
+    bos: Bos,
     /// Text to calibrate on
     #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
     calibration: String,
@@ -120,7 +123,7 @@ impl Quantize {
             Format::Gguf => return convert::quantize(&self.model, &self.method, &self.output),
         };
         let weights = self.weights()?;
-        let checkpoint = open(&self.model)?.with_half_tables();
+        let checkpoint = open(&self.model)?.with_bos(self.bos).with_half_tables();
         let side = checkpoint.side_files(&library::models()).usage()?;
         let device = DeviceSpec::default().open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
         let calibration = self.calibration(&checkpoint)?;
@@ -153,6 +156,7 @@ impl Quantize {
                 windows: calibration.len(),
                 window_tokens: self.window_tokens,
                 seed: self.seed,
+                beginning: checkpoint.beginning().unwrap_or_default(),
             },
             perplexity: outcome.likelihood.map(|likelihood| Scored::new(&self.text, scored, likelihood)),
             bits_per_weight: sealed.totals.quantized_bytes as f64 * 8.0 / sealed.totals.quantized_weights.max(1) as f64,

@@ -5,6 +5,7 @@ mod commands;
 mod external;
 mod gguf;
 mod runs;
+mod text;
 mod translation;
 
 use std::path::Path;
