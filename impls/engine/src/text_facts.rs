@@ -173,3 +173,62 @@ fn chat_templates(folder: &Path, beside: &Beside) -> Result<Vec<(String, String)
         _ => vec![],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(config: &str, files: &[(&str, &str)]) -> Result<TextFacts, EngineError> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        files.iter().for_each(|(name, text)| std::fs::write(place.path().join(name), text).expect("writable"));
+        let beside = Beside::read(place.path())?;
+        let tokenizer = Tokenizer::from_bytes(
+            Path::new("tokenizer.json"),
+            br#"{"model": {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 1, "<end>": 2, "a": 3}, "unk_token": "a"}}"#,
+            4,
+        )?;
+        TextFacts::of_folder(place.path(), config, &beside, Some(&tokenizer), 4)
+    }
+
+    fn ends(config: &str, files: &[(&str, &str)]) -> Vec<u32> {
+        facts(config, files).expect("readable").ends.iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn a_text_ends_at_every_end_that_a_file_names() {
+        let generation = |text| [("generation_config.json", text)];
+        assert_eq!(ends(r#"{"eos_token_id": 1}"#, &generation(r#"{"eos_token_id": [2, 1]}"#)), [2, 1]);
+        assert_eq!(ends(r#"{"eos_token_id": [1, 3]}"#, &generation("{}")), [1, 3]);
+        assert_eq!(ends(r#"{"text_config": {"eos_token_id": 2}, "eos_token_id": null}"#, &[]), [2]);
+        // a name counts where no file has an id; a spelling alone never does
+        let named = [("tokenizer_config.json", r#"{"eos_token": {"content": "<end>"}}"#)];
+        assert_eq!((ends("{}", &named), ends(r#"{"eos_token_id": 3}"#, &named)), (vec![2], vec![3]));
+        assert_eq!(ends("{}", &[]), Vec::<u32>::new());
+        // what lies outside the vocabulary cannot come; in generation_config.json it is a fault
+        assert_eq!(ends(r#"{"eos_token_id": -1}"#, &[]), Vec::<u32>::new());
+        let error = facts("{}", &generation(r#"{"eos_token_id": 4}"#)).expect_err("outside").to_string();
+        assert!(error.contains("eos_token_id"), "{error}");
+    }
+
+    #[test]
+    fn names_and_templates_come_from_where_they_are() {
+        let config = r#"{"bos_token": "<s>", "chat_template": [{"name": "default", "template": "x"}, {"name": "rag", "template": "y"}]}"#;
+        let found = facts(r#"{"eos_token_id": 1}"#, &[("tokenizer_config.json", config)]).expect("readable");
+        assert_eq!(found.bos, Some(TokenId(0)));
+        let names: Vec<(&str, &str)> = found.names.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(names, [("bos_token", "<s>"), ("eos_token", "</s>")]);
+        assert_eq!(found.chat_templates.len(), 2);
+        let files = [("tokenizer_config.json", config), ("chat_template.jinja", "own")];
+        let found = facts("{}", &files).expect("readable");
+        assert_eq!(found.chat_templates, [("default".to_string(), "own".to_string())]);
+    }
+
+    #[test]
+    fn wishes_that_nobody_follows_are_said() {
+        let said = |text| facts("{}", &[("generation_config.json", text)]).expect("readable").unasked();
+        let words = said(r#"{"do_sample": true, "temperature": 0.6, "repetition_penalty": 1.1}"#).expect("wishes");
+        assert!(words.contains("sampled-t0.6-k50") && words.contains("repetition_penalty 1.1"), "{words}");
+        assert_eq!(said(r#"{"eos_token_id": 1}"#), None);
+        assert_eq!(facts(r#"{"do_sample": true}"#, &[]).expect("readable").unasked(), None);
+    }
+}

@@ -7,7 +7,7 @@ mod wishes;
 use anyhow::anyhow;
 use clap::Args;
 use decoding::{Decoder, DecodingSpec, Sequence};
-use engine::{Checkpoint, EncoderDecoderCheckpoint, GenerationConfig, Reads, Tokenizer};
+use engine::{Bos, Checkpoint, EncoderDecoderCheckpoint, GenerationConfig, Reads, Tokenizer};
 use model::{SeqId, TokenId};
 
 use self::conversation::Conversation;
@@ -158,7 +158,13 @@ impl Generate {
         let choice = choice.or_decoding(decoding_of(&config));
         let source = match (&self.encoder_tokens, &self.prompt) {
             (Some(ids), _) => token_ids("--encoder-tokens", ids, vocab)?,
-            (None, Some(text)) => pair.encode(&input::prompt(text)?).usage()?,
+            (None, Some(text)) => {
+                let text = input::prompt(text)?;
+                match (choice.bos(), &pair.tokenizer) {
+                    (Bos::Never, Some(tokenizer)) => tokenizer.encode(&text).usage()?,
+                    _ => pair.encode(&text).usage()?,
+                }
+            }
             (None, None) => {
                 let problem = "an encoder-decoder needs a source; give --prompt or --encoder-tokens";
                 return Err(anyhow!("{}: {problem}", pair.source)).usage();

@@ -41,9 +41,12 @@ impl<'a> TextStream<'a> {
     /// The text that `new` tokens make certain.
     pub fn push(&mut self, new: &[TokenId]) -> String {
         let mut sure = String::new();
-        for token in new.iter().filter(|token| !self.hidden.contains(token)) {
+        for token in new {
             if self.stopped {
                 break;
+            }
+            if self.hidden.contains(token) {
+                continue;
             }
             self.tokens.push(*token);
             let text = self.settled(false);
@@ -95,8 +98,8 @@ impl<'a> TextStream<'a> {
             return sure;
         }
         let open = |stop: &String| {
-            let lengths = (1..stop.len()).rev().filter(|n| stop.is_char_boundary(*n));
-            lengths.into_iter().find(|n| self.held.ends_with(&stop[..*n])).unwrap_or(0)
+            let mut lengths = (1..stop.len()).rev().filter(|n| stop.is_char_boundary(*n));
+            lengths.find(|n| self.held.ends_with(&stop[..*n])).unwrap_or(0)
         };
         let open = self.stops.iter().map(open).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - open);
