@@ -170,7 +170,8 @@ mod tests {
     fn json_is_written_as_python_writes_it() {
         let template = "{{ messages[0] | tojson }}|{{ messages[0].content | tojson(indent=2) }}|{{ [1, 'é'] | tojson(ensure_ascii=True) }}\
                         |{{ {'b': none, 'a': [true, 1.5]} | tojson(separators=(',', ':'), sort_keys=true) }}";
-        let text = render_with(template, json!([{"role": "u", "content": {"é<\"\n": [], "k": [1, {}]}}])).expect("renders");
+        let text =
+            render_with(template, json!([{"role": "u", "content": {"é<\"\n": [], "k": [1, {}]}}])).expect("renders");
         assert_eq!(
             text,
             "{\"role\": \"u\", \"content\": {\"é<\\\"\\n\": [], \"k\": [1, {}]}}|{\n  \"é<\\\"\\n\": [],\n  \"k\": [\n    1,\n    {}\n  ]\n}\

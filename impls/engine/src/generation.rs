@@ -101,7 +101,9 @@ impl GenerationConfig {
         let draws = fields.flag("do_sample")?;
         let beams = fields.beams()?;
         if draws && beams.is_some() {
-            return Err(fields.wrong("num_beams", "1 where do_sample is true: beams of drawn tokens are not written yet"));
+            return Err(
+                fields.wrong("num_beams", "1 where do_sample is true: beams of drawn tokens are not written yet")
+            );
         }
         if draws {
             fields.refuse(&inert_draws())?;

@@ -350,9 +350,7 @@ impl Checkpoint {
             return Ok(false);
         }
         match (&self.tokenizer, &other.tokenizer) {
-            (Some(a), Some(b)) => {
-                Ok(a.len() == b.len() && self.encode(PROBE)? == other.encode(PROBE)?)
-            }
+            (Some(a), Some(b)) => Ok(a.len() == b.len() && self.encode(PROBE)? == other.encode(PROBE)?),
             (None, None) => Ok(true),
             _ => Ok(false),
         }

@@ -122,7 +122,8 @@ impl TextFacts {
             Ok(config) => config.wishes(),
             Err(_) => vec!["fields that are not written here".into()],
         };
-        (!wishes.is_empty()).then(|| format!("{name} asks for {}; the cell's decoding is used instead", wishes.join(", ")))
+        (!wishes.is_empty())
+            .then(|| format!("{name} asks for {}; the cell's decoding is used instead", wishes.join(", ")))
     }
 
     /// The name of the file that [`generation`](TextFacts::generation) reads.

@@ -235,7 +235,10 @@ mod tests {
         let tokens = r#""bos_token": "<s>", "eos_token": {"content": "</s>"}"#;
         assert_eq!(around(&format!("{{{tokens}}}")), [vec![], vec![]]);
         assert_eq!(around(&format!(r#"{{{tokens}, "add_bos_token": true}}"#)), [vec![1], vec![]]);
-        assert_eq!(around(&format!(r#"{{{tokens}, "add_bos_token": true, "add_eos_token": true}}"#)), [vec![1], vec![2]]);
+        assert_eq!(
+            around(&format!(r#"{{{tokens}, "add_bos_token": true, "add_eos_token": true}}"#)),
+            [vec![1], vec![2]]
+        );
         // a token that nobody names cannot be added
         assert_eq!(around(r#"{"add_bos_token": true}"#), [vec![], vec![]]);
     }

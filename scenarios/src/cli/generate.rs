@@ -1,6 +1,7 @@
 //! `generate`: continues a prompt or a conversation, streaming; with an encoder-decoder, translates a source.
 
 mod conversation;
+mod finite;
 mod output;
 mod wishes;
 
@@ -8,13 +9,15 @@ use anyhow::anyhow;
 use clap::Args;
 use decoding::{Decoder, DecodingSpec, Sequence};
 use engine::{Bos, Checkpoint, EncoderDecoderCheckpoint, GenerationConfig, Reads, Tokenizer};
-use model::{SeqId, TokenId};
+use model::{SeqId, StepModel, TokenId};
 
 use self::conversation::Conversation;
-use self::output::{Continuation, Reader, Times, finish, numbers, show_ids, show_speed};
+use self::finite::{Broken, Notice, Watched};
+use self::output::{Continuation, Reader, Times, finish, ids_in_line, numbers, show_speed};
 use self::wishes::Wishes;
 use super::engine_choice::{Draws, EngineChoice, token_ids};
 use super::{Blame, Failure, Outcome, PASS, input, json, print};
+use crate::output::{Reader as Audience, note, say};
 use crate::stopwatch::Stopwatch;
 
 /// Tokens generated where nothing says how many.
@@ -86,6 +89,8 @@ struct Job<'a> {
     ends: &'a [TokenId],
     stops: Vec<String>,
     room: Room,
+    /// Whether the decoder's models still compute numbers.
+    notice: Notice,
 }
 
 /// How many tokens may be generated.
@@ -140,17 +145,22 @@ impl Generate {
         let stops = self.stops(&config, &choice, target.tokenizer.is_some())?;
         let built = choice.build(target, positions)?;
         let ends = built.target.facts.ends.clone();
-        let decoder = built.engine.decoder().failed()?;
+        let notice = Notice::default();
+        let boxed = |session| Box::new(Watched::new(session, &notice)) as Box<dyn StepModel>;
+        let engine = &built.engine;
+        let draft = if engine.spec.decoding.needs_draft() { engine.draft_session().failed()? } else { None };
+        let decoder = engine.spec.decoding.build(boxed(engine.session().failed()?), draft.map(boxed)).failed()?;
         let sequence = self.sequence(prompt, room, &ends, seed)?;
         let sequence = wishes::put_on(sequence, &*decoder, config, &built.engine.spec.decoding)?;
         let tokenizer = built.target.tokenizer.as_ref();
-        self.run(Job { decoder, sequence, tokenizer, source: None, ends: &ends, stops, room })
+        self.run(Job { decoder, sequence, tokenizer, source: None, ends: &ends, stops, room, notice })
     }
 
     fn translate(&self, choice: &EngineChoice, mut pair: EncoderDecoderCheckpoint, seed: u64) -> Outcome {
         let vocab = pair.shape.vocab_size;
         if self.conversation.is_meant() {
-            return Err(anyhow!("--chat: {} is an encoder-decoder and reads a source; leave it out", pair.source)).usage();
+            return Err(anyhow!("--chat: {} is an encoder-decoder and reads a source; leave it out", pair.source))
+                .usage();
         }
         let config = self.wishes.of(&pair.facts, Reads::Source)?;
         let start = config.start.unwrap_or(pair.shape.decoder_start);
@@ -183,7 +193,7 @@ impl Generate {
         let sequence = self.sequence(prompt, room, &ends, seed)?;
         let sequence = wishes::put_on(sequence, &*decoder, config, &engine.spec.decoding)?;
         let (tokenizer, source) = (tokenizer.as_ref(), Some(source));
-        self.run(Job { decoder, sequence, tokenizer, source, ends: &ends, stops, room })
+        self.run(Job { decoder, sequence, tokenizer, source, ends: &ends, stops, room, notice: Notice::default() })
     }
 
     /// Two places may name the seed, and must not contradict each other.
@@ -238,7 +248,7 @@ impl Generate {
     }
 
     fn run(&self, job: Job<'_>) -> Outcome {
-        let Job { mut decoder, mut sequence, tokenizer, source, ends, stops, room } = job;
+        let Job { mut decoder, mut sequence, tokenizer, source, ends, stops, room, notice } = job;
         let reader = Reader { tokenizer, hidden: ends, stops: &stops };
         let prompt = sequence.tokens().to_vec();
         let mut stream = reader.stream(&prompt);
@@ -247,14 +257,21 @@ impl Generate {
         let stopped = |stream: &Option<engine::TextStream<'_>>| stream.as_ref().is_some_and(|s| s.stopped());
         while sequence.finished().is_none() && !stopped(&stream) {
             let before = sequence.generated().len();
-            decoder.advance(std::slice::from_mut(&mut sequence)).failed()?;
+            let advanced = decoder.advance(std::slice::from_mut(&mut sequence));
+            if let Some(Broken { position, n, of }) = notice.first() {
+                let cause = "the checkpoint's weights hold values that are not numbers, or values overflow on the way";
+                return Err(anyhow!("position {position}: {n} of {of} logits are not numbers: {cause}")).failed();
+            }
+            advanced.failed()?;
             let new = &sequence.generated()[before..];
             first = first.or((!new.is_empty()).then(|| clock.seconds()));
             let sure = stream.as_mut().map(|stream| stream.push(new));
-            match &sure {
-                _ if self.json => {}
-                Some(sure) => print(sure)?,
-                None => show_ids(new)?,
+            let shown = if self.json { None } else { Some(sure.clone().unwrap_or_else(|| ids_in_line(new))) };
+            // tokens that nobody sees are not worth computing
+            if let Some(text) = shown
+                && say(&text).failed()? == Audience::Gone
+            {
+                return Ok(PASS);
             }
             text += &sure.unwrap_or_default();
         }
@@ -279,10 +296,10 @@ impl Generate {
         }
         if finish == "context" {
             let Room { asked, limit, .. } = room;
-            eprintln!(
+            note(&format!(
                 "note: the model's context of {limit} positions is full: {n_generated} of {asked} tokens were generated behind a prompt of {}",
                 prompt.len()
-            );
+            ));
         }
         if let Some(first) = first {
             let n_read = source.as_ref().map_or(prompt.len(), Vec::len);

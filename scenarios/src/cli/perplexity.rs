@@ -4,8 +4,9 @@ use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
-use super::engine_choice::EngineChoice;
+use super::engine_choice::{EngineChoice, finite};
 use super::{Blame, Failure, Outcome, PASS, input, json, print};
+use crate::output;
 use crate::scenario::Protocol;
 use crate::worker::score::{plan, protocol_id, score_rows};
 
@@ -14,13 +15,13 @@ const WINDOW: usize = 512;
 
 /// The command `perplexity`.
 #[derive(Args)]
-#[command(
-    after_help = "The text is encoded once, with the token that begins it where the tokenizer has one. Rules:
+#[command(after_help = "The text is encoded once, with the token that begins it where the tokenizer has one. Rules:
   gptq       disjoint windows, remainder dropped, all but the first token of a window scored
   llamacpp   the same windows, each begun by that token, the second half scored (as llama-perplexity does)
   hf-stride  windows that overlap, only tokens new to a window scored (Hugging Face's guide)
-Scenarios compare cells on identical tokens."
-)]
+Scenarios compare cells on identical tokens.
+
+Exit codes: 0 a perplexity was printed, 2 wrong usage or a text shorter than one window, 3 a logit is not a number.")]
 pub struct Perplexity {
     #[command(flatten)]
     engine: EngineChoice,
@@ -71,17 +72,20 @@ impl Perplexity {
         tokens.truncate(keep);
         ends.truncate(keep);
         let windows = plan(std::slice::from_ref(&protocol), &tokens, begins).usage()?;
-        if windows.iter().all(|window| window.tokens.len() < 2) {
-            let n = tokens.len();
-            return Err(anyhow!("{}: {n} tokens are fewer than one window of {window}; shorten --window", self.text))
-                .usage();
+        if windows.is_empty() {
+            return Err(self.too_short(tokens.len(), window)).usage();
         }
         let built = self.engine.build(target, window)?;
         let (mut nll, mut n, mut n_bytes) = (0.0, 0, 0);
         for window in &windows {
             let fed = window.fed(&tokens);
-            let points = score_rows(&built.logits(&fed)?, None, &fed, self.engine.threads());
-            for (_, _, targets) in window.scored.iter().filter(|(_, _, targets)| !targets.is_empty()) {
+            let logits = built.logits(&fed)?;
+            for i in 0..fed.len() - 1 {
+                let at = window.tokens.start + i + 1;
+                finite(logits.row(i), || format!("{}: token {at} of the text", self.name()))?;
+            }
+            let points = score_rows(&logits, None, &fed, self.engine.threads());
+            for (_, _, targets) in &window.scored {
                 let at = |i: usize| window.tokens.start + i;
                 nll += points[targets.start - 1..targets.end - 1].iter().map(|point| point.nll).sum::<f64>();
                 n_bytes += ends[at(targets.end - 1)] - ends[at(targets.start - 1)];
@@ -89,6 +93,11 @@ impl Perplexity {
             }
         }
         let mean = nll / n as f64;
+        if !mean.exp().is_finite() {
+            let cause = "the model gives some token of the text no probability at all, or nearly so";
+            return Err(anyhow!("{}: {mean} nat per token, whose exponential is no number: {cause}", self.name()))
+                .failed();
+        }
         self.show(&Score {
             protocol: protocol_id(&protocol),
             perplexity: mean.exp(),
@@ -106,9 +115,26 @@ impl Perplexity {
             return Err(anyhow!("--window {asked}: expected at least 2 tokens, one to read and one to score")).usage();
         }
         if asked > limit {
-            eprintln!("note: windows of {limit} tokens instead of {asked}: the model knows no more positions");
+            output::note(&format!(
+                "note: windows of {limit} tokens instead of {asked}: the model knows no more positions"
+            ));
         }
         Ok(asked.min(limit))
+    }
+
+    /// What the text is called in errors.
+    fn name(&self) -> &str {
+        if self.text == "-" { "standard input" } else { &self.text }
+    }
+
+    /// A text that has not one window has no perplexity.
+    fn too_short(&self, n: usize, window: usize) -> anyhow::Error {
+        let what = if n == 1 { "1 token is".to_string() } else { format!("{n} tokens are") };
+        let advice = match n {
+            0 | 1 => "give a longer text: a perplexity needs at least 2 tokens".to_string(),
+            n => format!("the largest --window that fits is {n}"),
+        };
+        anyhow!("{}: {what} fewer than one window of {window}; {advice}", self.name())
     }
 
     fn show(&self, score: &Score) -> Outcome {

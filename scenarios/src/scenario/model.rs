@@ -35,7 +35,13 @@ fn is_auto(bos: &Bos) -> bool {
 impl ModelPart {
     /// The model as it was trained.
     pub fn plain(source: &str) -> ModelPart {
-        ModelPart { source: source.into(), transforms: Transforms::default(), adapter: None, merge: false, bos: Bos::Auto }
+        ModelPart {
+            source: source.into(),
+            transforms: Transforms::default(),
+            adapter: None,
+            merge: false,
+            bos: Bos::Auto,
+        }
     }
 
     /// The source, with its adapter and transforms in brackets: `embedded:mha[kv1-mean]`, `embedded:base[capitals-merged]`.

@@ -17,6 +17,7 @@ use results::trace::Event;
 
 use super::cell::{Held, Outcome};
 use super::progress;
+use crate::forecast;
 use crate::scenario::Protocol;
 use crate::text;
 
@@ -63,7 +64,11 @@ fn windows_of(protocol: &Protocol, n: usize) -> Result<Vec<(Range<usize>, Range<
             let (mut windows, mut seen) = (vec![], 1);
             for begin in (0..n).step_by(stride) {
                 let end = (begin + w).min(n);
-                windows.push((begin..end, seen.max(begin + 1) - begin..end - begin));
+                let targets = seen.max(begin + 1) - begin..end - begin;
+                // a last window of one token has nothing to score
+                if !targets.is_empty() {
+                    windows.push((begin..end, targets));
+                }
                 seen = end;
                 if end == n {
                     break;
@@ -116,14 +121,15 @@ pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_token
     if let Err(reason) = models.target.reader() {
         return Ok(Outcome::Refused(reason.to_string()));
     }
-    let (mut tokens, mut ends) = models.target.encode_with_ends(&text::resolve(name, held.resolved.file.as_deref())?)?;
+    let (mut tokens, mut ends) =
+        models.target.encode_with_ends(&text::resolve(name, held.resolved.file.as_deref())?)?;
     let keep = max_tokens.unwrap_or(usize::MAX).min(tokens.len());
     tokens.truncate(keep);
     ends.truncate(keep);
-    let windows = plan(protocols, &tokens, models.target.begins_with()?)?;
-    if windows.is_empty() {
-        return Ok(Outcome::Refused(format!("{name} has {} tokens, fewer than one window", tokens.len())));
+    if let Some(reason) = forecast::too_short(name, tokens.len(), protocols) {
+        return Ok(Outcome::Refused(reason));
     }
+    let windows = plan(protocols, &tokens, models.target.begins_with()?)?;
     let engine = held.engine.as_ref().context("no engine is built")?;
     let mut session = engine.session()?;
     let mut reference = held.reference.as_ref().map(|r| r.session()).transpose()?;
@@ -271,6 +277,18 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..21).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_window_is_without_a_target() {
+        for n in 2..40 {
+            for stride in 1..=8 {
+                let windows = plan(&[protocol("hf-stride", 8, Some(stride))], &text(n), None).unwrap();
+                let targets = windows.iter().flat_map(|w| &w.scored).map(|(_, _, targets)| targets.len());
+                assert!(targets.clone().all(|len| len > 0), "{n} tokens, stride {stride}");
+                assert_eq!(targets.sum::<usize>(), n as usize - 1, "{n} tokens, stride {stride}");
+            }
+        }
     }
 
     #[test]

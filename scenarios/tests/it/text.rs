@@ -62,7 +62,10 @@ fn a_beginning_is_put_where_the_files_say_and_flags_win() {
 #[test]
 fn perplexity_says_how_the_text_begins() {
     let config = json!({ "bos_token": "<s>", "add_bos_token": true });
-    let place = model(&[("tokenizer_config.json", config), ("text.txt", json!("the cat sat on the mat and looked at it".repeat(9)))]);
+    let place = model(&[
+        ("tokenizer_config.json", config),
+        ("text.txt", json!("the cat sat on the mat and looked at it".repeat(9))),
+    ]);
     let score = |more: &[&str]| -> Value {
         let words = ["perplexity", "--model", ".", "--text", "text.txt", "--window", "16", "--json"];
         serde_json::from_str(&printed(place.path(), &[&words[..], more].concat())).expect("JSON")
@@ -94,7 +97,17 @@ fn perplexity_says_how_the_text_begins() {
     assert!((found - nll / 14.0).abs() < 1e-5, "{found} for {}", nll / 14.0);
     // a window longer than the model's is cut to it
     let said = infermark(place.path())
-        .args(["perplexity", "--model", ".", "--window", "9999", "--text", "embedded:evaluation", "--max-tokens", "600"])
+        .args([
+            "perplexity",
+            "--model",
+            ".",
+            "--window",
+            "9999",
+            "--text",
+            "embedded:evaluation",
+            "--max-tokens",
+            "600",
+        ])
         .assert()
         .success();
     let said = said.get_output();
@@ -164,7 +177,8 @@ fn what_the_makers_ask_for_is_done_and_flags_win() {
         ids(&generate(place.path(), &[&words[..], &["--decoding", &part]].concat())["ids"])
     };
     assert_eq!((inside(1), inside(2)), (drawn("1"), drawn("2")));
-    let both = ["generate", "--model", ".", "--tokens", "1", "--seed", "4", "--decoding", "{ kind = \"sampled\", seed = 5 }"];
+    let both =
+        ["generate", "--model", ".", "--tokens", "1", "--seed", "4", "--decoding", "{ kind = \"sampled\", seed = 5 }"];
     assert!(refused(place.path(), &both, 2).contains("contradicts"));
 
     // what is not written is refused by its name
@@ -192,7 +206,9 @@ fn a_conversation_is_written_by_the_models_template() {
         ("tokenizer_config.json", json!({ "bos_token": "<s>", "add_bos_token": true })),
         ("chat_template.jinja", json!(template)),
     ]);
-    let ask = |more: &[&str]| ids(&generate(place.path(), &[&["--chat", "--max-new-tokens", "1"][..], more].concat())["prompt_ids"]);
+    let ask = |more: &[&str]| {
+        ids(&generate(place.path(), &[&["--chat", "--max-new-tokens", "1"][..], more].concat())["prompt_ids"])
+    };
     let tokens = |text: &str| {
         let words = ["tokenize", "--model", ".", "--bos", "never", "--json", text];
         ids(&serde_json::from_str::<Value>(&printed(place.path(), &words)).expect("JSON")["ids"])
@@ -209,7 +225,11 @@ fn a_conversation_is_written_by_the_models_template() {
         ]),
     );
     assert_eq!(ask(&["--messages", "m.json"]), expected);
-    assert_eq!(ask(&["--user", "a", "--assistant", "b"]), tokens("<s>[user]a[assistant]b"), "the last answer is continued");
+    assert_eq!(
+        ask(&["--user", "a", "--assistant", "b"]),
+        tokens("<s>[user]a[assistant]b"),
+        "the last answer is continued"
+    );
     std::fs::remove_file(place.path().join("chat_template.jinja")).expect("it was there");
     let said = refused(place.path(), &["generate", "--model", ".", "--chat", "--prompt", "x"], 2);
     assert!(said.contains("chat template"), "{said}");

@@ -13,13 +13,25 @@ pub(super) struct Moment {
 
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 impl Moment {
     /// Of `2026-11-30T17:04:05Z`; what is not written so is the first moment of 1970.
     pub(super) fn parse(text: &str) -> Moment {
-        let numbers: Vec<usize> = text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+        let numbers: Vec<usize> =
+            text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
         let at = |i: usize, least: usize| numbers.get(i).copied().unwrap_or(least);
         let (month, day) = (at(1, 1).clamp(1, 12), at(2, 1).clamp(1, 31));
         Moment { year: at(0, 1970) as i64, month, day, hour: at(3, 0), minute: at(4, 0), second: at(5, 0) }
@@ -97,7 +109,10 @@ mod tests {
     fn moments_are_written_as_strftime_writes_them() {
         // by Python's datetime
         let of = |text: &str, format: &str| Moment::parse(text).format(format);
-        assert_eq!(of("2026-11-30T17:04:05Z", "%A %a %B %b %d %j %I %p %y %%"), "Monday Mon November Nov 30 334 05 PM 26 %");
+        assert_eq!(
+            of("2026-11-30T17:04:05Z", "%A %a %B %b %d %j %I %p %y %%"),
+            "Monday Mon November Nov 30 334 05 PM 26 %"
+        );
         assert_eq!(of("2024-02-29T00:00:00Z", "%Y-%m-%d %H:%M:%S %a %-d %-m %j"), "2024-02-29 00:00:00 Thu 29 2 060");
         assert_eq!(of("2024-03-01T12:00:00Z", "%A, %I %p, %j, %q"), "Friday, 12 PM, 061, %q");
     }

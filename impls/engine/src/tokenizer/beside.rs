@@ -12,8 +12,7 @@ use tokenizers::AddedToken;
 use crate::EngineError;
 
 /// Fields that name one special token each.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /// Fields that list more of them.
 const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 

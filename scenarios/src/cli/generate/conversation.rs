@@ -45,7 +45,8 @@ impl Conversation {
     pub fn render(&self, target: &Checkpoint, prompt: Option<&str>) -> Result<String, Failure> {
         let tools = self.tools.as_deref().map(|file| input::json("--tools", file)).transpose()?;
         let Some(template) = chat::choose(&target.facts.chat_templates, tools.is_some()) else {
-            let places = "chat_template.jinja, `chat_template` of tokenizer_config.json, or the key `tokenizer.chat_template`";
+            let places =
+                "chat_template.jinja, `chat_template` of tokenizer_config.json, or the key `tokenizer.chat_template`";
             let problem = "has no chat template";
             return Err(anyhow!("--chat: {} {problem} ({places}); leave out --chat", target.source)).usage();
         };
@@ -61,7 +62,9 @@ impl Conversation {
         if let Some(file) = &self.messages {
             let list = match input::json("--messages", file)? {
                 Value::Array(list) => list,
-                Value::Object(mut map) => map.remove("messages").and_then(|v| v.as_array().cloned()).unwrap_or_default(),
+                Value::Object(mut map) => {
+                    map.remove("messages").and_then(|v| v.as_array().cloned()).unwrap_or_default()
+                }
                 _ => vec![],
             };
             let are_messages = !list.is_empty() && list.iter().all(|message| message["role"].is_string());

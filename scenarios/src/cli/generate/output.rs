@@ -6,8 +6,7 @@ use model::TokenId;
 use serde::Serialize;
 
 use crate::cli::table::bytes;
-use crate::cli::{Failure, print};
-use crate::machine;
+use crate::{machine, output};
 
 /// The JSON of `--json`.
 #[derive(Serialize)]
@@ -60,9 +59,9 @@ pub fn numbers(tokens: &[TokenId]) -> Vec<u32> {
     tokens.iter().map(|token| token.0).collect()
 }
 
-/// Ids in a line.
-pub fn show_ids(tokens: &[TokenId]) -> Result<(), Failure> {
-    tokens.iter().try_for_each(|token| print(&format!("{} ", token.0)))
+/// Ids in a line, a blank behind each.
+pub fn ids_in_line(tokens: &[TokenId]) -> String {
+    tokens.iter().map(|token| format!("{} ", token.0)).collect()
 }
 
 /// Why `sequence` ended.
@@ -89,9 +88,10 @@ pub fn show_speed(n_prompt: usize, n_generated: usize, times: &Times) {
         0 => String::new(),
         _ => format!(", generation {:.1} tok/s ({n_generated} tokens)", rate(behind, times.all - times.first)),
     };
-    eprintln!(
-        "prompt {:.1} tok/s ({n_prompt} tokens){generation}, peak memory {}",
-        rate(n_prompt, times.first),
+    let tokens = if n_prompt == 1 { "token" } else { "tokens" };
+    let speed = rate(n_prompt, times.first);
+    output::note(&format!(
+        "prompt {speed:.1} tok/s ({n_prompt} {tokens}){generation}, peak memory {}",
         bytes(machine::peak_rss())
-    );
+    ));
 }

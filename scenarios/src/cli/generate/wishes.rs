@@ -6,6 +6,7 @@ use decoding::{Decoder, DecodingSpec, Sequence};
 use engine::{GenerationConfig, Reads, TextFacts};
 
 use crate::cli::{Blame, Failure};
+use crate::output;
 
 /// Rules for the tokens.
 #[derive(Args, Clone, Debug)]
@@ -42,7 +43,10 @@ impl Wishes {
         let asked = config.wishes();
         if !asked.is_empty() {
             let file = facts.generation_file();
-            eprintln!("note: {file} asks for {} (flags win over it; --ignore-generation-config leaves it aside)", asked.join(", "));
+            output::note(&format!(
+                "note: {file} asks for {} (flags win over it; --ignore-generation-config leaves it aside)",
+                asked.join(", ")
+            ));
         }
         let rules = &mut config.constraints;
         if let Some(penalty) = self.repetition_penalty {
