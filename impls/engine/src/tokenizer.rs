@@ -1,10 +1,13 @@
 //! `tokenizer.json` through the `tokenizers` crate.
 
+mod cuts;
+mod described;
 mod gguf;
 mod vocabulary;
 
 use std::path::Path;
 
+pub(crate) use described::{Described, Told};
 pub(crate) use gguf::unsupported;
 use model::TokenId;
 
@@ -74,6 +77,14 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|t| t.0).collect();
         self.inner.decode(&ids, false).unwrap_or_default()
+    }
+
+    /// The text of the tokenizer.json.
+    pub(crate) fn to_json(&self) -> Result<String, EngineError> {
+        self.inner.to_string(false).map_err(|e| EngineError::Tokenizer {
+            file: "tokenizer.json".into(),
+            problem: format!("cannot be written: {e}"),
+        })
     }
 
     /// Entries of the tokenizer, added tokens included.

@@ -1,5 +1,6 @@
 //! `logits`: what the model thinks, for comparing with another implementation.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
@@ -80,9 +81,9 @@ impl Logits {
         if let Some(file) = &self.output {
             let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;
-            safetensors::serialize_to_file([("logits", view)], None, file)
-                .with_context(|| format!("{}: cannot write", file.display()))
-                .failed()?;
+            let bytes = safetensors::serialize([("logits", view)], None).failed()?;
+            let fill = |out: &mut dyn Write| out.write_all(&bytes).with_context(|| format!("{}: cannot write", file.display()));
+            results::replace_with(file, fill).failed()?;
             return Ok(PASS);
         }
         let from = if self.all { 0 } else { tokens.len() - 1 };
