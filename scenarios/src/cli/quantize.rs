@@ -130,7 +130,7 @@ impl Quantize {
         let checkpoint = open(&self.model)?.with_half_tables();
         let side = checkpoint.side_files(&library::models()).usage()?;
         let device = DeviceSpec::default().open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
-        let calibration = self.calibration(&checkpoint)?;
+        let calibration = self.calibration(&checkpoint, &weights)?;
         let scored = self.scored(&checkpoint)?;
         let mut writer =
             FolderWriter::new(&checkpoint, &weights, format, &self.output, self.shard_mib.max(1) << 20).usage()?;
@@ -208,7 +208,7 @@ impl Quantize {
     }
 
     /// Windows that start anywhere in the text; random tokens for weights that mean nothing.
-    fn calibration(&self, checkpoint: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
+    fn calibration(&self, checkpoint: &Checkpoint, weights: &WeightsSpec) -> Result<Vec<Vec<TokenId>>, Failure> {
         let length = self.window_tokens;
         let limit = checkpoint.architecture.context_limit();
         if !(2..=limit).contains(&length) {
@@ -219,6 +219,10 @@ impl Quantize {
             let vocab = checkpoint.architecture.vocab_size as u32;
             let mut window = || (0..length).map(|_| TokenId(rng.random_range(0..vocab))).collect();
             return Ok((0..self.windows).map(|_| window()).collect());
+        }
+        if checkpoint.tokenizer.is_none() && !weights.needs_calibration() {
+            // what each layer loses cannot be measured, and the codes do not depend on it
+            return Ok(vec![]);
         }
         let tokens = checkpoint.encode(&text::resolve(&self.calibration, None).usage()?).failed()?;
         if tokens.len() < length {

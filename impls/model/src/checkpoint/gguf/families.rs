@@ -204,7 +204,8 @@ impl Reader<'_> {
         set("n_positions", json!(s.context));
         Ok(match self.kind {
             "gptj" => {
-                self.refuse_unread_below("rope.", &["dimension_count"])?;
+                self.refuse_unread_below("rope.", &["dimension_count", "freq_base"])?;
+                self.only("rope.freq_base", 10_000.0)?;
                 set("rotary_dim", json!(self.whole("rope.dimension_count")?));
                 "gptj"
             }
