@@ -11,8 +11,11 @@ mod log;
 pub mod metric;
 pub mod noise;
 pub mod observation;
+mod replace;
 pub mod run;
 pub mod statistics;
 mod store;
 pub mod summary;
 pub mod trace;
+
+pub use replace::replace_with;

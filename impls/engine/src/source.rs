@@ -18,7 +18,7 @@ pub use random::SHAPES;
 
 use crate::adapter::{Adapter, Attached};
 use crate::quantize::{HalfTables, SideFiles};
-use crate::tokenizer::Beside;
+use crate::tokenizer::{Beside, Described, Told};
 use crate::{Bos, EngineError, TextFacts, Tokenizer};
 
 /// A model a scenario can name.
@@ -146,6 +146,8 @@ pub struct Checkpoint {
     pub bos: Bos,
     /// Why there is no tokenizer, where it is not simply absent.
     without_text: Option<String>,
+    /// What a GGUF file says in the words of a folder.
+    described: Option<Described>,
     files: Vec<PathBuf>,
     embedded: Option<&'static [u8]>,
 }
@@ -170,6 +172,7 @@ impl Checkpoint {
                     tensors,
                     tokenizer: None,
                     without_text: None,
+                    described: None,
                     transforms: Transforms::default(),
                     files: vec![],
                     embedded: None,
@@ -203,6 +206,7 @@ impl Checkpoint {
             tensors,
             tokenizer,
             without_text: None,
+            described: None,
             transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),
@@ -215,6 +219,9 @@ impl Checkpoint {
     fn folder(source: &ModelSource, folder: &Path) -> Result<Checkpoint, EngineError> {
         if is_gguf(folder) {
             return Checkpoint::gguf(source, folder);
+        }
+        if let Some(file) = only_gguf(source, folder)? {
+            return Checkpoint::gguf(source, &file);
         }
         if !folder.is_dir() {
             return Err(EngineError::Source {
@@ -236,6 +243,7 @@ impl Checkpoint {
             tensors,
             tokenizer,
             without_text: None,
+            described: None,
             transforms,
             files,
             embedded: None,
@@ -261,19 +269,21 @@ impl Checkpoint {
     }
 
     fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
-        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
+        let Gguf { architecture, config, tensors, vocabulary, files } = open_gguf(file)?;
         let vocab_size = architecture.vocab_size;
+        let described = Some(Described::new(config, vocabulary.as_ref()));
         let without_text = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
         let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
         let tokenizer = vocabulary.clone().filter(|_| without_text.is_none()).map(parse).transpose()?;
         let facts = TextFacts::of_gguf(vocabulary.as_ref(), tokenizer.as_ref(), vocab_size);
-        let (source, transforms, files) = (source.clone(), Transforms::default(), vec![file.into()]);
+        let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
             source,
             architecture,
             tensors,
             tokenizer,
             without_text,
+            described,
             transforms,
             files,
             embedded: None,
@@ -314,33 +324,54 @@ impl Checkpoint {
             ModelSource::Embedded(name) => {
                 let found = library.embedded.iter().find(|m| m.name == name).ok_or_else(none)?;
                 let tokenizer = found.tokenizer.map(<[u8]>::to_vec);
-                Ok(SideFiles { config: found.config.into(), folder: None, tokenizer })
+                Ok(SideFiles { config: found.config.into(), folder: None, tokenizer, more: vec![] })
             }
-            ModelSource::Random { shape, .. } => {
-                Ok(SideFiles { config: random::config(shape).ok_or_else(none)?, folder: None, tokenizer: None })
-            }
+            ModelSource::Random { shape, .. } => Ok(SideFiles {
+                config: random::config(shape).ok_or_else(none)?,
+                folder: None,
+                tokenizer: None,
+                more: vec![],
+            }),
             ModelSource::Folder(_) | ModelSource::Hub { .. } => {
+                if let Some(Described { config, files, .. }) = &self.described {
+                    let tokenizer =
+                        self.tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.map(String::into_bytes);
+                    return Ok(SideFiles { config: config.clone(), folder: None, tokenizer, more: files.clone() });
+                }
                 let weights = self.files.first().filter(|file| file.extension().is_some_and(|e| e == "safetensors"));
                 let folder = weights.and_then(|file| file.parent()).ok_or_else(none)?;
                 let file = folder.join("config.json");
                 let config = std::fs::read_to_string(&file).map_err(|source| EngineError::Io { file, source })?;
-                Ok(SideFiles { config, folder: Some(folder.into()), tokenizer: None })
+                Ok(SideFiles { config, folder: Some(folder.into()), tokenizer: None, more: vec![] })
             }
         }
     }
 
-    /// Writes the checkpoint and its tokenizer as the GGUF file `file`; `progress` gets tensors written and tensors in all.
+    /// Writes the checkpoint and its tokenizer as a GGUF file to `out`, where it is called `name`; `progress` gets tensors written
+    /// and tensors in all.
     pub fn write_gguf(
         &self,
-        file: &Path,
+        out: &mut dyn std::io::Write,
+        name: &str,
         types: Types,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), EngineError> {
         let vocab_size = self.architecture.vocab_size;
-        let vocabulary = self.tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(vocab_size)).transpose()?;
-        let name = file.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+        let told = self.told()?;
+        let vocabulary = self.tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(vocab_size, &told)).transpose()?;
         let model = (&self.architecture, &*self.tensors);
-        Ok(gguf::write(file, &name, model, vocabulary.as_ref(), types, progress)?)
+        Ok(gguf::write(out, name, model, vocabulary.as_ref(), types, progress)?)
+    }
+
+    /// What the source says about its special tokens.
+    fn told(&self) -> Result<Told, EngineError> {
+        match &self.described {
+            Some(described) => Ok(described.told.clone()),
+            None => match self.files.first().and_then(|file| file.parent()) {
+                Some(folder) => Told::of_folder(folder, self.architecture.vocab_size),
+                None => Ok(Told::default()),
+            },
+        }
     }
 
     /// Whether both checkpoints cut text into the same tokens, as far as a probe can tell.
@@ -442,6 +473,30 @@ impl Checkpoint {
         };
         self.files.iter().map(hash).collect()
     }
+}
+
+/// The GGUF file of `folder`, where it holds one model of this format and none of Hugging Face's.
+fn only_gguf(source: &ModelSource, folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+    if !folder.is_dir() || folder.join("config.json").exists() {
+        return Ok(None);
+    }
+    let io = |source| EngineError::Io { file: folder.into(), source };
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let later = path.file_name().and_then(|name| name.to_str()).is_some_and(gguf::is_later_part);
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file() && !later {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.len() > 1 {
+        let names = found.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let problem = format!("the folder holds several GGUF files ({names}); name one of them");
+        return Err(EngineError::Source { given: source.to_string(), problem });
+    }
+    Ok(found.pop())
 }
 
 /// A checkpoint of this kind continues one text; an encoder-decoder is opened another way.

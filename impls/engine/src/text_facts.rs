@@ -89,7 +89,9 @@ impl TextFacts {
     pub(crate) fn of_gguf(vocabulary: Option<&Vocabulary>, tokenizer: Option<&Tokenizer>, vocab: usize) -> TextFacts {
         let Some(v) = vocabulary else { return TextFacts { vocab, ..TextFacts::default() } };
         let bos = v.bos.map(TokenId);
-        let facts = TextFacts { bos, vocab, ..TextFacts::default() }.ending(v.eos.map(TokenId));
+        let chat_templates = v.chat_templates.clone();
+        let ends = v.ends().into_iter().filter(|id| (*id as usize) < vocab).map(TokenId);
+        let facts = TextFacts { bos, chat_templates, vocab, ..TextFacts::default() }.ending(ends);
         facts.named_by(tokenizer)
     }
 

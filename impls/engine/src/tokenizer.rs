@@ -1,6 +1,8 @@
 //! `tokenizer.json`, with what the files beside it add, through the `tokenizers` crate.
 
 mod beside;
+mod cuts;
+mod described;
 mod gguf;
 mod stream;
 mod vocabulary;
@@ -9,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub(crate) use beside::{Beside, object};
+pub(crate) use described::{Described, Told};
 pub(crate) use gguf::unsupported;
 use model::TokenId;
 use serde::{Deserialize, Serialize};
@@ -128,6 +131,14 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|t| t.0).collect();
         self.inner.decode(&ids, false).unwrap_or_default()
+    }
+
+    /// The text of the tokenizer.json.
+    pub(crate) fn to_json(&self) -> Result<String, EngineError> {
+        self.inner.to_string(false).map_err(|e| EngineError::Tokenizer {
+            file: "tokenizer.json".into(),
+            problem: format!("cannot be written: {e}"),
+        })
     }
 
     /// Entries of the tokenizer, added tokens included.
