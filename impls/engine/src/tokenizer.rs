@@ -54,7 +54,7 @@ impl Tokenizer {
         Ok(Tokenizer { inner, vocab_size })
     }
 
-    /// The tokenizer of a Hugging Face folder, with the tokens and the template that the files beside tokenizer.json prescribe;
+    /// The tokenizer of a Hugging Face folder, with the tokens that the files beside tokenizer.json add;
     /// nothing where there is no tokenizer.json.
     pub(crate) fn from_folder(
         folder: &Path,
@@ -68,13 +68,7 @@ impl Tokenizer {
             Err(source) => return Err(EngineError::Io { file, source }),
         };
         let Tokenizer { mut inner, .. } = Tokenizer::from_bytes(&file, &bytes, vocab_size)?;
-        let wrong = |problem: String| EngineError::Tokenizer { file: file.clone(), problem };
-        beside.complete(&mut inner).map_err(wrong)?;
-        if let Some(template) = beside.template(|token| inner.token_to_id(token)) {
-            let template = serde_json::from_value::<tokenizers::PostProcessorWrapper>(template)
-                .map_err(|e| wrong(format!("its beginning and end cannot be set: {e}")))?;
-            inner.with_post_processor(Some(template));
-        }
+        beside.complete(&mut inner).map_err(|problem| EngineError::Tokenizer { file, problem })?;
         Ok(Some(Tokenizer { inner, vocab_size }))
     }
 
@@ -221,16 +215,20 @@ mod tests {
     #[test]
     fn tokens_that_stand_in_other_files_are_one_id() {
         let config = r#"{"added_tokens_decoder": {"264": {"content": "<|x|>", "special": true, "normalized": false}}}"#;
-        for (name, text) in [
-            ("tokenizer_config.json", config),
-            ("special_tokens_map.json", r#"{"additional_special_tokens": ["<|x|>"]}"#),
-            ("special_tokens_map.json", r#"{"pad_token": {"content": "<|x|>", "lstrip": false}}"#),
-            ("added_tokens.json", r#"{"<|x|>": 264}"#),
+        let map = ("special_tokens_map.json", r#"{"additional_special_tokens": ["<|x|>"]}"#);
+        for files in [
+            &[("tokenizer_config.json", config)][..],
+            &[map],
+            &[("special_tokens_map.json", r#"{"pad_token": {"content": "<|x|>", "lstrip": false}}"#)],
+            &[("added_tokens.json", r#"{"<|x|>": 264}"#), map],
         ] {
-            let tokenizer = opened(&folder(&[(name, text)]));
+            let tokenizer = opened(&folder(files));
             let ids = tokenizer.encode("a<|x|>b").expect("text");
-            assert_eq!(ids, [3, 264, 4].map(TokenId), "{name}");
+            assert_eq!(ids, [3, 264, 4].map(TokenId), "{files:?}");
         }
+        // a token that no file calls special is looked for in the normalized text, as there
+        let plain = opened(&folder(&[("added_tokens.json", r#"{"<|x|>": 264}"#)]));
+        assert_eq!(plain.encode("<|x|>").expect("text"), [TokenId(264)]);
         assert!(opened(&folder(&[])).encode("a<|x|>b").expect("text").len() > 3);
         let wrong = folder(&[("tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {}}}"#)]);
         let said = Beside::read(wrong.path()).expect_err("damaged").to_string();
@@ -238,20 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn a_config_says_what_is_put_around_a_text() {
-        let around = |config: &str| {
-            let found = opened(&folder(&[("tokenizer_config.json", config)])).around().expect("text");
-            [found.0, found.1].map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>())
-        };
-        let tokens = r#""bos_token": "<s>", "eos_token": {"content": "</s>"}"#;
-        assert_eq!(around(&format!("{{{tokens}}}")), [vec![], vec![]]);
-        assert_eq!(around(&format!(r#"{{{tokens}, "add_bos_token": true}}"#)), [vec![1], vec![]]);
-        assert_eq!(
-            around(&format!(r#"{{{tokens}, "add_bos_token": true, "add_eos_token": true}}"#)),
-            [vec![1], vec![2]]
-        );
-        // a token that nobody names cannot be added
-        assert_eq!(around(r#"{"add_bos_token": true}"#), [vec![], vec![]]);
+    fn what_is_put_around_a_text_is_the_tokenizers_template() {
+        let template = r#""post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}], "pair": [],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}, "</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}},"#;
+        let place = folder(&[("tokenizer_config.json", r#"{"bos_token": "<s>", "add_bos_token": true}"#)]);
+        assert_eq!(opened(&place).around().expect("text"), (vec![], vec![]));
+        let whole = pieces("").replacen('{', &format!("{{{template}"), 1);
+        std::fs::write(place.path().join("tokenizer.json"), whole).expect("writable");
+        std::fs::write(place.path().join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).expect("writable");
+        assert_eq!(opened(&place).around().expect("text"), (vec![TokenId(1)], vec![TokenId(2)]));
     }
 
     /// What a stream gives out for each of `new` behind the prompt `▁a`, and at the end.

@@ -42,9 +42,8 @@ fn logits(folder: &Path, tokens: &[u64]) -> Vec<f64> {
 }
 
 #[test]
-fn a_beginning_is_put_where_the_files_say_and_flags_win() {
-    let config = json!({ "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true });
-    let place = model(&[("tokenizer_config.json", config)]);
+fn a_beginning_is_put_where_the_tokenizer_says_and_flags_win() {
+    let place = model(&[]);
     let of = |bos: &str| {
         let words = ["tokenize", "--model", ".", "ab", "--json", "--bos", bos];
         let found: Value = serde_json::from_str(&printed(place.path(), &words)).expect("JSON");
@@ -53,19 +52,22 @@ fn a_beginning_is_put_where_the_files_say_and_flags_win() {
     let plain = of("never");
     let begun = [&[1][..], &plain].concat();
     assert_eq!((of("auto"), of("always")), (begun.clone(), begun.clone()));
-    assert_eq!(ids(&generate(place.path(), &["--prompt", "ab", "--max-new-tokens", "1"])["prompt_ids"]), begun);
-    // the file takes it away as well
-    write(place.path(), "tokenizer_config.json", &json!({ "bos_token": "<s>", "add_bos_token": false }));
+    let prompt = |more: &[&str]| {
+        let words = [&["--prompt", "ab", "--max-new-tokens", "1"][..], more].concat();
+        ids(&generate(place.path(), &words)["prompt_ids"])
+    };
+    assert_eq!((prompt(&[]), prompt(&["--bos", "never"])), (begun.clone(), plain.clone()));
+    // a tokenizer that puts nothing there; config.json knows the token all the same
+    let file = place.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
+    tokenizer["post_processor"] = Value::Null;
+    write(place.path(), "tokenizer.json", &tokenizer);
     assert_eq!((of("auto"), of("always")), (plain, begun));
 }
 
 #[test]
 fn perplexity_says_how_the_text_begins() {
-    let config = json!({ "bos_token": "<s>", "add_bos_token": true });
-    let place = model(&[
-        ("tokenizer_config.json", config),
-        ("text.txt", json!("the cat sat on the mat and looked at it".repeat(9))),
-    ]);
+    let place = model(&[("text.txt", json!("the cat sat on the mat and looked at it".repeat(9)))]);
     let score = |more: &[&str]| -> Value {
         let words = ["perplexity", "--model", ".", "--text", "text.txt", "--window", "16", "--json"];
         serde_json::from_str(&printed(place.path(), &[&words[..], more].concat())).expect("JSON")
@@ -202,10 +204,8 @@ fn a_context_that_ends_keeps_its_text() {
 #[test]
 fn a_conversation_is_written_by_the_models_template() {
     let template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
-    let place = model(&[
-        ("tokenizer_config.json", json!({ "bos_token": "<s>", "add_bos_token": true })),
-        ("chat_template.jinja", json!(template)),
-    ]);
+    let place =
+        model(&[("tokenizer_config.json", json!({ "bos_token": "<s>" })), ("chat_template.jinja", json!(template))]);
     let ask = |more: &[&str]| {
         ids(&generate(place.path(), &[&["--chat", "--max-new-tokens", "1"][..], more].concat())["prompt_ids"])
     };

@@ -1,12 +1,13 @@
 //! What lies beside a tokenizer.json and belongs to it: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 //!
 //! The order is that of Hugging Face's `AutoTokenizer`. Where tokenizer_config.json lists its added tokens, the two older files
-//! are not asked. `add_bos_token` and `add_eos_token` say what is put around a text, whatever the template of tokenizer.json says.
+//! are not asked. What is put around a text is the template of tokenizer.json: beside one, `add_bos_token` and `add_eos_token` of
+//! tokenizer_config.json say nothing there either.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::EngineError;
@@ -87,32 +88,6 @@ impl Beside {
             return Ok(());
         }
         inner.add_tokens(lacking).map(|_| ()).map_err(|e| format!("cannot add the tokens of the files beside it: {e}"))
-    }
-
-    /// The step that puts tokens around a text, where tokenizer_config.json prescribes it and `id_of` knows the tokens.
-    pub(super) fn template(&self, id_of: impl Fn(&str) -> Option<u32>) -> Option<Value> {
-        let flag = |name: &str| self.config.get(name).and_then(Value::as_bool);
-        let (bos, eos) = (flag("add_bos_token"), flag("add_eos_token"));
-        bos.or(eos)?;
-        let token = |wanted: Option<bool>, field: &str| {
-            let text = self.named(field).filter(|_| wanted == Some(true))?;
-            let id = id_of(&text)?;
-            Some((text, id))
-        };
-        let (bos, eos) = (token(bos, "bos_token"), token(eos, "eos_token"));
-        let step = |text: &str| json!({ "SpecialToken": { "id": text, "type_id": 0 } });
-        let around = |name: &str| -> Vec<Value> {
-            let middle = json!({ "Sequence": { "id": name, "type_id": 0 } });
-            let [bos, eos] = [&bos, &eos].map(|token| token.as_ref().map(|(text, _)| step(text)));
-            [bos, Some(middle), eos].into_iter().flatten().collect()
-        };
-        let specials: Map<String, Value> = [&bos, &eos]
-            .into_iter()
-            .flatten()
-            .map(|(text, id)| (text.clone(), json!({ "id": text, "ids": [id], "tokens": [text] })))
-            .collect();
-        let pair = [around("A"), around("B")].concat();
-        Some(json!({ "type": "TemplateProcessing", "single": around("A"), "pair": pair, "special_tokens": specials }))
     }
 }
 
