@@ -73,8 +73,6 @@ pub(crate) struct Described {
     pub(crate) config: String,
     /// Of its special tokens.
     pub(crate) told: Told,
-    /// Tokens that end a text.
-    pub(crate) ends: Vec<u32>,
     /// Small files beside config.json and tokenizer.json: name and text.
     pub(crate) files: Vec<(String, String)>,
 }
@@ -83,7 +81,7 @@ impl Described {
     /// `config` as the metadata say it, and `vocabulary`.
     pub(crate) fn new(config: String, vocabulary: Option<&Vocabulary>) -> Described {
         let Some(v) = vocabulary else {
-            return Described { config, told: Told::default(), ends: vec![], files: vec![] };
+            return Described { config, told: Told::default(), files: vec![] };
         };
         let ends = v.ends();
         let told =
@@ -118,7 +116,7 @@ impl Described {
             file("generation_config.json", Value::Object(generation)),
             file("tokenizer_config.json", without_nulls(tokenizer)),
         ];
-        Described { config: Value::Object(fields).to_string(), told, ends, files }
+        Described { config: Value::Object(fields).to_string(), told, files }
     }
 }
 
