@@ -319,12 +319,16 @@ impl Checkpoint {
                 let tokenizer = found.tokenizer.map(<[u8]>::to_vec);
                 Ok(SideFiles { config: found.config.into(), folder: None, tokenizer, more: vec![] })
             }
-            ModelSource::Random { shape, .. } => {
-                Ok(SideFiles { config: random::config(shape).ok_or_else(none)?, folder: None, tokenizer: None, more: vec![] })
-            }
+            ModelSource::Random { shape, .. } => Ok(SideFiles {
+                config: random::config(shape).ok_or_else(none)?,
+                folder: None,
+                tokenizer: None,
+                more: vec![],
+            }),
             ModelSource::Folder(_) | ModelSource::Hub { .. } => {
                 if let Some(Described { config, files, .. }) = &self.described {
-                    let tokenizer = self.tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.map(String::into_bytes);
+                    let tokenizer =
+                        self.tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.map(String::into_bytes);
                     return Ok(SideFiles { config: config.clone(), folder: None, tokenizer, more: files.clone() });
                 }
                 let weights = self.files.first().filter(|file| file.extension().is_some_and(|e| e == "safetensors"));

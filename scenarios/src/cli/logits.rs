@@ -82,7 +82,9 @@ impl Logits {
             let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;
             let bytes = safetensors::serialize([("logits", view)], None).failed()?;
-            let fill = |out: &mut dyn Write| out.write_all(&bytes).with_context(|| format!("{}: cannot write", file.display()));
+            let fill = |out: &mut dyn Write| {
+                out.write_all(&bytes).with_context(|| format!("{}: cannot write", file.display()))
+            };
             results::replace_with(file, fill).failed()?;
             return Ok(PASS);
         }

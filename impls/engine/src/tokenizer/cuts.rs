@@ -26,9 +26,7 @@ const SCRIPTS: &str = "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿
 
 /// The patterns of cl100k and its kin: contractions of any case, a run of letters with what precedes it, digits, the rest.
 fn newer(digits: &str) -> String {
-    format!(
-        r"{SHORT}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    format!(r"{SHORT}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 }
 
 /// o200k and its kin: words are cut where small letters turn to capitals; `without` leaves letters out.
@@ -68,15 +66,41 @@ const PLAIN: Cut =
 const CUTS: &[Cut] = &[
     Cut {
         names: &[
-            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4", "granite-docling", "roberta-bpe", "jina-es",
-            "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "gigachat", "a.x-4.0", "mellum",
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "exaone4",
+            "granite-docling",
+            "roberta-bpe",
+            "jina-es",
+            "jina-de",
+            "jina-v1-en",
+            "jina-v2-es",
+            "jina-v2-de",
+            "jina-v2-code",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
             "modern-bert",
         ],
         patterns: || vec![GPT2.into()],
         ..PLAIN
     },
     Cut {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"],
+        names: &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
         patterns: || vec![newer(r"\p{N}{1,3}")],
         whole_words: true,
         add_bos: true,
@@ -93,11 +117,7 @@ const CUTS: &[Cut] = &[
     },
     Cut { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], patterns: || vec![o200k()], ..PLAIN },
     Cut { names: &["granite-embed-multi-97m"], patterns: || vec![o200k()], whole_words: true, ..PLAIN },
-    Cut {
-        names: &["tiny_aya", "cohere2moe"],
-        patterns: || vec![r"\d{1,3}(?=(?:\d{3})*\b)".into(), o200k()],
-        ..PLAIN
-    },
+    Cut { names: &["tiny_aya", "cohere2moe"], patterns: || vec![r"\d{1,3}(?=(?:\d{3})*\b)".into(), o200k()], ..PLAIN },
     Cut {
         names: &["kimi-k2"],
         patterns: || {
@@ -141,11 +161,7 @@ const CUTS: &[Cut] = &[
         },
         ..PLAIN
     },
-    Cut {
-        names: &["afmoe"],
-        patterns: || [THREES, SCRIPTS, DEEPSEEK].map(String::from).into(),
-        ..PLAIN
-    },
+    Cut { names: &["afmoe"], patterns: || [THREES, SCRIPTS, DEEPSEEK].map(String::from).into(), ..PLAIN },
     Cut {
         names: &["qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2"],
         patterns: || vec![newer(r"\p{N}")],
@@ -164,12 +180,7 @@ const CUTS: &[Cut] = &[
     },
     Cut { names: &["stablelm2", "hunyuan", "solar-open", "grok-2"], patterns: || vec![newer(r"\p{N}")], ..PLAIN },
     Cut { names: &["laguna"], patterns: || vec![LINES.into(), newer(r"\p{N}")], ..PLAIN },
-    Cut {
-        names: &["minicpm5"],
-        patterns: || vec![r"\p{N}{1,3}".into(), newer(r"\p{N}+")],
-        whole_words: true,
-        ..PLAIN
-    },
+    Cut { names: &["minicpm5"], patterns: || vec![r"\p{N}{1,3}".into(), newer(r"\p{N}+")], whole_words: true, ..PLAIN },
     Cut {
         names: &["seed-coder"],
         patterns: || {
@@ -179,11 +190,7 @@ const CUTS: &[Cut] = &[
         },
         ..PLAIN
     },
-    Cut {
-        names: &["ufakzeka"],
-        patterns: || vec![newer(r"\p{N}").replacen(&format!("{SHORT}|"), "", 1)],
-        ..PLAIN
-    },
+    Cut { names: &["ufakzeka"], patterns: || vec![newer(r"\p{N}").replacen(&format!("{SHORT}|"), "", 1)], ..PLAIN },
     Cut {
         names: &["bailingmoe", "bailingmoe2", "llada-moe"],
         patterns: || {
@@ -212,17 +219,11 @@ const CUTS: &[Cut] = &[
         ..PLAIN
     },
     Cut {
-        names: &[
-            "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2",
-        ],
+        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
         patterns: || vec![r"\p{N}".into(), GPT2.into()],
         ..PLAIN
     },
-    Cut {
-        names: &["falcon"],
-        patterns: || vec![PUNCTUATION.into(), GPT2.into(), "[0-9][0-9][0-9]".into()],
-        ..PLAIN
-    },
+    Cut { names: &["falcon"], patterns: || vec![PUNCTUATION.into(), GPT2.into(), "[0-9][0-9][0-9]".into()], ..PLAIN },
     Cut {
         names: &["default"],
         patterns: || vec![r"[\p{P}\$\+<=>\^~\|]+".into(), GPT2.into(), r"\p{N}+".into(), "[0-9][0-9][0-9]".into()],

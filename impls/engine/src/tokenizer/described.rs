@@ -58,7 +58,12 @@ impl Told {
             },
         };
         let first = |field: &str| ids(field).first().copied();
-        Ok(Told { bos: first("bos_token_id"), ends: ids("eos_token_id"), padding: first("pad_token_id"), chat_templates })
+        Ok(Told {
+            bos: first("bos_token_id"),
+            ends: ids("eos_token_id"),
+            padding: first("pad_token_id"),
+            chat_templates,
+        })
     }
 }
 
@@ -81,7 +86,8 @@ impl Described {
             return Described { config, told: Told::default(), ends: vec![], files: vec![] };
         };
         let ends = v.ends();
-        let told = Told { bos: v.bos, ends: ends.clone(), padding: v.padding, chat_templates: v.chat_templates.clone() };
+        let told =
+            Told { bos: v.bos, ends: ends.clone(), padding: v.padding, chat_templates: v.chat_templates.clone() };
         let mut fields: Map<String, Value> = serde_json::from_str(&config).unwrap_or_default();
         let mut generation = Map::new();
         let eos = match ends.as_slice() {
@@ -89,13 +95,15 @@ impl Described {
             [one] => json!(one),
             all => json!(all),
         };
-        for (name, value) in [("bos_token_id", json!(v.bos)), ("eos_token_id", eos), ("pad_token_id", json!(v.padding))] {
+        for (name, value) in [("bos_token_id", json!(v.bos)), ("eos_token_id", eos), ("pad_token_id", json!(v.padding))]
+        {
             if !value.is_null() {
                 generation.insert(name.into(), value.clone());
                 fields.insert(name.into(), value);
             }
         }
-        let text = |id: Option<u32>| id.and_then(|id| v.tokens.get(id as usize)).map_or(Value::Null, |text| json!(text));
+        let text =
+            |id: Option<u32>| id.and_then(|id| v.tokens.get(id as usize)).map_or(Value::Null, |text| json!(text));
         let template = match v.chat_templates.as_slice() {
             [] => Value::Null,
             [(name, text)] if name == "default" => json!(text),
@@ -106,8 +114,10 @@ impl Described {
             "pad_token": text(v.padding), "unk_token": text(v.unknown), "chat_template": template,
         });
         let file = |name: &str, value: Value| (name.to_string(), format!("{value:#}\n"));
-        let files =
-            vec![file("generation_config.json", Value::Object(generation)), file("tokenizer_config.json", without_nulls(tokenizer))];
+        let files = vec![
+            file("generation_config.json", Value::Object(generation)),
+            file("tokenizer_config.json", without_nulls(tokenizer)),
+        ];
         Described { config: Value::Object(fields).to_string(), told, ends, files }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use model::checkpoint::gguf::{TokenKind, Vocabulary};
 use serde_json::Value;
 
-use super::{Told, Tokenizer, cuts};
+use super::{Tokenizer, Told, cuts};
 use crate::EngineError;
 
 /// Text that shows where two tokenizers part.

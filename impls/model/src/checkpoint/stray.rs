@@ -34,7 +34,12 @@ pub(super) fn refuse_strays(a: &Architecture, tensors: &dyn RawTensors) -> Resul
 
 /// `name` without what may precede it.
 fn bare<'n>(a: &Architecture, name: &'n str) -> &'n str {
-    a.names.prefixes.iter().filter(|prefix| !prefix.is_empty()).find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
+    a.names
+        .prefixes
+        .iter()
+        .filter(|prefix| !prefix.is_empty())
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name)
 }
 
 /// Whether `name` is inside a layer that is run, or beside embedding, last norm or head.
@@ -81,7 +86,9 @@ fn other_head(a: &Architecture, tensors: &dyn RawTensors) -> Result<(), Checkpoi
     }
     Err(CheckpointError::Malformed {
         file: theirs.file.into(),
-        problem: format!("tensor `{head}` differs from `{embedding}`, but config.json says tie_word_embeddings = true (or leaves it to that default)"),
+        problem: format!(
+            "tensor `{head}` differs from `{embedding}`, but config.json says tie_word_embeddings = true (or leaves it to that default)"
+        ),
         advice: "set tie_word_embeddings to false to use the head of the file, or remove the head from it",
     })
 }

@@ -96,15 +96,8 @@ const TABLE: &[(Block, u32, &str, usize, usize)] = &[
 ];
 
 /// Names of the types that are known and not read.
-const REFUSED: &[(u32, &str)] = &[
-    (9, "Q8_1"),
-    (15, "Q8_K"),
-    (24, "I8"),
-    (25, "I16"),
-    (26, "I32"),
-    (27, "I64"),
-    (28, "F64"),
-];
+const REFUSED: &[(u32, &str)] =
+    &[(9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (25, "I16"), (26, "I32"), (27, "I64"), (28, "F64")];
 
 impl Block {
     /// By the number that the format gives it; otherwise what it is called.

@@ -101,7 +101,11 @@ pub(super) fn kind(header: &Header) -> Result<String, CheckpointError> {
 }
 
 /// Reads what the metadata say about the model of `kind`; beside it the config.json that says the same.
-pub(super) fn architecture(header: &Header, parts: &[Bytes], kind: &str) -> Result<(Architecture, String), CheckpointError> {
+pub(super) fn architecture(
+    header: &Header,
+    parts: &[Bytes],
+    kind: &str,
+) -> Result<(Architecture, String), CheckpointError> {
     let reader = Reader { header, parts, kind };
     reader.refuse_unknown()?;
     let sizes = reader.sizes()?;
@@ -181,7 +185,9 @@ impl Reader<'_> {
                 Ok(flag) => flag.map(|flag| f64::from(u8::from(flag))),
                 Err(_) => metadata.number(&key).unwrap_or(Some(f64::NAN)),
             };
-            if value.is_some_and(|value| value != *neutral && value != 0.0 || *name == "attention.causal" && value == 0.0) {
+            if value
+                .is_some_and(|value| value != *neutral && value != 0.0 || *name == "attention.causal" && value == 0.0)
+            {
                 return Err(metadata.wrong(&key, &format!("absent or {neutral} (anything else is not supported)")));
             }
         }
@@ -286,9 +292,10 @@ impl Reader<'_> {
     /// Refuses the key unless it is absent or says `value`, to f32.
     pub(super) fn only(&self, name: &str, value: f64) -> Result<(), CheckpointError> {
         match self.number(name)? {
-            Some(found) if found as f32 != value as f32 => {
-                Err(self.header.metadata.wrong(&self.key(name), &format!("absent or {value} (anything else is not supported)")))
-            }
+            Some(found) if found as f32 != value as f32 => Err(self
+                .header
+                .metadata
+                .wrong(&self.key(name), &format!("absent or {value} (anything else is not supported)"))),
             _ => Ok(()),
         }
     }

@@ -261,7 +261,9 @@ impl List {
     fn pattern(&mut self, a: &Architecture, usual: usize) {
         self.window(a);
         let slides: Vec<bool> = a.windows.iter().map(Option::is_some).collect();
-        if slides.contains(&true) && slides.iter().enumerate().any(|(layer, slides)| *slides == ((layer + 1) % usual == 0)) {
+        if slides.contains(&true)
+            && slides.iter().enumerate().any(|(layer, slides)| *slides == ((layer + 1) % usual == 0))
+        {
             self.add("attention.sliding_window_pattern", Entry::Bools(slides));
         }
         if let Some(rope) = &a.window_rope {

@@ -225,7 +225,8 @@ impl Reader<'_> {
         let absorbed = self.whole("attention.key_length_mla")?;
         let key = if absorbed.is_some() { "attention.key_length_mla" } else { "attention.key_length" };
         let nope = self.need(key)?.checked_sub(rope_dim).filter(|nope| *nope > 0);
-        let nope = nope.ok_or_else(|| metadata.wrong(&self.key(key), &format!("more than the {rope_dim} that rotate")))?;
+        let nope =
+            nope.ok_or_else(|| metadata.wrong(&self.key(key), &format!("more than the {rope_dim} that rotate")))?;
         let value = if absorbed.is_some() { "attention.value_length_mla" } else { "attention.value_length" };
         set("qk_rope_head_dim", json!(rope_dim));
         set("qk_nope_head_dim", json!(nope));
@@ -248,7 +249,10 @@ impl Reader<'_> {
         if n > 0 {
             set("moe_intermediate_size", json!(self.need("expert_feed_forward_length")?));
             set("n_shared_experts", json!(self.whole("expert_shared_count")?.unwrap_or(0)));
-            set("routed_scaling_factor", json!(self.number("expert_weights_scale")?.filter(|w| *w != 0.0).unwrap_or(1.0)));
+            set(
+                "routed_scaling_factor",
+                json!(self.number("expert_weights_scale")?.filter(|w| *w != 0.0).unwrap_or(1.0)),
+            );
             set("norm_topk_prob", json!(normalised));
             set("n_group", json!(groups.unwrap_or(1)));
             set("topk_group", json!(groups.map_or(Ok(Some(1)), |_| self.whole("expert_group_used_count"))?));

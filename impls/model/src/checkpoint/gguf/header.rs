@@ -164,7 +164,14 @@ impl Parser<'_> {
                 return Err(self.wrong(problem, DAMAGED));
             }
             let start = (data + t.offset) as usize;
-            places.push(Place { name: t.name, shape: t.shape, block: t.block, part: 0, start, bytes: t.bytes as usize });
+            places.push(Place {
+                name: t.name,
+                shape: t.shape,
+                block: t.block,
+                part: 0,
+                start,
+                bytes: t.bytes as usize,
+            });
         }
         let mut order: Vec<&Place> = places.iter().collect();
         order.sort_by_key(|place| place.start);

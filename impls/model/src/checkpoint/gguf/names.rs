@@ -30,7 +30,11 @@ pub(super) const BOTH: &[[&str; 2]] = &[[".weight", ".weight"], [".bias", ".bias
 impl Pair {
     /// What the converter did to the tensor with this ending: biases of norms and of products stay.
     pub(super) fn layout_of(&self, ending: &str) -> Layout {
-        if ending == ".bias" && matches!(self.layout, Layout::PlusOne | Layout::Turned) { Layout::Same } else { self.layout }
+        if ending == ".bias" && matches!(self.layout, Layout::PlusOne | Layout::Turned) {
+            Layout::Same
+        } else {
+            self.layout
+        }
     }
 }
 
@@ -202,7 +206,8 @@ impl List<'_> {
             }
         }
         if !names.choice_bias.is_empty() {
-            let (theirs, ours) = (format!("blk.{layer}.exp_probs_b"), tensor_in_layer(self.a, layer, names.choice_bias));
+            let (theirs, ours) =
+                (format!("blk.{layer}.exp_probs_b"), tensor_in_layer(self.a, layer, names.choice_bias));
             self.pairs.push(Pair { ours, theirs, layout: Layout::Same, endings: &[["", ".bias"]] });
         }
         if !names.shared.is_empty() {
@@ -302,8 +307,11 @@ fn belong(
             Some(_) => {}
         }
     }
-    let mut stray: Vec<&str> =
-        all.iter().filter(|(name, _)| !wanted.contains_key(*name)).map(|(_, found)| found.place.name.as_str()).collect();
+    let mut stray: Vec<&str> = all
+        .iter()
+        .filter(|(name, _)| !wanted.contains_key(*name))
+        .map(|(_, found)| found.place.name.as_str())
+        .collect();
     stray.sort_unstable();
     match stray.first() {
         Some(name) => Err(meaningless(header, kind, name)),

@@ -46,7 +46,9 @@ fn rotation(a: &Architecture, kind: &str) -> Option<&'static str> {
     match a.rope().map(|rope| &rope.scaling) {
         Some(RopeScaling::Dynamic { .. }) => Some("dynamic rotary scaling"),
         Some(RopeScaling::Yarn { truncate: false, .. }) => Some("YaRN with truncate = false"),
-        Some(RopeScaling::Yarn { .. }) if kind == "deepseek2" && a.rope().is_some_and(|r| r.attention_factor != 1.0) => {
+        Some(RopeScaling::Yarn { .. })
+            if kind == "deepseek2" && a.rope().is_some_and(|r| r.attention_factor != 1.0) =>
+        {
             Some("YaRN with weights that differ")
         }
         Some(RopeScaling::Llama3 { .. }) if !DIVISORS.contains(&kind) => {
@@ -73,7 +75,8 @@ pub(super) fn refuse(a: &Architecture, kind: &str) -> Result<(), WriteError> {
     let slides = a.windows.iter().any(Option::is_some);
     let windows = slides && !matches!(kind, "gemma2" | "gemma3" | "phi3" | "cohere2" | "olmo2" | "exaone4");
     let sparse = kind != "deepseek2" && a.experts.as_ref().is_some_and(|e| e.layers.contains(&false));
-    let late = kind == "deepseek2" && a.experts.as_ref().is_some_and(|e| e.layers.windows(2).any(|pair| pair[0] && !pair[1]));
+    let late =
+        kind == "deepseek2" && a.experts.as_ref().is_some_and(|e| e.layers.windows(2).any(|pair| pair[0] && !pair[1]));
     let normalised = a.experts.as_ref().is_some_and(|e| {
         let always = matches!(kind, "llama" | "qwen3moe");
         kind != "deepseek2" && e.renormalise != always
@@ -93,10 +96,16 @@ pub(super) fn refuse(a: &Architecture, kind: &str) -> Result<(), WriteError> {
             "queries and keys without norms in this family",
         ),
         (kind == "gemma2" && (a.attention_softcap.is_none() || a.logit_softcap.is_none()), "Gemma 2 without soft caps"),
-        (kind == "falcon" && a.residual == Residual::Serial, "attention and feed-forward one after the other in this family"),
+        (
+            kind == "falcon" && a.residual == Residual::Serial,
+            "attention and feed-forward one after the other in this family",
+        ),
         (a.clip_qkv.is_some() && !matches!(kind, "mpt" | "olmo"), "clipped queries, keys and values in this family"),
         (kind == "starcoder" && a.n_kv_heads != 1, "more than one key/value head in this family"),
-        (!a.tied_head && ALWAYS_TIED.contains(&kind), "a head of its own, which llama.cpp does not read in this family"),
+        (
+            !a.tied_head && ALWAYS_TIED.contains(&kind),
+            "a head of its own, which llama.cpp does not read in this family",
+        ),
         (windows, "sliding windows, which llama.cpp ignores in this family"),
         (a.scale_by_layer, "scores scaled by layer"),
         (a.shared_keys.is_some(), "collaborative attention"),

@@ -29,7 +29,8 @@ impl Reader<'_> {
         self.refuse_unread_below("rope.", KNOWN)?;
         let dim = self.whole("rope.dimension_count")?.unwrap_or(s.rope_dim());
         let mut rope = json!({ "rope_theta": self.number("rope.freq_base")?.unwrap_or(10000.0) });
-        if dim != s.rope_dim() || matches!(self.kind, "stablelm" | "gptneox" | "phi2" | "nemotron" | "chatglm" | "glm4") {
+        if dim != s.rope_dim() || matches!(self.kind, "stablelm" | "gptneox" | "phi2" | "nemotron" | "chatglm" | "glm4")
+        {
             rope["partial_rotary_factor"] = json!(dim as f64 / s.rope_dim() as f64);
         }
         let (kind, key) = ("rope.scaling.type", self.key("rope.scaling.type"));

@@ -65,7 +65,8 @@ impl Parts {
             return Err(wrong(&file, problem, advice));
         };
         if number > 0 {
-            let problem = format!("is part {} of {count} of a split model; the first is {}", number + 1, name(&stem, 1, count));
+            let problem =
+                format!("is part {} of {count} of a split model; the first is {}", number + 1, name(&stem, 1, count));
             return Err(wrong(&file, problem, "name the first part: it stands for all of them"));
         }
         let files: Vec<PathBuf> = (1..=count).map(|number| file.with_file_name(name(&stem, number, count))).collect();
@@ -83,7 +84,8 @@ impl Parts {
             let bytes = Bytes::map(file)?;
             let other = Header::parse(file, &bytes)?;
             if part_of(&other)? != Some([part as u64, count]) {
-                let problem = format!("does not say that it is part {} of {count} (keys split.no and split.count)", part + 1);
+                let problem =
+                    format!("does not say that it is part {} of {count} (keys split.no and split.count)", part + 1);
                 return Err(wrong(file, problem, "it belongs to another model; copy or download the parts again"));
             }
             header.tensors.extend(other.tensors.into_iter().map(|place| super::header::Place { part, ..place }));
@@ -92,7 +94,11 @@ impl Parts {
         let mut names = HashSet::new();
         if let Some(twice) = header.tensors.iter().find(|place| !names.insert(place.name.as_str())) {
             let problem = format!("tensor `{}` is in two parts", twice.name);
-            return Err(wrong(&files[twice.part], problem, "the parts belong to different models; download them again"));
+            return Err(wrong(
+                &files[twice.part],
+                problem,
+                "the parts belong to different models; download them again",
+            ));
         }
         let announced = header.metadata.whole("split.tensors.count")?;
         if announced.is_some_and(|announced| announced != header.tensors.len() as u64) {

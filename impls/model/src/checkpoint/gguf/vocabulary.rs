@@ -146,7 +146,10 @@ impl Vocabulary {
             eom: id("eom_token_id")?,
             more_ends: {
                 let list = metadata.numbers(bytes, MORE_ENDS)?.unwrap_or_default();
-                list.into_iter().filter(|id| tokens.is_empty() || *id < tokens.len() as f64).map(|id| id as u32).collect()
+                list.into_iter()
+                    .filter(|id| tokens.is_empty() || *id < tokens.len() as f64)
+                    .map(|id| id as u32)
+                    .collect()
             },
             padding: id("padding_token_id")?,
             chat_templates: templates(metadata)?,

@@ -17,8 +17,7 @@ use crate::names::{QkvNames, qkv};
 const ALIGNMENT: u64 = 32;
 
 /// Kinds in which llama.cpp wants a head although it equals the embedding.
-const HEAD_OF_THEIR_OWN: &[&str] =
-    &["gptj", "gptneox", "nemotron", "olmo2", "olmoe", "phi2", "qwen2moe", "stablelm"];
+const HEAD_OF_THEIR_OWN: &[&str] = &["gptj", "gptneox", "nemotron", "olmo2", "olmoe", "phi2", "qwen2moe", "stablelm"];
 
 /// Which type the matrices of a file get; what is no matrix, and routers, stay F32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

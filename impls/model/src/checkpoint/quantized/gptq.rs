@@ -123,7 +123,8 @@ impl GptqLayout {
             "tensor `{name}` holds a zero point of {found}, but quantization_config says sym = true, which makes every zero \
              point {middle} (checkpoint_format: {format})"
         );
-        let advice = "set checkpoint_format to the version that its zeros were stored in (gptq or gptq_v2), or sym to false";
+        let advice =
+            "set checkpoint_format to the version that its zeros were stored in (gptq or gptq_v2), or sym to false";
         CheckpointError::Malformed { file, problem, advice }
     }
 
