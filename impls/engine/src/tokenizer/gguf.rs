@@ -13,9 +13,14 @@ use serde_json::{Map, Value, json};
 use super::{Tokenizer, cuts};
 use crate::EngineError;
 
+/// The name of how text is cut: Gemma 4's tokenizers are called by their model.
+fn cut_name(v: &Vocabulary) -> &str {
+    if v.model == "gemma4" { "gemma4" } else { v.pre.as_deref().unwrap_or("default") }
+}
+
 /// Why text cannot be cut as `vocabulary` asks, where it can not: the model still runs on token ids.
 pub fn unsupported(vocabulary: &Vocabulary) -> Option<String> {
-    let (model, pre) = (vocabulary.model.as_str(), vocabulary.pre.as_deref().unwrap_or("default"));
+    let (model, pre) = (vocabulary.model.as_str(), cut_name(vocabulary));
     let known = || cuts::names().collect::<Vec<_>>().join(", ");
     match model {
         _ if vocabulary.json.is_some() => None,
@@ -91,7 +96,7 @@ fn template(v: &Vocabulary, add_bos: bool, add_eos: bool) -> Value {
 
 /// A tokenizer.json of merges by rank, of bytes mostly.
 fn merged(v: &Vocabulary) -> Result<Value, String> {
-    let name = v.pre.as_deref().unwrap_or("default");
+    let name = cut_name(v);
     let cut = cuts::called(name).ok_or_else(|| unsupported(v).unwrap_or_default())?;
     let vocab = vocab(v)?;
     let merges = v.merges.iter().enumerate().map(|(i, merge)| {
