@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use results::aggregate::unlike_chunks;
 use results::metric::Kind;
-use results::observation::{Observation, Status};
+use results::observation::{Direction, Observation, Status};
 use results::run::Run;
 use results::summary::{CellSummary, Role};
 use serde::Serialize;
@@ -302,6 +303,8 @@ struct Candidate<'a> {
     head: &'a Series,
     estimate: Estimate,
     noise_floor: Option<f64>,
+    /// Why base and head have no better and worse here.
+    unranked: Option<String>,
 }
 
 impl Comparison<'_> {
@@ -374,6 +377,7 @@ impl Comparison<'_> {
                         head: now,
                         estimate: Estimate::new(was, now, self.policy.gate(&key.metric).kind(now.kind), self.pairing()),
                         noise_floor: floors.of(key),
+                        unranked: unranked(key, &base, &head),
                     }),
                 },
             }
@@ -427,7 +431,8 @@ impl Comparison<'_> {
         };
         let adjusted: BTreeMap<usize, f64> = tested.into_iter().zip(corrected).collect();
         let judged = candidates.into_iter().enumerate().map(|(index, candidate)| {
-            let Candidate { key, kind, head, estimate, noise_floor } = candidate;
+            let Candidate { key, kind, head, estimate, noise_floor, unranked } = candidate;
+            let direction = if unranked.is_some() { Direction::None } else { head.direction };
             let adjusted_p = adjusted.get(&index).copied();
             let circumstances = Circumstances {
                 policy: self.policy,
@@ -437,12 +442,13 @@ impl Comparison<'_> {
                 advisory: self.policy.gate(&key.metric) == GateChoice::Advisory,
                 adjusted_p,
             };
-            let finding = gate::judge(&key.metric, kind, head.direction, &estimate, &circumstances);
-            let mut row = Gate::without_estimate(&key, kind, finding.outcome, finding.weight, finding.reason);
+            let finding = gate::judge(&key.metric, kind, direction, &estimate, &circumstances);
+            let reason = unranked.map_or(finding.reason.clone(), |why| format!("{}; {why}", finding.reason));
+            let mut row = Gate::without_estimate(&key, kind, finding.outcome, finding.weight, reason);
             self.place(&mut row);
             Gate {
                 unit: head.unit.clone(),
-                direction: head.direction,
+                direction,
                 base: Some(estimate.base),
                 head: Some(estimate.head),
                 change: estimate.change(),
@@ -454,4 +460,11 @@ impl Comparison<'_> {
         });
         judged.collect()
     }
+}
+
+/// Gaps between chunks do not rank a base and a head that emit unequally many tokens at once.
+fn unranked(key: &SeriesKey, base: &BTreeMap<SeriesKey, Series>, head: &BTreeMap<SeriesKey, Series>) -> Option<String> {
+    let chunks = key.sibling("chunk_tokens");
+    let (base, head) = (base.get(&chunks)?, head.get(&chunks)?);
+    (key.metric == "itl_ms").then(|| unlike_chunks(&head.samples, &base.samples))?
 }

@@ -36,6 +36,7 @@ fn sample_run(id: &str) -> Run {
             started: "2026-01-01T00:00:00Z".to_owned(),
             elapsed_s: 1.0,
             complete: true,
+            ..Summary::default()
         }),
         ..Run::default()
     };
@@ -127,6 +128,7 @@ fn claim(id: &str, verdict: Verdict) -> ClaimResult {
         verdict,
         reason: "numbers".to_owned(),
         command: String::new(),
+        parts: vec![],
     }
 }
 
@@ -280,6 +282,69 @@ fn repetitions_of_different_sittings_do_not_pair() {
     let mut run = interleaved(1, |_| 1.0, 0.01);
     run.observations.iter_mut().filter(|row| row.cell.starts_with("head/")).for_each(|row| row.sitting = 1);
     assert_eq!(check_interleaved(&run, &policy()).verdict, CheckVerdict::Inconclusive);
+}
+
+/// A job that was interrupted: the head was scored and counted in the second sitting. The gates say what they say of a whole job.
+#[test]
+fn scores_and_counts_of_a_resumed_job_pair() {
+    let job = |sitting: u32| {
+        let mut run = interleaved(1, |_| 1.0, 0.01);
+        for (prefix, extra) in [("base/", 0.0), ("head/", 0.02)] {
+            let cell = format!("{prefix}cell0");
+            add(&mut run, &cell, "delta_nll", |_, item| 0.01 + extra + 0.001 * f64::from(item), 20);
+            add(&mut run, &cell, "ppl", |_, _| 20.0 + extra, 1);
+            add(&mut run, &cell, "weights_bytes", |_, _| 1000.0 + 100.0 * extra, 1);
+            add(&mut run, &cell, "accepted_tokens", |repetition, _| 70.0 + f64::from(repetition), 1);
+        }
+        let clocked = |row: &Observation| row.metric == "prefill_ms";
+        for row in run.observations.iter_mut().filter(|row| row.cell.starts_with("head/") && !clocked(row)) {
+            row.sitting = sitting;
+        }
+        check_interleaved(&run, &policy()).gates
+    };
+    let (whole, resumed) = (job(0), job(1));
+    assert_eq!(whole, resumed);
+    let outcomes: Vec<(&str, Outcome)> = resumed.iter().map(|gate| (gate.metric.as_str(), gate.outcome)).collect();
+    let expected = [
+        ("accepted_tokens", Outcome::Pass),
+        ("delta_nll", Outcome::Regression),
+        ("ppl", Outcome::Pass),
+        ("prefill_ms", Outcome::Pass),
+        ("weights_bytes", Outcome::Regression),
+    ];
+    assert_eq!(outcomes, expected);
+}
+
+/// Two recorded runs whose token gaps differ by the luck of six repetitions: tokens taken for independent would make it a certainty.
+#[test]
+fn recorded_gaps_are_worth_their_repetitions() {
+    let run = |id: &str, seed: u32| {
+        let mut run = sample_run(id);
+        add(&mut run, "flash", "itl_ms", |r, item| 10.0 + jitter(seed, 1, r) + 0.01 * jitter(seed, r, item), 100);
+        run.observations.retain(|row| row.metric != "itl_ms" || row.repetition < 6);
+        run
+    };
+    let report = recorded(&run("a", 1), &run("b", 3));
+    let row = gate(&report, "flash", "itl_ms");
+    assert_eq!(row.base.expect("a base").n, 6);
+    assert!(row.p.is_some_and(|p| p > 0.002), "the smallest p of six and six repetitions is 2/924: {row:#?}");
+}
+
+#[test]
+fn gaps_between_chunks_of_another_size_do_not_gate() {
+    let job = |tokens: f64| {
+        let mut run = interleaved(1, |_| 1.0, 0.01);
+        for (prefix, tokens) in [("base/", 1.0), ("head/", tokens)] {
+            let cell = format!("{prefix}cell0");
+            add(&mut run, &cell, "itl_ms", |r, item| 20.0 + 0.01 * jitter(2, r, item) + 10.0 * tokens, 8);
+            add(&mut run, &cell, "chunk_tokens", |_, _| tokens, 8);
+        }
+        gate(&check_interleaved(&run, &policy()), "cell0", "itl_ms").clone()
+    };
+    assert_eq!(job(1.0).outcome, Outcome::Pass);
+    let unlike = job(2.0);
+    assert_eq!(unlike.outcome, Outcome::Advisory);
+    assert!(unlike.reason.contains("unequally many tokens"), "{}", unlike.reason);
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod log;
 pub mod metric;
 pub mod noise;
 pub mod observation;
+pub mod pairing;
+pub mod progress;
 mod replace;
 pub mod run;
 pub mod statistics;

@@ -14,6 +14,7 @@ mod part;
 mod protocol;
 mod runner;
 mod scenario;
+mod stop;
 mod stopwatch;
 mod text;
 mod worker;

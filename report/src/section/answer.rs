@@ -1,9 +1,12 @@
 //! The question, the answer in words, how the run ended, and the verdicts at a glance.
 
 use results::claim::Verdict;
+use results::observation::Status;
+use results::summary::Ending;
 use serde::Serialize;
 
 use super::{Content, Section};
+use crate::answer::{answer, progress};
 use crate::digest::Digest;
 use crate::quantity::duration;
 use crate::wording;
@@ -41,7 +44,8 @@ struct VerdictChip {
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let summary = digest.summary();
-    let n_ok = digest.cells.iter().filter(|cell| cell.status == results::observation::Status::Ok).count();
+    let has_rows = |id: &str| digest.aggregates.iter().any(|a| a.cell == id && a.median.is_some());
+    let n_ok = digest.cells.iter().filter(|cell| cell.status == Status::Ok && has_rows(&cell.id)).count();
     let cells = format!("{n_ok} of {} cells measured", digest.cells.len());
     let complete = summary.is_some_and(|summary| summary.complete);
     let mut facts = Vec::new();
@@ -50,7 +54,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         facts.push(duration(summary.elapsed_s));
     }
     facts.push(cells);
-    facts.extend(digest.run.fact("machine", "cpu_model").map(str::to_owned));
+    facts.extend(digest.run.fact("machine", "cpu_model"));
     facts.extend(threads(digest));
     let words = |pick: fn(&results::summary::Summary) -> &str| summary.map_or(String::new(), |s| pick(s).to_owned());
     let question = words(|s| &s.question);
@@ -58,14 +62,29 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         scenario: words(|s| &s.scenario),
         question: if question.is_empty() { "What did this run measure?".into() } else { question },
         analysis: words(|s| &s.analysis),
-        answer: summary.map_or_else(Vec::new, |s| s.answer.clone()),
-        complete,
-        state: if complete { "complete".into() } else { "partial: some cells are still owed".into() },
+        // a run that was killed has not been summed up: its rows say what there is
+        answer: summary.map(|s| s.answer.clone()).filter(|a| !a.is_empty()).unwrap_or_else(|| answer(digest.run)),
+        complete: complete && !matches!(summary.and_then(|s| s.ending), Some(Ending::Skipped | Ending::Failed)),
+        state: state(digest),
         facts,
         command: words(|s| &s.command),
         verdicts: chips(digest),
         judged: judged(digest),
     })
+}
+
+/// How the run ended, and how far it is where it did not.
+fn state(digest: &Digest) -> String {
+    let Some(summary) = digest.summary() else { return "partial: the run was not summed up".into() };
+    let partial = || format!("partial: {}", progress(digest.run));
+    match summary.ending {
+        Some(Ending::Interrupted) => format!("stopped, {}", partial()),
+        Some(Ending::Skipped) if !summary.complete => "skipped: nothing was measured".into(),
+        Some(Ending::Skipped) => "skipped: a workload was measured on no cell".into(),
+        Some(Ending::Failed) => "failed: a cell or the measurement of a claim failed".into(),
+        _ if summary.complete => "complete".into(),
+        _ => partial(),
+    }
 }
 
 fn threads(digest: &Digest) -> Option<String> {

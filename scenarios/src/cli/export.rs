@@ -15,7 +15,13 @@ use super::{Blame, Failure, Outcome, PASS, deliver, find};
 
 /// The command `export`.
 #[derive(Args)]
-#[command(after_help = "`-` as FILE means standard output.")]
+#[command(
+    after_help = "`-` as FILE means standard output. A pipe that its reader closes ends the text quietly; a full disk is an error.
+
+Two commits under llama.cpp's own script:
+  infermark export A --llama-bench - > both.jsonl; infermark export B --llama-bench - >> both.jsonl
+  compare-llama-bench.py -t llama-bench -i both.jsonl -b COMMIT-OF-A -c COMMIT-OF-B"
+)]
 pub struct Export {
     /// A run directory
     #[arg(value_name = "RUN")]
@@ -75,11 +81,14 @@ fn medians(run: &Run, direction: Direction) -> Vec<Value> {
     rows.filter_map(|row| {
         // JSON has no word for what is no number, and the reader of this file stops at one
         let value = row.median.filter(|value| value.is_finite())?;
-        let width = row.low.zip(row.high).map(|(low, high)| (high - low) / 2.0).filter(|width| width.is_finite());
+        // one value has no interval
+        let ends = row.low.zip(row.high).filter(|(low, high)| low < high);
+        let width = ends.map(|(low, high)| (high - low) / 2.0).filter(|width| width.is_finite());
         let range = width.map(|width| format!("± {width:.4}"));
         let at = row.x.map_or(String::new(), |x| format!(" @ {x}"));
+        let extra = format!("n = {}; {}", row.n_text(), row.kernel_path);
         let name = format!("{} / {} / {}{at}", row.cell, row.workload, row.metric);
-        Some(json!({ "name": name, "unit": row.unit, "value": value, "range": range, "extra": row.kernel_path }))
+        Some(json!({ "name": name, "unit": row.unit, "value": value, "range": range, "extra": extra }))
     })
     .collect()
 }

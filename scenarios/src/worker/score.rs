@@ -137,6 +137,10 @@ pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_token
     for (number, window) in windows.iter().enumerate() {
         progress("perplexity", number, windows.len());
         let points = score_window(&mut session, reference.as_mut(), &window.fed(&tokens), held.threads)?;
+        if let Some(broken) = first_broken(&points) {
+            let at = window.tokens.start + broken + 1;
+            bail!("token {at} of {name}: its likelihood is not a number, so neither is any perplexity of the text");
+        }
         for (protocol, index, targets) in &window.scored {
             let at = |i: usize| window.tokens.start + i;
             let bytes = ends[at(targets.end - 1)] - ends[at(targets.start - 1)];
@@ -144,6 +148,11 @@ pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_token
         }
     }
     Ok(events.into())
+}
+
+/// The first point whose likelihood, or whose reference's, is no number.
+fn first_broken(points: &[Point]) -> Option<usize> {
+    points.iter().position(|point| !point.nll.is_finite() || !point.reference_nll.is_finite())
 }
 
 fn score_event(protocol: &str, window: u32, points: &[Point], n_bytes: u64) -> Event {
@@ -291,6 +300,16 @@ mod tests {
                 assert_eq!(targets.sum::<usize>(), (n - unscored) as usize, "{n} tokens, stride {stride}");
             }
         }
+    }
+
+    #[test]
+    fn a_likelihood_that_is_no_number_is_found() {
+        let rows = [[0.0f32, 1.0], [f32::NAN, 1.0], [f32::NEG_INFINITY, 1.0]];
+        let points = rows.map(|row| score_row(&row, Some(&[0.0, 1.0]), TokenId(0)));
+        assert_eq!((first_broken(&points), first_broken(&points[2..])), (Some(1), Some(0)));
+        assert_eq!(first_broken(&points[..1]), None);
+        let beside = score_row(&rows[0], Some(&[f32::NAN, 1.0]), TokenId(0));
+        assert_eq!(first_broken(&[beside]), Some(0), "the reference counts too");
     }
 
     #[test]
