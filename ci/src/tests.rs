@@ -416,7 +416,7 @@ fn different_inputs_are_refused_whatever_is_allowed() {
 #[test]
 fn another_formula_or_seed_is_not_the_same_measurement() {
     let mut head = sample_run("b");
-    head.observations.iter_mut().filter(|row| row.metric == "ppl").for_each(|row| row.formula_id = "ppl@2".to_owned());
+    head.observations.iter_mut().filter(|row| row.metric == "ppl").for_each(|row| row.formula_id = "ppl@0".to_owned());
     let report = recorded(&sample_run("a"), &head);
     assert_eq!(gate(&report, "flash", "ppl").outcome, Outcome::NotComparable);
     assert_eq!(report.verdict, CheckVerdict::Inconclusive);

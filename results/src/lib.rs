@@ -13,8 +13,11 @@ pub mod noise;
 pub mod observation;
 pub mod pairing;
 pub mod progress;
+mod replace;
 pub mod run;
 pub mod statistics;
 mod store;
 pub mod summary;
 pub mod trace;
+
+pub use replace::replace_with;

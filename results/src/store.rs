@@ -1,12 +1,13 @@
-//! What can go wrong between rows and a disk, and the one way to replace a file.
+//! What can go wrong between rows and a disk.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::observation::SCHEMA_VERSION;
+use crate::replace::replace_with;
 
 /// Why a run could not be written or read.
 #[derive(Debug, Error)]
@@ -123,24 +124,9 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Replaces `path` by `bytes` in one step: written beside it, synced, renamed. A failure leaves the old file as it was.
+/// Gives what `path` names the content `bytes`; see [`replace_with`].
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let beside = path.with_file_name(format!(".{name}.part"));
-    let written = write_and_sync(&beside, bytes).and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = written {
-        // the first error is the one to tell; a leftover part file is replaced next time
-        let _ = fs::remove_file(&beside);
-        return Err(StoreError::io("write", path, error));
-    }
-    sync_folder(path);
-    Ok(())
-}
-
-fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    replace_with(path, |out| out.write_all(bytes).map_err(|error| StoreError::io("write", path, error)))
 }
 
 /// Makes a rename or a new file durable where the system lets folders be synced; elsewhere there is nothing to do.

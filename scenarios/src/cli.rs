@@ -8,6 +8,7 @@ mod engine_choice;
 mod export;
 mod find;
 mod generate;
+mod input;
 mod list;
 mod logits;
 mod overrides;
@@ -16,6 +17,7 @@ mod plan;
 mod quantize;
 mod run;
 mod table;
+mod tokenize;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
@@ -118,6 +120,10 @@ enum Command {
     Logits(logits::Logits),
     /// Continue a prompt
     Generate(generate::Generate),
+    /// Cut a text into the model's tokens
+    Tokenize(tokenize::Tokenize),
+    /// Join token ids to a text
+    Detokenize(tokenize::Detokenize),
     /// Perplexity of a text
     Perplexity(perplexity::Perplexity),
     /// Quantize a checkpoint into a Hugging Face folder, layer by layer, with a report of its quality
@@ -144,6 +150,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(command) => command.obey(),
         Command::Logits(command) => command.obey(),
         Command::Generate(command) => command.obey(),
+        Command::Tokenize(command) => command.obey(),
+        Command::Detokenize(command) => command.obey(),
         Command::Perplexity(command) => command.obey(),
         Command::Quantize(command) => command.obey(),
         Command::BenchAgainst(command) => command.obey(),

@@ -9,7 +9,7 @@ mod workload;
 
 use attention::AttentionSpec;
 use decoding::DecodingSpec;
-use engine::DeviceSpec;
+use engine::{Bos, DeviceSpec};
 use kv_cache::KvSpec;
 use serde::Deserialize;
 use weights::WeightsSpec;
@@ -76,6 +76,9 @@ pub struct ModelChoice {
     pub source: String,
     /// Draft for speculative decoding, same forms.
     pub draft: Option<String>,
+    /// Whether the token that begins a text is put before it: as the tokenizer says, always, never.
+    #[serde(default)]
+    pub bos: Bos,
 }
 
 /// Token windows for calibration.
@@ -143,7 +146,8 @@ pub struct Matrix {
 impl Scenario {
     /// The models of its cells: the matrix's, else the one that all cells share; empty where none is named.
     pub fn models(&self) -> Vec<ModelPart> {
-        let shared = || self.engine.model.clone().or_else(|| self.model.as_ref().map(|m| ModelPart::plain(&m.source)));
+        let own = |m: &ModelChoice| ModelPart { bos: m.bos, ..ModelPart::plain(&m.source) };
+        let shared = || self.engine.model.clone().or_else(|| self.model.as_ref().map(own));
         match self.matrix.model.as_slice() {
             [] => shared().into_iter().collect(),
             list => list.to_vec(),

@@ -3,7 +3,7 @@
 mod cell;
 mod gpu;
 mod kernels;
-mod score;
+pub mod score;
 mod sensitivity;
 pub mod sweep;
 mod timed;

@@ -10,7 +10,7 @@
 //!   the better beam first, then the lower token id.
 //! **Cost** n rows per token and the weights once; `n·vocab` exponentials; per fork one copy of a sequence's cache, or its
 //!   tokens again where the cache cannot be copied. Tokens are emitted at the end. No ledger: nothing is drafted.
-//! **Not handled** diverse or constrained beams, n-gram bans, early stopping "never".
+//! **Not handled** diverse beams, beams forced through words, early stopping "never".
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -206,8 +206,9 @@ fn candidates(
             continue;
         }
         let log_total = row.iter().map(|&v| (f64::from(v) - most).exp()).sum::<f64>().ln() + most;
-        let allowed = |token: usize| sequence.constraints().allows(TokenId(token as u32));
-        let possible = row.iter().enumerate().filter(|(i, logit)| **logit > f32::NEG_INFINITY && allowed(*i));
+        let (adjusted, log_total) = adjusted(sequence, &beam.generated, row, log_total);
+        let row = adjusted.as_deref().unwrap_or(row);
+        let possible = row.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY);
         all.extend(possible.map(|(token, &logit)| {
             let sum_log_p = beam.sum_log_p + (f64::from(logit) - log_total);
             Candidate { sum_log_p, parent, logit, token: TokenId(token as u32) }
@@ -219,6 +220,22 @@ fn candidates(
     }
     all.sort_unstable_by(Candidate::order);
     Ok(all)
+}
+
+/// `row` as the rules of `sequence` change it behind `generated`, where they do, and what is taken from it to give
+/// log-probabilities. A penalty is one on log-probabilities, as in the reference.
+fn adjusted(sequence: &Sequence, generated: &[TokenId], row: &[f32], log_total: f64) -> (Option<Vec<f32>>, f64) {
+    let rules = sequence.constraints();
+    if rules.is_empty() {
+        return (None, log_total);
+    }
+    let (mut scores, rest): (Vec<f32>, f64) = match rules.repetition_penalty {
+        Some(_) => (row.iter().map(|&v| (f64::from(v) - log_total) as f32).collect(), 0.0),
+        None => (row.to_vec(), log_total),
+    };
+    let tokens = [sequence.tokens(), generated].concat();
+    rules.adjust(&tokens, sequence.n_prompt(), sequence.stop(), &mut scores);
+    (Some(scores), rest)
 }
 
 impl Search {

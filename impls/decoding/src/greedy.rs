@@ -4,7 +4,7 @@
 //! **Method** 1. one batched Step over every sequence's uncached tokens; 2. argmax of each logits row.
 //! **Exactness** bit-equal to argmax; between equal logits the lower token id wins.
 //! **Cost** one target pass and `vocab` comparisons per token.
-//! **Not handled** repetition penalties and n-gram bans.
+//! **Not handled** nothing known; [`Constraints`](crate::Constraints) of a sequence are obeyed.
 
 use model::{SeqId, StepModel};
 
@@ -29,16 +29,7 @@ impl Decoder for Greedy {
             if let Some(token) = sequence.prescribed(sequence.generated().len()) {
                 return Ok(token);
             }
-            if sequence.constraints().never.is_empty() {
-                return sampling::argmax(logits);
-            }
-            let mut possible = logits.to_vec();
-            for token in &sequence.constraints().never {
-                if let Some(logit) = possible.get_mut(token.0 as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-            sampling::argmax(&possible)
+            sampling::argmax(sequence.adjusted(logits).as_deref().unwrap_or(logits))
         })
     }
 

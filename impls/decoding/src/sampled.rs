@@ -5,7 +5,7 @@
 //!   3. inverse CDF in token order at one uniform number of the sequence's own generator.
 //! **Exactness** probabilities within 1e-6 of the reference fixtures; a sequence's draws do not depend on its batch.
 //! **Cost** one target pass, `vocab` exponentials, and with top-k or top-p a partial sort per token.
-//! **Not handled** repetition penalties, n-gram bans, typical, epsilon and eta cut-offs.
+//! **Not handled** typical, epsilon and eta cut-offs.
 
 use model::{SeqId, StepModel};
 
@@ -29,9 +29,17 @@ impl Decoder for Sampled {
     fn advance(&mut self, sequences: &mut [Sequence]) -> Result<Vec<Emitted>, DecodeError> {
         let spec = &self.spec;
         advance_by_one(self.target.as_mut(), sequences, |logits, sequence| {
-            let probabilities = sampling::distribution(logits, spec)?;
+            if let Some(token) = sequence.prescribed(sequence.generated().len()) {
+                return Ok(token);
+            }
+            let adjusted = sequence.adjusted(logits);
+            let probabilities = sampling::distribution(adjusted.as_deref().unwrap_or(logits), spec)?;
             Ok(sampling::draw(&probabilities, sequence.uniform()))
         })
+    }
+
+    fn obeys_constraints(&self) -> bool {
+        true
     }
 
     fn ledger(&self) -> Option<&Ledger> {

@@ -95,6 +95,16 @@ impl Sequence {
         self.constraints.prescribed(n_generated, self.max_new_tokens)
     }
 
+    /// `logits` of its next token as its rules change them; nothing where they change none.
+    pub(crate) fn adjusted(&self, logits: &[f32]) -> Option<Vec<f32>> {
+        if self.constraints.is_empty() {
+            return None;
+        }
+        let mut scores = logits.to_vec();
+        self.constraints.adjust(&self.tokens, self.n_prompt, &self.stop, &mut scores);
+        Some(scores)
+    }
+
     /// The sequence's number.
     pub fn id(&self) -> SeqId {
         self.id

@@ -9,7 +9,10 @@ use model::encoder_decoder::Caches;
 use model::{Device, EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape, TokenId, Unsupported};
 
 use crate::engine::plain_format;
+use crate::generation::Reads;
 use crate::layer::linear;
+use crate::text_facts::TextFacts;
+use crate::tokenizer::Beside;
 use crate::{EngineError, EngineSpec, GenerationConfig, Library, ModelSource, Tokenizer};
 
 /// An encoder–decoder checkpoint opened, nothing computed yet.
@@ -22,8 +25,8 @@ pub struct EncoderDecoderCheckpoint {
     pub tensors: Box<dyn Tensors>,
     /// Tokenizer, where there is one.
     pub tokenizer: Option<Tokenizer>,
-    /// What says how to generate: generation_config.json, else config.json; its path and its text.
-    generation: (PathBuf, String),
+    /// What the files beside the weights say about text.
+    pub facts: TextFacts,
 }
 
 impl EncoderDecoderCheckpoint {
@@ -47,13 +50,9 @@ impl EncoderDecoderCheckpoint {
                 let tensors = SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?;
                 let parse = |bytes| Tokenizer::from_bytes(&file("tokenizer.json"), bytes, shape.vocab_size);
                 let tokenizer = found.tokenizer.map(parse).transpose()?;
-                Ok(Some(EncoderDecoderCheckpoint {
-                    source: source.clone(),
-                    shape,
-                    tensors: Box::new(tensors),
-                    tokenizer,
-                    generation: (file("config.json"), found.config.to_string()),
-                }))
+                let facts = TextFacts::of_texts((file("config.json"), found.config), None, shape.vocab_size)?;
+                let (source, tensors) = (source.clone(), Box::new(tensors));
+                Ok(Some(EncoderDecoderCheckpoint { source, shape, tensors, tokenizer, facts }))
             }
         }
     }
@@ -67,25 +66,15 @@ impl EncoderDecoderCheckpoint {
         }
         let shape = EncoderDecoderShape::from_json(&config, &text).map_err(CheckpointError::from)?;
         let (tensors, _) = open_weights(folder)?;
-        let file = folder.join("tokenizer.json");
-        let tokenizer = match std::fs::read(&file) {
-            Ok(bytes) => Some(Tokenizer::from_bytes(&file, &bytes, shape.vocab_size)?),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(EngineError::Io { file, source }),
-        };
-        let file = folder.join("generation_config.json");
-        let generation = match std::fs::read_to_string(&file) {
-            Ok(found) => (file, found),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (config, text),
-            Err(source) => return Err(EngineError::Io { file, source }),
-        };
-        Ok(Some(EncoderDecoderCheckpoint { source: source.clone(), shape, tensors, tokenizer, generation }))
+        let beside = Beside::read(folder)?;
+        let tokenizer = Tokenizer::from_folder(folder, &beside, shape.vocab_size)?;
+        let facts = TextFacts::of_folder(folder, &text, &beside, tokenizer.as_ref(), shape.vocab_size)?;
+        Ok(Some(EncoderDecoderCheckpoint { source: source.clone(), shape, tensors, tokenizer, facts }))
     }
 
     /// How its makers generate with it.
     pub fn generation(&self) -> Result<GenerationConfig, EngineError> {
-        let (file, text) = &self.generation;
-        GenerationConfig::parse(file, text, self.shape.vocab_size)
+        self.facts.generation(Reads::Source)
     }
 
     /// Source tokens of `text`, with what the tokenizer's template adds (the end token, mostly).

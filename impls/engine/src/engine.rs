@@ -137,9 +137,9 @@ fn check_pair(target: &Checkpoint, draft: &Checkpoint) -> Result<(), EngineError
             draft.source, target.source
         )));
     }
-    if let (Some(a), Some(b)) = (&target.tokenizer, &draft.tokenizer) {
+    if target.tokenizer.is_some() && draft.tokenizer.is_some() {
         let probe = "The tokenizers must agree, naïve café 1234.";
-        if a.encode(probe)? != b.encode(probe)? {
+        if target.reader()?.encode(probe)? != draft.reader()?.encode(probe)? {
             return Err(EngineError::Mismatch(format!(
                 "draft {} and target {} have different tokenizers; speculation needs one shared tokenizer",
                 draft.source, target.source

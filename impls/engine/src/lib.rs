@@ -4,6 +4,7 @@
 
 pub mod adapter;
 mod calibrate;
+pub mod chat;
 mod encoder_decoder;
 mod engine;
 mod error;
@@ -12,6 +13,7 @@ mod layer;
 pub mod quantize;
 pub mod source;
 mod spec;
+mod text_facts;
 mod tokenizer;
 mod work;
 
@@ -20,9 +22,10 @@ pub use calibrate::{LayerStats, calibrate_layer, run_layer};
 pub use encoder_decoder::{EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts};
 pub use engine::{BuildOptions, Engine, build_transformer};
 pub use error::EngineError;
-pub use generation::GenerationConfig;
+pub use generation::{GenerationConfig, Reads};
 pub use layer::{PreparedLayer, prepare_layer, projection};
 pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource};
 pub use spec::{CpuSpec, CudaSpec, DeviceSpec, EngineSpec, IsaName, PlanFacts};
-pub use tokenizer::Tokenizer;
+pub use text_facts::TextFacts;
+pub use tokenizer::{Bos, TextStream, Tokenizer};
 pub use work::WorkCount;

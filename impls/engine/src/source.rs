@@ -2,6 +2,7 @@
 
 mod hub;
 mod random;
+mod text;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,15 @@ use std::sync::Arc;
 use model::checkpoint::gguf::{self, Gguf, Types, is_gguf, open_gguf};
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::transform::Transforms;
-use model::{Architecture, EncoderDecoderShape, TokenId};
+use model::{Architecture, EncoderDecoderShape};
 
 pub use hub::HubClient;
 pub use random::SHAPES;
 
 use crate::adapter::{Adapter, Attached};
 use crate::quantize::{HalfTables, SideFiles};
-use crate::{EngineError, GenerationConfig, Tokenizer};
+use crate::tokenizer::{Beside, Described, Told};
+use crate::{Bos, EngineError, TextFacts, Tokenizer};
 
 /// A model a scenario can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,22 +141,19 @@ pub struct Checkpoint {
     pub transforms: Transforms,
     /// A LoRA adapter on it.
     pub adapter: Option<Attached>,
+    /// What the files beside the weights say about text.
+    pub facts: TextFacts,
+    /// Whether a text that is encoded gets its beginning.
+    pub bos: Bos,
     /// Why there is no tokenizer, where it is not simply absent.
     without_text: Option<String>,
+    /// What a GGUF file says in the words of a folder.
+    described: Option<Described>,
     files: Vec<PathBuf>,
     embedded: Option<&'static [u8]>,
 }
 
 impl Checkpoint {
-    /// Tokens that end a text, by generation_config.json beside the weights; none where it does not say.
-    pub fn end_tokens(&self) -> Result<Vec<TokenId>, EngineError> {
-        let beside = self.files.first().filter(|file| !is_gguf(file));
-        match beside.and_then(|file| file.parent()) {
-            Some(folder) => GenerationConfig::end_tokens(folder, self.architecture.vocab_size),
-            None => Ok(vec![]),
-        }
-    }
-
     /// Opens `source`: reads its config, maps its weights, parses its tokenizer.
     pub fn open(source: &ModelSource, library: &Library<'_>) -> Result<Checkpoint, EngineError> {
         match source {
@@ -167,16 +166,20 @@ impl Checkpoint {
                     problem: "unknown shape".into(),
                 })?;
                 let tensors = Box::new(RandomTensors::new(architecture.clone(), *seed));
+                let facts = TextFacts::none(architecture.vocab_size);
                 Ok(Checkpoint {
                     source: source.clone(),
                     architecture,
                     tensors,
                     tokenizer: None,
                     without_text: None,
+                    described: None,
                     transforms: Transforms::default(),
                     files: vec![],
                     embedded: None,
                     adapter: None,
+                    facts,
+                    bos: Bos::default(),
                 })
             }
         }
@@ -197,22 +200,29 @@ impl Checkpoint {
         let tensors = Box::new(SafeTensorsFile::new(&file("model.safetensors"), Bytes::Static(found.weights))?);
         let parse = |bytes| Tokenizer::from_bytes(&file("tokenizer.json"), bytes, architecture.vocab_size);
         let tokenizer = found.tokenizer.map(parse).transpose()?;
+        let facts = TextFacts::of_texts((file("config.json"), found.config), None, architecture.vocab_size)?;
         Ok(Checkpoint {
             source: source.clone(),
             architecture,
             tensors,
             tokenizer,
             without_text: None,
+            described: None,
             transforms: Transforms::default(),
             files: vec![],
             embedded: Some(found.weights),
             adapter: None,
+            facts,
+            bos: Bos::default(),
         })
     }
 
     fn folder(source: &ModelSource, folder: &Path) -> Result<Checkpoint, EngineError> {
         if is_gguf(folder) {
             return Checkpoint::gguf(source, folder);
+        }
+        if let Some(file) = only_gguf(source, folder)? {
+            return Checkpoint::gguf(source, &file);
         }
         if !folder.is_dir() {
             return Err(EngineError::Source {
@@ -221,14 +231,12 @@ impl Checkpoint {
             });
         }
         // what cannot be read is refused by open_folder
-        refuse_encoder_decoder(source, &std::fs::read_to_string(folder.join("config.json")).unwrap_or_default())?;
+        let config = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+        refuse_encoder_decoder(source, &config)?;
         let Folder { architecture, tensors, files } = open_folder(folder)?;
-        let file = folder.join("tokenizer.json");
-        let tokenizer = match std::fs::read(&file) {
-            Ok(bytes) => Some(Tokenizer::from_bytes(&file, &bytes, architecture.vocab_size)?),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(EngineError::Io { file, source: e }),
-        };
+        let (beside, vocab_size) = (Beside::read(folder)?, architecture.vocab_size);
+        let tokenizer = Tokenizer::from_folder(folder, &beside, vocab_size)?;
+        let facts = TextFacts::of_folder(folder, &config, &beside, tokenizer.as_ref(), vocab_size)?;
         let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
             source,
@@ -236,10 +244,13 @@ impl Checkpoint {
             tensors,
             tokenizer,
             without_text: None,
+            described: None,
             transforms,
             files,
             embedded: None,
             adapter: None,
+            facts,
+            bos: Bos::default(),
         })
     }
 
@@ -259,22 +270,27 @@ impl Checkpoint {
     }
 
     fn gguf(source: &ModelSource, file: &Path) -> Result<Checkpoint, EngineError> {
-        let Gguf { architecture, tensors, vocabulary } = open_gguf(file)?;
+        let Gguf { architecture, config, tensors, vocabulary, files } = open_gguf(file)?;
         let vocab_size = architecture.vocab_size;
+        let described = Some(Described::new(config, vocabulary.as_ref()));
         let without_text = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
         let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
-        let tokenizer = vocabulary.filter(|_| without_text.is_none()).map(parse).transpose()?;
-        let (source, transforms, files) = (source.clone(), Transforms::default(), vec![file.into()]);
+        let tokenizer = vocabulary.clone().filter(|_| without_text.is_none()).map(parse).transpose()?;
+        let facts = TextFacts::of_gguf(vocabulary.as_ref(), tokenizer.as_ref(), vocab_size);
+        let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
             source,
             architecture,
             tensors,
             tokenizer,
             without_text,
+            described,
             transforms,
             files,
             embedded: None,
             adapter: None,
+            facts,
+            bos: Bos::default(),
         })
     }
 
@@ -288,6 +304,11 @@ impl Checkpoint {
             .apply(self.architecture, self.tensors)
             .map_err(|error| EngineError::Mismatch(format!("{}: {error}", self.source)))?;
         Ok(Checkpoint { architecture, tensors, transforms: transforms.clone(), ..self })
+    }
+
+    /// The checkpoint whose texts get their beginning when `bos` says.
+    pub fn with_bos(self, bos: Bos) -> Checkpoint {
+        Checkpoint { bos, ..self }
     }
 
     /// The checkpoint with embedding and head in 16 bits, as a quantized folder holds them.
@@ -304,33 +325,54 @@ impl Checkpoint {
             ModelSource::Embedded(name) => {
                 let found = library.embedded.iter().find(|m| m.name == name).ok_or_else(none)?;
                 let tokenizer = found.tokenizer.map(<[u8]>::to_vec);
-                Ok(SideFiles { config: found.config.into(), folder: None, tokenizer })
+                Ok(SideFiles { config: found.config.into(), folder: None, tokenizer, more: vec![] })
             }
-            ModelSource::Random { shape, .. } => {
-                Ok(SideFiles { config: random::config(shape).ok_or_else(none)?, folder: None, tokenizer: None })
-            }
+            ModelSource::Random { shape, .. } => Ok(SideFiles {
+                config: random::config(shape).ok_or_else(none)?,
+                folder: None,
+                tokenizer: None,
+                more: vec![],
+            }),
             ModelSource::Folder(_) | ModelSource::Hub { .. } => {
+                if let Some(Described { config, files, .. }) = &self.described {
+                    let tokenizer =
+                        self.tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.map(String::into_bytes);
+                    return Ok(SideFiles { config: config.clone(), folder: None, tokenizer, more: files.clone() });
+                }
                 let weights = self.files.first().filter(|file| file.extension().is_some_and(|e| e == "safetensors"));
                 let folder = weights.and_then(|file| file.parent()).ok_or_else(none)?;
                 let file = folder.join("config.json");
                 let config = std::fs::read_to_string(&file).map_err(|source| EngineError::Io { file, source })?;
-                Ok(SideFiles { config, folder: Some(folder.into()), tokenizer: None })
+                Ok(SideFiles { config, folder: Some(folder.into()), tokenizer: None, more: vec![] })
             }
         }
     }
 
-    /// Writes the checkpoint and its tokenizer as the GGUF file `file`; `progress` gets tensors written and tensors in all.
+    /// Writes the checkpoint and its tokenizer as a GGUF file to `out`, where it is called `name`; `progress` gets tensors written
+    /// and tensors in all.
     pub fn write_gguf(
         &self,
-        file: &Path,
+        out: &mut dyn std::io::Write,
+        name: &str,
         types: Types,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), EngineError> {
         let vocab_size = self.architecture.vocab_size;
-        let vocabulary = self.tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(vocab_size)).transpose()?;
-        let name = file.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+        let told = self.told()?;
+        let vocabulary = self.tokenizer.as_ref().map(|tokenizer| tokenizer.to_gguf(vocab_size, &told)).transpose()?;
         let model = (&self.architecture, &*self.tensors);
-        Ok(gguf::write(file, &name, model, vocabulary.as_ref(), types, progress)?)
+        Ok(gguf::write(out, name, model, vocabulary.as_ref(), types, progress)?)
+    }
+
+    /// What the source says about its special tokens.
+    fn told(&self) -> Result<Told, EngineError> {
+        match &self.described {
+            Some(described) => Ok(described.told.clone()),
+            None => match self.files.first().and_then(|file| file.parent()) {
+                Some(folder) => Told::of_folder(folder, self.architecture.vocab_size),
+                None => Ok(Told::default()),
+            },
+        }
     }
 
     /// Whether both checkpoints cut text into the same tokens, as far as a probe can tell.
@@ -340,7 +382,7 @@ impl Checkpoint {
             return Ok(false);
         }
         match (&self.tokenizer, &other.tokenizer) {
-            (Some(a), Some(b)) => Ok(a.len() == b.len() && a.encode(PROBE)? == b.encode(PROBE)?),
+            (Some(a), Some(b)) => Ok(a.len() == b.len() && self.encode(PROBE)? == other.encode(PROBE)?),
             (None, None) => Ok(true),
             _ => Ok(false),
         }
@@ -349,18 +391,6 @@ impl Checkpoint {
     /// Whether the weights are random numbers.
     pub fn is_random(&self) -> bool {
         matches!(self.source, ModelSource::Random { .. })
-    }
-
-    /// Tokens of `text`, or why this checkpoint cannot read text.
-    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
-        match &self.tokenizer {
-            Some(tokenizer) => tokenizer.encode(text),
-            None => Err(EngineError::Mismatch(format!(
-                "{}: {}, so it cannot read text",
-                self.source,
-                self.without_text.as_deref().unwrap_or("no tokenizer.json beside the weights")
-            ))),
-        }
     }
 
     /// sha256 of each weight file, by name; reads them whole. Random weights have none: shape and seed say all.
@@ -377,6 +407,30 @@ impl Checkpoint {
         };
         self.files.iter().map(hash).collect()
     }
+}
+
+/// The GGUF file of `folder`, where it holds one model of this format and none of Hugging Face's.
+fn only_gguf(source: &ModelSource, folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+    if !folder.is_dir() || folder.join("config.json").exists() {
+        return Ok(None);
+    }
+    let io = |source| EngineError::Io { file: folder.into(), source };
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let later = path.file_name().and_then(|name| name.to_str()).is_some_and(gguf::is_later_part);
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file() && !later {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.len() > 1 {
+        let names = found.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let problem = format!("the folder holds several GGUF files ({names}); name one of them");
+        return Err(EngineError::Source { given: source.to_string(), problem });
+    }
+    Ok(found.pop())
 }
 
 /// A checkpoint of this kind continues one text; an encoder-decoder is opened another way.

@@ -187,9 +187,13 @@ def blocks(out):
     """Three blocks of random bytes per type (finite scales) and what gguf.quants makes of them; values and their blocks."""
     from safetensors.numpy import save_file
     g, saved = np.random.default_rng(3), {}
-    halves = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208]}
+    halves = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.IQ4_NL: [0], T.IQ4_XS: [0], T.IQ2_XXS: [0],
+        T.IQ2_XS: [0], T.IQ2_S: [0], T.IQ3_XXS: [0], T.IQ3_S: [0], T.IQ1_S: [0], T.IQ1_M: [], T.TQ1_0: [52], T.TQ2_0: [64], T.MXFP4: [], T.NVFP4: []}
     for q, places in halves.items():
         size = gguf.GGML_QUANT_SIZES[q][1]; b = g.integers(0, 256, (3, size), dtype=np.uint8)
+        if q == T.IQ1_M: b[:, 55] = b[:, 55] & 15 | 32   # its f16 scale is spread over the high halves of four bytes
+        if q == T.MXFP4: b[:, 0] = [0, 1, 120]
+        if q == T.NVFP4: b[:, :4] &= 127
         for at in places: b[:, at:at + 2] = (g.standard_normal(3) * 0.02).astype(np.float16)[:, None].view(np.uint8)
         saved[f"{q.name}.bytes"] = b.reshape(-1).astype(np.float32); saved[f"{q.name}.values"] = gguf.quants.dequantize(b, q).reshape(-1)
     x = (g.standard_normal((40, 32)) * np.exp(g.standard_normal((40, 1)))).astype(np.float32); x[0], x[1], x[2, 3], x[2, 9] = 0, 0.5, 7, -7; x = x.reshape(-1); saved["source"] = x

@@ -5,6 +5,7 @@ pub mod gguf;
 pub mod quantized;
 mod random;
 mod stored;
+mod stray;
 mod tensors;
 mod writer;
 

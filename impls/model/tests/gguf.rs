@@ -38,11 +38,9 @@ fn tiny(family: &str) -> Architecture {
 
 /// A small file of ours, as bytes.
 fn written(a: &Architecture, types: Types) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("m.gguf");
-    let tensors = RandomTensors::new(a.clone(), 3);
-    write(&file, "m", (a, &tensors), None, types, &mut |_, _| {}).unwrap();
-    std::fs::read(file).unwrap()
+    let (tensors, mut bytes) = (RandomTensors::new(a.clone(), 3), vec![]);
+    write(&mut bytes, "m", (a, &tensors), None, types, &mut |_, _| {}).unwrap();
+    bytes
 }
 
 fn parse(bytes: Vec<u8>) -> Result<model::checkpoint::gguf::Gguf, CheckpointError> {
@@ -64,6 +62,19 @@ fn blocks_are_decoded_as_the_reference_does() {
         Block::Q4K,
         Block::Q5K,
         Block::Q6K,
+        Block::Iq4Nl,
+        Block::Iq4Xs,
+        Block::Iq2Xxs,
+        Block::Iq2Xs,
+        Block::Iq2S,
+        Block::Iq3Xxs,
+        Block::Iq3S,
+        Block::Iq1S,
+        Block::Iq1M,
+        Block::Tq1,
+        Block::Tq2,
+        Block::Mxfp4,
+        Block::Nvfp4,
     ];
     for block in blocks {
         let values = |part: &str| stored.get(&format!("{}.{part}", block.name())).unwrap().data.to_f32();

@@ -2,6 +2,9 @@
 //!
 //! A protocol whose id starts with `gptq` weighs every window alike (mean of window means, as the GPTQ code does); every other
 //! protocol divides the total by the total. A window without a reference carries `reference_nll <= 0` and yields no comparison.
+//!
+//! Version 2 of the formulas: the text is encoded with what its tokenizer puts around it (`gptq` and `hf-stride` once, before
+//! windows are cut; `llamacpp` also in the place of each window's first token). Version 1 put nothing there.
 
 use super::{Definition, Kind, Value};
 use crate::observation::Direction;
@@ -12,7 +15,7 @@ const ROUNDING: &str = "rounding of the kernels only; the text's own variance sh
 /// Perplexity.
 pub const PPL: Definition = Definition {
     id: "ppl",
-    formula_id: "ppl@1",
+    formula_id: "ppl@2",
     formula: "exp(nll) of the protocol named in the formula id; per token of this tokenizer, so only ratios within one tokenizer mean anything",
     unit: "1",
     direction: Direction::Lower,
@@ -25,7 +28,7 @@ pub const PPL: Definition = Definition {
 /// Negative log-likelihood per token.
 pub const NLL: Definition = Definition {
     id: "nll",
-    formula_id: "nll@1",
+    formula_id: "nll@2",
     formula: "sum of -ln p(token) / scored tokens; for gptq protocols the mean over windows of each window's mean",
     unit: "nat",
     direction: Direction::Lower,
@@ -38,7 +41,7 @@ pub const NLL: Definition = Definition {
 /// Negative log-likelihood per token of each window.
 pub const NLL_WINDOW: Definition = Definition {
     id: "nll_window",
-    formula_id: "nll_window@1",
+    formula_id: "nll_window@2",
     formula: "sum of -ln p(token) / scored tokens of one window; item = window",
     unit: "nat",
     direction: Direction::Lower,
@@ -51,7 +54,7 @@ pub const NLL_WINDOW: Definition = Definition {
 /// Bits per byte of text.
 pub const BITS_PER_BYTE: Definition = Definition {
     id: "bits_per_byte",
-    formula_id: "bits_per_byte@1",
+    formula_id: "bits_per_byte@2",
     formula: "sum of -log2 p(token) / bytes of the scored text; comparable across tokenizers",
     unit: "bit",
     direction: Direction::Lower,
@@ -69,7 +72,7 @@ pub const BITS_PER_BYTE: Definition = Definition {
 /// Loss against the reference cell per window.
 pub const DELTA_NLL: Definition = Definition {
     id: "delta_nll",
-    formula_id: "delta_nll@1",
+    formula_id: "delta_nll@2",
     formula: "(nll of the cell - nll of the reference) / scored tokens of one window, identical tokens; item = window",
     unit: "nat",
     direction: Direction::Lower,
@@ -82,7 +85,7 @@ pub const DELTA_NLL: Definition = Definition {
 /// Perplexity over the reference's.
 pub const PPL_RATIO: Definition = Definition {
     id: "ppl_ratio",
-    formula_id: "ppl_ratio@1",
+    formula_id: "ppl_ratio@2",
     formula: "exp(nll of the cell - nll of the reference), by the protocol's own mean",
     unit: "1",
     direction: Direction::Lower,
@@ -100,7 +103,7 @@ pub const PPL_RATIO: Definition = Definition {
 /// Mean divergence from the reference's next-token distribution.
 pub const KL_MEAN: Definition = Definition {
     id: "kl_mean",
-    formula_id: "kl_mean@1",
+    formula_id: "kl_mean@2",
     formula: "sum over scored tokens of KL(reference || cell) / scored tokens",
     unit: "nat",
     direction: Direction::Lower,
@@ -113,7 +116,7 @@ pub const KL_MEAN: Definition = Definition {
 /// Worst divergence from the reference's next-token distribution.
 pub const KL_MAX: Definition = Definition {
     id: "kl_max",
-    formula_id: "kl_max@1",
+    formula_id: "kl_max@2",
     formula: "largest KL(reference || cell) of any scored token",
     unit: "nat",
     direction: Direction::Lower,
@@ -131,7 +134,7 @@ pub const KL_MAX: Definition = Definition {
 /// Agreement on the most likely next token.
 pub const TOP1_AGREEMENT: Definition = Definition {
     id: "top1_agreement",
-    formula_id: "top1_agreement@1",
+    formula_id: "top1_agreement@2",
     formula: "scored tokens whose most likely successor is the reference's / scored tokens",
     unit: "1",
     direction: Direction::Higher,

@@ -132,7 +132,7 @@ fn likelihood_by_protocol() {
     near(&values(&rows, "kl_mean"), &[1.0 / 8.0]);
     near(&values(&rows, "kl_max"), &[0.2]);
     near(&values(&rows, "top1_agreement"), &[6.0 / 8.0]);
-    assert_eq!(rows[0].formula_id, "ppl@1/llamacpp-512");
+    assert_eq!(rows[0].formula_id, "ppl@2/llamacpp-512");
 
     let rows = rows_of(events("gptq-2048"), None);
     near(&values(&rows, "nll"), &[3.0]);

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use model::checkpoint::gguf::{Block, Types};
 
@@ -23,9 +23,12 @@ pub struct Convert {
     /// The same for the embedding and the head [default: as the other matrices]
     #[arg(long, value_name = "TYPE")]
     ends: Option<String>,
-    /// The file to write
+    /// The file to write, which must not exist
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
 }
 
 /// The type called `name`; `flag` names it in errors.
@@ -39,22 +42,26 @@ impl Convert {
     pub(super) fn obey(&self) -> Outcome {
         let layers = block("--type", &self.r#type).usage()?;
         let ends = self.ends.as_deref().map_or(Ok(layers), |name| block("--ends", name)).usage()?;
-        write(&self.model, Types { layers, ends }, &self.output)
+        write(&self.model, Types { layers, ends }, &self.output, self.force)
     }
 }
 
 /// What `quantize --format gguf` does: every matrix in the type called `method`.
-pub(super) fn quantize(model: &str, method: &str, output: &Path) -> Outcome {
-    write(model, Types::all(block("--method with --format gguf", method).usage()?), output)
+pub(super) fn quantize(model: &str, method: &str, output: &Path, force: bool) -> Outcome {
+    write(model, Types::all(block("--method with --format gguf", method).usage()?), output, force)
 }
 
-/// Writes `model` to the file `output`.
-fn write(model: &str, types: Types, output: &Path) -> Outcome {
+/// Writes `model` to the file `output`; one that exists is replaced only where `force` says so.
+fn write(model: &str, types: Types, output: &Path, force: bool) -> Outcome {
     if output.is_dir() {
         return Err(anyhow!("--output {}: is a folder; expected the name of a file", output.display())).usage();
     }
     if output.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         return Err(anyhow!("--output {}: there is no such folder to write into", output.display())).usage();
+    }
+    if output.is_file() && !force {
+        let advice = "name another file, or replace it with --force";
+        return Err(anyhow!("--output {}: exists already; {advice}", output.display())).usage();
     }
     let checkpoint = engine_choice::open(model)?;
     let mut shown = std::io::stderr();
@@ -65,7 +72,12 @@ fn write(model: &str, types: Types, output: &Path) -> Outcome {
             let _ = write!(shown, "\r{done} of {all} tensors");
         }
     };
-    checkpoint.write_gguf(output, types, &mut progress).failed()?;
+    let name = output.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+    let fill = |out: &mut dyn Write| -> anyhow::Result<()> {
+        let written = checkpoint.write_gguf(out, &name, types, &mut progress);
+        written.with_context(|| format!("--output {}", output.display()))
+    };
+    results::replace_with(output, fill).failed()?;
     if live {
         output::note("");
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use decoding::{BeamSpec, DecodingSpec};
+use decoding::{BeamSpec, DecodingSpec, SamplingSpec};
 use engine::{
-    BuildOptions, Checkpoint, EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts, Engine, EngineSpec,
+    Bos, BuildOptions, Checkpoint, EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts, Engine,
+    EngineSpec,
 };
 use model::{SeqId, Step, TokenId};
 use toml::{Table, Value};
@@ -43,12 +44,16 @@ pub struct EngineChoice {
     #[arg(long, value_name = "PART", default_value = "contiguous")]
     kv: String,
     /// Decoding: greedy, sampled, speculative, or '{ kind = "sampled", temperature = 0.8, top_p = 0.95 }'
-    /// [default: greedy; of an encoder-decoder what its generation_config.json says]
+    /// [default: greedy; for generate what the model's generation_config.json says]
     #[arg(long, value_name = "PART")]
     decoding: Option<String>,
     /// Device: cpu, or '{ kind = "cpu", isa = "scalar" }'
     #[arg(long, value_name = "PART", default_value = "cpu")]
     device: String,
+    /// The token that begins a text, and the one that ends it: auto (as the tokenizer's template or the GGUF keys say), always,
+    /// never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = bos)]
+    bos: Bos,
     /// Text for quantizers that calibrate
     #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
     calibration: String,
@@ -59,7 +64,38 @@ pub struct EngineChoice {
     beams: Option<usize>,
     /// What the checkpoint asks for where no flag does.
     #[arg(skip)]
-    default_beams: Option<BeamSpec>,
+    unsaid: Option<DecodingSpec>,
+    #[arg(skip)]
+    draws: Draws,
+}
+
+/// Flags for the distribution that tokens are drawn from; each wins over every other place that says it.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct Draws {
+    /// Draw tokens; the logits are divided by this (0: the most likely token)
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Draw from so many most likely tokens
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw from the most likely tokens whose mass reaches this
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Draw from tokens at least this fraction as likely as the most likely one
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+}
+
+impl Draws {
+    fn over(&self, spec: SamplingSpec) -> SamplingSpec {
+        SamplingSpec {
+            temperature: self.temperature.unwrap_or(spec.temperature),
+            top_k: self.top_k.or(spec.top_k),
+            top_p: self.top_p.or(spec.top_p),
+            min_p: self.min_p.or(spec.min_p),
+            seed: spec.seed,
+        }
+    }
 }
 
 /// An engine, and the checkpoint it was built from.
@@ -76,10 +112,20 @@ pub fn thread_count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| "expected a whole number from 1 to 1024".into())
 }
 
+/// `auto`, `always` or `never`.
+pub fn bos(text: &str) -> Result<Bos, String> {
+    match text {
+        "auto" => Ok(Bos::Auto),
+        "always" => Ok(Bos::Always),
+        "never" => Ok(Bos::Never),
+        _ => Err("expected auto, always or never".into()),
+    }
+}
+
 impl EngineChoice {
     /// Opens the target alone.
     pub fn open(&self) -> Result<Checkpoint, Failure> {
-        let target = open(&self.model)?;
+        let target = open(&self.model)?.with_bos(self.bos);
         match &self.adapter {
             None => Ok(target),
             Some(given) => {
@@ -101,8 +147,7 @@ impl EngineChoice {
             ))
             .usage();
         }
-        let threads = self.threads.unwrap_or_else(machine::default_threads);
-        let device = spec.device.open(threads).usage()?;
+        let device = spec.device.open(self.threads()).usage()?;
         let draft = self.draft.as_deref().map(open).transpose()?;
         let calibration = if spec.weights.needs_calibration() { self.windows(&target)? } else { vec![] };
         let options = BuildOptions { context_tokens, calibration: &calibration, progress: &mut |_, _| {} };
@@ -115,9 +160,36 @@ impl EngineChoice {
         EngineChoice { beams, ..self.clone() }
     }
 
-    /// The same choice, with `beams` where no flag says how to decode.
-    pub fn or_beams(&self, beams: Option<BeamSpec>) -> EngineChoice {
-        EngineChoice { default_beams: beams, ..self.clone() }
+    /// The same choice, with `decoding` where no flag says how to decode.
+    pub fn or_decoding(&self, decoding: Option<DecodingSpec>) -> EngineChoice {
+        EngineChoice { unsaid: decoding, ..self.clone() }
+    }
+
+    /// The same choice, drawing as `draws` say.
+    pub fn with_draws(&self, draws: &Draws) -> EngineChoice {
+        EngineChoice { draws: draws.clone(), ..self.clone() }
+    }
+
+    /// Whether a text gets its beginning.
+    pub fn bos(&self) -> Bos {
+        self.bos
+    }
+
+    /// The worker threads.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(machine::default_threads)
+    }
+
+    /// The seed written inside `--decoding`, where one is.
+    pub fn decoding_seed(&self) -> Option<u64> {
+        let given = overrides::parse_value(self.decoding.as_deref()?);
+        let seed = given.get("seed").or_else(|| given.get("sampling")?.get("seed"))?;
+        seed.as_integer().and_then(|seed| u64::try_from(seed).ok())
+    }
+
+    /// How it decodes.
+    pub fn decoding_spec(&self) -> Result<DecodingSpec, Failure> {
+        Ok(self.spec()?.decoding)
     }
 
     /// Opens the model where it is an encoder-decoder.
@@ -137,7 +209,7 @@ impl EngineChoice {
             return Err(anyhow!("--draft: an encoder-decoder is decoded without one; leave it out")).usage();
         }
         let spec = self.spec()?;
-        let device = spec.device.open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
+        let device = spec.device.open(self.threads()).usage()?;
         let parts = EncoderDecoderParts { spec: &spec, device: &device, source_tokens, target_tokens };
         match EncoderDecoderEngine::build(checkpoint, parts) {
             Err(error @ engine::EngineError::Mismatch(_)) => Err(error).usage(),
@@ -169,11 +241,14 @@ impl EngineChoice {
     }
 
     fn decoding(&self, given: DecodingSpec) -> Result<DecodingSpec, Failure> {
-        let unsaid = self.decoding.is_none().then(|| self.default_beams.clone()).flatten();
-        let given = unsaid.map_or(given, DecodingSpec::Beam);
+        let unsaid = self.decoding.is_none().then(|| self.unsaid.clone()).flatten();
+        let given = unsaid.unwrap_or(given);
         let spec = match (self.beams, given) {
             (Some(1), _) if self.decoding.is_none() => DecodingSpec::Greedy,
-            (None, given) => given,
+            (None, given) => self.drawn(given)?,
+            (Some(n_beams), DecodingSpec::Sampled(_)) if self.decoding.is_none() => {
+                DecodingSpec::Beam(BeamSpec { n_beams, ..BeamSpec::default() })
+            }
             (Some(n_beams), DecodingSpec::Greedy) => DecodingSpec::Beam(BeamSpec { n_beams, ..BeamSpec::default() }),
             (Some(n_beams), DecodingSpec::Beam(spec)) => DecodingSpec::Beam(BeamSpec { n_beams, ..spec }),
             (Some(_), other) => {
@@ -182,6 +257,23 @@ impl EngineChoice {
         };
         spec.validate().usage()?;
         Ok(spec)
+    }
+
+    /// `given` with the flags for drawing put in; a flag alone asks for drawing.
+    fn drawn(&self, given: DecodingSpec) -> Result<DecodingSpec, Failure> {
+        match given {
+            given if self.draws == Draws::default() => Ok(given),
+            DecodingSpec::Sampled(spec) => Ok(DecodingSpec::Sampled(self.draws.over(spec))),
+            DecodingSpec::Speculative(decoding::SpeculativeSpec { gamma, sampling: Some(spec) }) => {
+                let sampling = Some(self.draws.over(spec));
+                Ok(DecodingSpec::Speculative(decoding::SpeculativeSpec { gamma, sampling }))
+            }
+            _ if self.decoding.is_none() => Ok(DecodingSpec::Sampled(self.draws.over(SamplingSpec::default()))),
+            other => {
+                let problem = "draws no tokens; leave out --temperature, --top-k, --top-p and --min-p";
+                Err(anyhow!("--decoding {}: {problem}", other.tag())).usage()
+            }
+        }
     }
 
     fn windows(&self, target: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use engine::quantize::{CheckpointFormat, FolderWriter, QuantizeOptions, Sealed, quantize_layers};
-use engine::{Checkpoint, DeviceSpec, EngineError};
+use engine::{Bos, Checkpoint, DeviceSpec, EngineError};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use model::TokenId;
 use model::checkpoint::CheckpointError;
@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use weights::WeightsSpec;
 
 use self::quality::{Calibrated, Quality, Scored};
-use super::engine_choice::{open, thread_count};
+use super::engine_choice::{bos, open, thread_count};
 use super::{Blame, Failure, Outcome, PASS, convert, overrides, print};
 use crate::scenario::Parts;
 use crate::stopwatch::Stopwatch;
@@ -71,6 +71,9 @@ pub struct Quantize {
     /// Added to the Hessian's diagonal, as a fraction of its mean
     #[arg(long, value_name = "X")]
     damping: Option<f64>,
+    /// The token that begins a text: auto (as the tokenizer's template or the GGUF keys say), always, never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = bos)]
+    bos: Bos,
     /// Text to calibrate on
     #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
     calibration: String,
@@ -95,6 +98,9 @@ pub struct Quantize {
     /// Folder to make, which must not exist; for gguf the file
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+    /// Replace the file of --format gguf if it exists
+    #[arg(long)]
+    force: bool,
     /// Largest weight file, MiB
     #[arg(long, value_name = "N", default_value_t = 4096)]
     shard_mib: u64,
@@ -104,26 +110,30 @@ pub struct Quantize {
 }
 
 impl Quantize {
-    /// The layout asked for, or the one that the method's own tools write.
-    fn layout(&self) -> Format {
-        let own = if self.method == "awq" && self.bits == Some(4) { Format::Awq } else { Format::Gptq };
+    /// The layout asked for, or the one that the tools of the method `weights` write.
+    fn layout(&self, weights: &WeightsSpec) -> Format {
+        let four = weights.group_grid().is_some_and(|grid| grid.bits == 4);
+        let own = if matches!(weights, WeightsSpec::Awq(_)) && four { Format::Awq } else { Format::Gptq };
         self.format.unwrap_or(own)
     }
 
     pub(super) fn obey(&self) -> Outcome {
         let clock = Stopwatch::start();
-        let format = match self.layout() {
+        if self.format == Some(Format::Gguf) {
+            return convert::quantize(&self.model, &self.method, &self.output, self.force);
+        }
+        let weights = self.weights()?;
+        let layout = self.layout(&weights);
+        let format = match layout {
             Format::Gptq => CheckpointFormat::Gptq { v2: false },
             Format::GptqV2 => CheckpointFormat::Gptq { v2: true },
             Format::Awq => CheckpointFormat::Awq,
-            Format::Safetensors => CheckpointFormat::F16,
-            Format::Gguf => return convert::quantize(&self.model, &self.method, &self.output),
+            Format::Safetensors | Format::Gguf => CheckpointFormat::F16,
         };
-        let weights = self.weights()?;
-        let checkpoint = open(&self.model)?.with_half_tables();
+        let checkpoint = open(&self.model)?.with_bos(self.bos).with_half_tables();
         let side = checkpoint.side_files(&library::models()).usage()?;
         let device = DeviceSpec::default().open(self.threads.unwrap_or_else(machine::default_threads)).usage()?;
-        let calibration = self.calibration(&checkpoint)?;
+        let calibration = self.calibration(&checkpoint, &weights)?;
         let scored = self.scored(&checkpoint)?;
         let mut writer =
             FolderWriter::new(&checkpoint, &weights, format, &self.output, self.shard_mib.max(1) << 20).usage()?;
@@ -151,12 +161,13 @@ impl Quantize {
         let quality = Quality {
             model: self.model.clone(),
             weights: weights.tag(),
-            format: format!("{:?}", self.layout()).to_lowercase(),
+            format: format!("{layout:?}").to_lowercase(),
             calibration: Calibrated {
                 text: if checkpoint.is_random() { "random tokens".into() } else { self.calibration.clone() },
                 windows: calibration.len(),
                 window_tokens: self.window_tokens,
                 seed: self.seed,
+                beginning: checkpoint.beginning().unwrap_or_default(),
             },
             perplexity: outcome.likelihood.map(|likelihood| Scored::new(&self.text, scored, likelihood)),
             bits_per_weight: sealed.totals.quantized_bytes as f64 * 8.0 / sealed.totals.quantized_weights.max(1) as f64,
@@ -205,7 +216,7 @@ impl Quantize {
     }
 
     /// Windows that start anywhere in the text; random tokens for weights that mean nothing.
-    fn calibration(&self, checkpoint: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
+    fn calibration(&self, checkpoint: &Checkpoint, weights: &WeightsSpec) -> Result<Vec<Vec<TokenId>>, Failure> {
         let length = self.window_tokens;
         if self.windows == 0 {
             return Err(anyhow!("--windows: expected at least 1; 64 is the default")).usage();
@@ -219,6 +230,10 @@ impl Quantize {
             let vocab = checkpoint.architecture.vocab_size as u32;
             let mut window = || (0..length).map(|_| TokenId(rng.random_range(0..vocab))).collect();
             return Ok((0..self.windows).map(|_| window()).collect());
+        }
+        if checkpoint.tokenizer.is_none() && !weights.needs_calibration() {
+            // what each layer loses cannot be measured, and the codes do not depend on it
+            return Ok(vec![]);
         }
         let tokens = checkpoint.encode(&text::resolve(&self.calibration, None).usage()?).failed()?;
         if tokens.len() < length {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use engine::Bos;
 use model::transform::{Collaborate, KvHeads, Outliers, Rotate, Transforms, ZeroFeatures};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -22,12 +23,25 @@ pub struct ModelPart {
     /// Whether the adapter is merged into the weights before they are quantized; otherwise it stays beside them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub merge: bool,
+    /// Whether the token that begins a text is put before it: as the tokenizer says, always, never.
+    #[serde(skip_serializing_if = "is_auto")]
+    pub bos: Bos,
+}
+
+fn is_auto(bos: &Bos) -> bool {
+    *bos == Bos::Auto
 }
 
 impl ModelPart {
     /// The model as it was trained.
     pub fn plain(source: &str) -> ModelPart {
-        ModelPart { source: source.into(), transforms: Transforms::default(), adapter: None, merge: false }
+        ModelPart {
+            source: source.into(),
+            transforms: Transforms::default(),
+            adapter: None,
+            merge: false,
+            bos: Bos::Auto,
+        }
     }
 
     /// The source, with its adapter and transforms in brackets: `embedded:mha[kv1-mean]`, `embedded:base[capitals-merged]`.
@@ -37,7 +51,12 @@ impl ModelPart {
             if self.merge { format!("{name}-merged") } else { name }
         };
         let transforms = Some(self.transforms.tag()).filter(|_| !self.transforms.is_empty());
-        let changes: Vec<String> = self.adapter.as_ref().map(name).into_iter().chain(transforms).collect();
+        let bos = match self.bos {
+            Bos::Auto => None,
+            Bos::Always => Some("bos".to_string()),
+            Bos::Never => Some("no-bos".to_string()),
+        };
+        let changes: Vec<String> = self.adapter.as_ref().map(name).into_iter().chain(transforms).chain(bos).collect();
         match changes.is_empty() {
             true => self.source.clone(),
             false => format!("{}[{}]", self.source, changes.join(",")),
@@ -63,6 +82,8 @@ struct Spelled {
     adapter: Option<String>,
     #[serde(default)]
     merge: bool,
+    #[serde(default)]
+    bos: Bos,
 }
 
 impl<'de> Deserialize<'de> for ModelPart {
@@ -87,12 +108,12 @@ impl<'de> Visitor<'de> for Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelPart, A::Error> {
-        let Spelled { source, kv_heads, collaborate, outliers, zero_features, rotate, adapter, merge } =
+        let Spelled { source, kv_heads, collaborate, outliers, zero_features, rotate, adapter, merge, bos } =
             Spelled::deserialize(MapAccessDeserializer::new(map))?;
         if merge && adapter.is_none() {
             return Err(serde::de::Error::custom("`merge` says what happens to an `adapter`, and there is none"));
         }
         let transforms = Transforms { kv_heads, collaborate, outliers, zero_features, rotate };
-        Ok(ModelPart { source, transforms, adapter, merge })
+        Ok(ModelPart { source, transforms, adapter, merge, bos })
     }
 }

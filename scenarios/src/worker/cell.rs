@@ -205,6 +205,16 @@ impl Held {
         Ok(models.target.encode(&text)?)
     }
 
+    /// `n` tokens of `tokens` from `start` on as a prompt of their own, which begins as the tokenizer begins a text.
+    pub fn prompt_of(&self, tokens: &[TokenId], start: usize, n: usize) -> Result<Vec<TokenId>> {
+        let models = self.models.as_ref().context("a prompt is cut from text, so the scenario needs a [model]")?;
+        let mut prompt = tokens[start..start + n].to_vec();
+        if let (Some(begins), Some(first)) = (models.target.begins_with()?, prompt.first_mut()) {
+            *first = begins;
+        }
+        Ok(prompt)
+    }
+
     fn facts(&self) -> Vec<(String, String)> {
         let mut facts = vec![];
         if let Some(models) = &self.models {
@@ -220,6 +230,11 @@ impl Held {
             if let Some(draft) = &models.draft {
                 facts.push(("draft".into(), draft.source.to_string()));
             }
+            // a model without a tokenizer reads no text
+            if let Ok(beginning) = models.target.beginning() {
+                facts.push(("beginning_of_text".into(), beginning));
+            }
+            facts.extend(models.target.facts.unasked().map(|wishes| ("generation_config".into(), wishes)));
         }
         facts
     }
@@ -263,7 +278,10 @@ pub fn open_models(resolved: &ResolvedScenario, part: Option<&ModelPart>) -> Res
         let source: ModelSource = library::model_source(source, resolved.file.as_deref())?;
         Ok(Checkpoint::open(&source, &library::models())?)
     };
-    Ok(Some(Models { target: open(&part.source)?, draft: resolved.scenario.draft().map(open).transpose()? }))
+    Ok(Some(Models {
+        target: open(&part.source)?.with_bos(part.bos),
+        draft: resolved.scenario.draft().map(open).transpose()?,
+    }))
 }
 
 /// The same with the target changed as `part` says: what an engine is built from.

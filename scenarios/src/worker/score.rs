@@ -4,6 +4,10 @@
 //! Sources: `gptq` — Frantar et al. 2022, code (disjoint windows, remainder dropped, all but the first token scored);
 //! `llamacpp` — llama-perplexity (disjoint windows, second half scored); `hf-stride` — Hugging Face's guide
 //! (overlapping windows, only tokens new to the window scored).
+//!
+//! The beginning of sequence follows the sources too. The whole text is encoded once, with what the tokenizer puts around a text;
+//! `gptq` and `hf-stride` cut their windows from that, so only the first begins with it. `llamacpp` puts it in the place of the
+//! first token of every window, where the tokenizer has one.
 
 use std::ops::Range;
 
@@ -22,8 +26,21 @@ use crate::text;
 pub struct Window {
     /// Tokens of the text.
     pub tokens: Range<usize>,
+    /// Stands in the place of the first of them.
+    pub first: Option<TokenId>,
     /// (protocol id, window number, targets inside the window).
     pub scored: Vec<(String, u32, Range<usize>)>,
+}
+
+impl Window {
+    /// What is fed of `all`.
+    pub fn fed(&self, all: &[TokenId]) -> Vec<TokenId> {
+        let mut tokens = all[self.tokens.clone()].to_vec();
+        if let (Some(first), Some(place)) = (self.first, tokens.first_mut()) {
+            *place = first;
+        }
+        tokens
+    }
 }
 
 /// Printed id of a protocol: its rule and window.
@@ -63,15 +80,17 @@ fn windows_of(protocol: &Protocol, n: usize) -> Result<Vec<(Range<usize>, Range<
     }
 }
 
-/// Windows of all protocols; equal windows are fed once.
-pub fn plan(protocols: &[Protocol], n: usize) -> Result<Vec<Window>> {
+/// Windows of all protocols over the text `all`, which `bos` begins where the tokenizer puts it; equal windows are fed once.
+pub fn plan(protocols: &[Protocol], all: &[TokenId], bos: Option<TokenId>) -> Result<Vec<Window>> {
     let mut plan: Vec<Window> = vec![];
     for protocol in protocols {
-        for (number, (tokens, targets)) in windows_of(protocol, n)?.into_iter().enumerate() {
+        for (number, (tokens, targets)) in windows_of(protocol, all.len())?.into_iter().enumerate() {
             let scored = (protocol_id(protocol), number as u32, targets);
-            match plan.iter_mut().find(|w| w.tokens == tokens) {
+            let begins = bos.filter(|_| protocol.rule == "llamacpp");
+            let first = begins.filter(|bos| all.get(tokens.start) != Some(bos));
+            match plan.iter_mut().find(|w| w.tokens == tokens && w.first == first) {
                 Some(window) => window.scored.push(scored),
-                None => plan.push(Window { tokens, scored: vec![scored] }),
+                None => plan.push(Window { tokens, first, scored: vec![scored] }),
             }
         }
     }
@@ -94,26 +113,30 @@ pub struct Point {
 /// Runs the workload.
 pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_tokens: Option<usize>) -> Result<Outcome> {
     let models = held.models.as_ref().context("perplexity needs a [model]")?;
-    let Some(tokenizer) = &models.target.tokenizer else {
+    if models.target.is_random() {
         return Ok(Outcome::Refused(
             "random weights have no tokenizer and no likelihood worth reading: this cell is for speed only".into(),
         ));
-    };
-    let (mut tokens, mut ends) = tokenizer.encode_with_ends(&text::resolve(name, held.resolved.file.as_deref())?)?;
+    }
+    if let Err(reason) = models.target.reader() {
+        return Ok(Outcome::Refused(reason.to_string()));
+    }
+    let (mut tokens, mut ends) =
+        models.target.encode_with_ends(&text::resolve(name, held.resolved.file.as_deref())?)?;
     let keep = max_tokens.unwrap_or(usize::MAX).min(tokens.len());
     tokens.truncate(keep);
     ends.truncate(keep);
     if let Some(reason) = forecast::too_short(name, tokens.len(), protocols) {
         return Ok(Outcome::Refused(reason));
     }
-    let windows = plan(protocols, tokens.len())?;
+    let windows = plan(protocols, &tokens, models.target.begins_with()?)?;
     let engine = held.engine.as_ref().context("no engine is built")?;
     let mut session = engine.session()?;
     let mut reference = held.reference.as_ref().map(|r| r.session()).transpose()?;
     let mut events = vec![];
     for (number, window) in windows.iter().enumerate() {
         progress("perplexity", number, windows.len());
-        let points = score_window(&mut session, reference.as_mut(), &tokens[window.tokens.clone()], held.threads)?;
+        let points = score_window(&mut session, reference.as_mut(), &window.fed(&tokens), held.threads)?;
         if let Some(broken) = first_broken(&points) {
             let at = window.tokens.start + broken + 1;
             bail!("token {at} of {name}: its likelihood is not a number, so neither is any perplexity of the text");
@@ -222,9 +245,31 @@ mod tests {
         Protocol { rule: rule.into(), window, stride }
     }
 
+    /// Tokens 0, 1, 2, …
+    fn text(n: u32) -> Vec<TokenId> {
+        (0..n).map(TokenId).collect()
+    }
+
+    #[test]
+    fn a_beginning_stands_where_the_sources_put_it() {
+        // the text begins with token 0, as a tokenizer with a beginning gives it
+        let all = text(12);
+        let protocols = [protocol("gptq", 4, None), protocol("llamacpp", 4, None), protocol("hf-stride", 4, Some(4))];
+        let plan = plan(&protocols, &all, Some(TokenId(0))).unwrap();
+        let fed = |rule: &str| -> Vec<Vec<u32>> {
+            let mine = plan.iter().filter(|w| w.scored.iter().any(|(id, ..)| id.starts_with(rule)));
+            mine.map(|w| w.fed(&all).iter().map(|t| t.0).collect()).collect()
+        };
+        assert_eq!(fed("gptq"), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]);
+        assert_eq!(fed("hf-stride"), fed("gptq"));
+        assert_eq!(fed("llamacpp"), [[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11]]);
+        // the first window is the same for all and is fed once
+        assert_eq!(plan.len(), 5);
+    }
+
     #[test]
     fn equal_windows_are_fed_once() {
-        let plan = plan(&[protocol("gptq", 8, None), protocol("llamacpp", 8, None)], 20).unwrap();
+        let plan = plan(&[protocol("gptq", 8, None), protocol("llamacpp", 8, None)], &text(20), None).unwrap();
         assert_eq!(plan.len(), 2);
         assert_eq!(plan[1].tokens, 8..16);
         assert_eq!(plan[1].scored, vec![("gptq-8".into(), 1, 1..8), ("llamacpp-8".into(), 1, 5..8)]);
@@ -232,7 +277,7 @@ mod tests {
 
     #[test]
     fn stride_scores_every_token_but_the_first_once() {
-        let plan = plan(&[protocol("hf-stride", 8, Some(4))], 21).unwrap();
+        let plan = plan(&[protocol("hf-stride", 8, Some(4))], &text(21), None).unwrap();
         let mut seen: Vec<usize> = vec![];
         for window in &plan {
             for (_, _, targets) in &window.scored {
@@ -247,12 +292,12 @@ mod tests {
     fn no_window_is_without_a_target() {
         for n in 2..40 {
             for stride in 1..=8 {
-                let windows = plan(&[protocol("hf-stride", 8, Some(stride))], n).unwrap();
+                let windows = plan(&[protocol("hf-stride", 8, Some(stride))], &text(n), None).unwrap();
                 let targets = windows.iter().flat_map(|w| &w.scored).map(|(_, _, targets)| targets.len());
                 assert!(targets.clone().all(|len| len > 0), "{n} tokens, stride {stride}");
                 // windows that do not overlap leave out the first token of each
                 let unscored = if stride < 8 { 1 } else { n.div_ceil(8) };
-                assert_eq!(targets.sum::<usize>(), n - unscored, "{n} tokens, stride {stride}");
+                assert_eq!(targets.sum::<usize>(), (n - unscored) as usize, "{n} tokens, stride {stride}");
             }
         }
     }

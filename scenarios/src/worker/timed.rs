@@ -169,7 +169,7 @@ fn prompt(held: &Held, engine: &Engine, n: usize, repetition: u32) -> Result<Vec
         let starts = tokens.len().saturating_sub(n) / 8;
         let start = starts * (repetition as usize % 8);
         if tokens.len() >= start + n {
-            return Ok(tokens[start..start + n].to_vec());
+            return held.prompt_of(&tokens, start, n);
         }
     }
     Ok(synthetic(held, engine, n))
@@ -207,7 +207,7 @@ pub fn generate(held: &Held, text: &str, prompts: usize, prompt_tokens: usize, n
         let seq = SeqId(request as u32);
         let mut sequence = Sequence::new(
             seq,
-            tokens[start..start + prompt_tokens].to_vec(),
+            held.prompt_of(&tokens, start, prompt_tokens)?,
             new_tokens,
             vec![],
             held.scenario().seed,

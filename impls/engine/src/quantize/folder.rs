@@ -70,6 +70,8 @@ pub struct SideFiles {
     pub folder: Option<PathBuf>,
     /// tokenizer.json, for sources without a folder.
     pub tokenizer: Option<Vec<u8>>,
+    /// Other small files of such sources: name and text.
+    pub more: Vec<(String, String)>,
 }
 
 /// A finished folder.
@@ -110,7 +112,8 @@ impl<'a> FolderWriter<'a> {
         shard_bytes: u64,
     ) -> Result<FolderWriter<'a>, EngineError> {
         format.check(spec, &checkpoint.architecture)?;
-        if target.exists() {
+        // a link that leads nowhere is there too
+        if target.symlink_metadata().is_ok() {
             return Err(EngineError::Mismatch(format!("{}: exists already; name a new folder", target.display())));
         }
         let mut name = OsString::from(target.file_name().unwrap_or_default());
@@ -222,6 +225,7 @@ impl<'a> FolderWriter<'a> {
         if let Some(tokenizer) = &side.tokenizer {
             write("tokenizer.json", tokenizer)?;
         }
+        side.more.iter().try_for_each(|(name, text)| write(name, text.as_bytes()))?;
         let lacks = |name: &str| !self.partial.join(name).exists();
         if lacks("generation_config.json") {
             let kept = ["bos_token_id", "eos_token_id", "pad_token_id"];

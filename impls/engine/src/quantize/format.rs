@@ -118,7 +118,13 @@ fn halves(name: String, shape: [usize; 2], values: impl Iterator<Item = f32>) ->
 }
 
 fn gptq(module: &str, codes: &GroupCodes, v2: bool) -> Option<Vec<NewTensor>> {
-    let layout = GptqLayout { bits: codes.bits, group: Some(codes.group), act_order: codes.order.is_some(), v2 };
+    let layout = GptqLayout {
+        bits: codes.bits,
+        group: Some(codes.group),
+        act_order: codes.order.is_some(),
+        v2,
+        symmetric: false,
+    };
     let GptqPacked { qweight, qzeros, scales, g_idx } = layout.pack(codes)?;
     let groups = codes.k.div_ceil(codes.group);
     let name = |part: &str| format!("{module}.{part}");

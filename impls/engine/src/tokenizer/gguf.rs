@@ -10,142 +10,26 @@ use std::path::Path;
 use model::checkpoint::gguf::{TokenKind, Vocabulary};
 use serde_json::{Map, Value, json};
 
-use super::Tokenizer;
+use super::{Tokenizer, cuts};
 use crate::EngineError;
 
-/// GPT-2's pattern.
-pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-
-/// The patterns of cl100k and its kin: contractions of any case, a run of letters with what precedes it, digits, the rest.
-fn newer(digits: &str) -> String {
-    format!(
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-}
-
-/// o200k and its kin: words are cut where small letters turn to capitals.
-fn cased(contractions: &str, digits: &str) -> String {
-    let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
-    let before = r"[^\r\n\p{L}\p{N}]?";
-    format!(
-        r"{before}{upper}*{lower}+{contractions}|{before}{upper}+{lower}*{contractions}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-}
-
-/// DeepSeek-V3's last pattern.
-const DEEPSEEK: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
-
-/// How text is cut before merging.
-struct Cut {
-    /// Names in `tokenizer.ggml.pre`.
-    names: &'static [&'static str],
-    /// Patterns, each applied to what the ones before left.
-    patterns: fn() -> Vec<String>,
-    /// Text is brought to Unicode's form C first.
-    nfc: bool,
-    /// A word that is a token is not merged.
-    whole_words: bool,
-    /// Sequences get a beginning unless the file says otherwise.
-    add_bos: bool,
-}
-
-const CUTS: &[Cut] = &[
-    Cut {
-        names: &["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4", "granite-docling", "roberta-bpe"],
-        patterns: || vec![GPT2.into()],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
-        patterns: || vec![newer(r"\p{N}{1,3}")],
-        nfc: false,
-        whole_words: true,
-        add_bos: true,
-    },
-    Cut { names: &["tekken"], patterns: || vec![cased("", r"\p{N}")], nfc: false, whole_words: true, add_bos: true },
-    Cut {
-        names: &["gpt-4o", "llama4"],
-        patterns: || vec![cased("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}{1,3}")],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["deepseek-coder"],
-        patterns: || [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"].map(String::from).into(),
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["deepseek-v3"],
-        patterns: || [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK].map(String::from).into(),
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
-        patterns: || vec![newer(r"\p{N}{1,3}")],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["qwen2", "deepseek-r1-qwen", "megrez"],
-        patterns: || vec![newer(r"\p{N}")],
-        nfc: true,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["stablelm2", "hunyuan"],
-        patterns: || vec![newer(r"\p{N}")],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
-        patterns: || vec![r"\p{N}".into(), GPT2.into()],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["falcon"],
-        patterns: || vec![r"[\p{P}\$\+<=>\^~\|`]+".into(), GPT2.into(), "[0-9][0-9][0-9]".into()],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-    Cut {
-        names: &["default"],
-        patterns: || vec![r"[\p{P}\$\+<=>\^~\|]+".into(), GPT2.into(), r"\p{N}+".into(), "[0-9][0-9][0-9]".into()],
-        nfc: false,
-        whole_words: false,
-        add_bos: false,
-    },
-];
-
-/// The first name for cutting text by `patterns`.
-pub(super) fn name_of(patterns: &[String], nfc: bool, whole_words: bool) -> Option<&'static str> {
-    let same = |cut: &&Cut| (cut.nfc, cut.whole_words) == (nfc, whole_words) && (cut.patterns)() == patterns;
-    CUTS.iter().find(same).map(|cut| cut.names[0])
+/// The name of how text is cut: Gemma 4's tokenizers are called by their model.
+fn cut_name(v: &Vocabulary) -> &str {
+    if v.model == "gemma4" { "gemma4" } else { v.pre.as_deref().unwrap_or("default") }
 }
 
 /// Why text cannot be cut as `vocabulary` asks, where it can not: the model still runs on token ids.
 pub fn unsupported(vocabulary: &Vocabulary) -> Option<String> {
-    let (model, pre) = (vocabulary.model.as_str(), vocabulary.pre.as_deref().unwrap_or("default"));
-    let known = || CUTS.iter().flat_map(|cut| cut.names).copied().collect::<Vec<_>>().join(", ");
+    let (model, pre) = (vocabulary.model.as_str(), cut_name(vocabulary));
+    let known = || cuts::names().collect::<Vec<_>>().join(", ");
     match model {
         _ if vocabulary.json.is_some() => None,
         "llama" => None,
-        "gpt2" if CUTS.iter().any(|cut| cut.names.contains(&pre)) => None,
-        "gpt2" => Some(format!("key `tokenizer.ggml.pre`: `{pre}` is not supported (supported: {})", known())),
-        _ => Some(format!("key `tokenizer.ggml.model`: `{model}` is not supported (supported: gpt2, llama)")),
+        "gpt2" | "gemma4" if cuts::called(pre).is_some() => None,
+        "gpt2" | "gemma4" => {
+            Some(format!("key `tokenizer.ggml.pre`: `{pre}` is not supported (supported: {})", known()))
+        }
+        _ => Some(format!("key `tokenizer.ggml.model`: `{model}` is not supported (supported: gpt2, gemma4, llama)")),
     }
 }
 
@@ -156,8 +40,7 @@ impl Tokenizer {
         if let Some(json) = &vocabulary.json {
             return Tokenizer::from_bytes(file, json.as_bytes(), vocab_size);
         }
-        let json =
-            if vocabulary.model == "gpt2" { byte_level(vocabulary) } else { pieces(vocabulary) }.map_err(wrong)?;
+        let json = if vocabulary.model == "llama" { pieces(vocabulary) } else { merged(vocabulary) }.map_err(wrong)?;
         Tokenizer::from_bytes(file, json.to_string().as_bytes(), vocab_size)
     }
 }
@@ -211,11 +94,10 @@ fn template(v: &Vocabulary, add_bos: bool, add_eos: bool) -> Value {
     json!({ "type": "TemplateProcessing", "single": around("A"), "pair": pair, "special_tokens": specials })
 }
 
-/// A tokenizer.json of bytes and merges.
-fn byte_level(v: &Vocabulary) -> Result<Value, String> {
-    let name = v.pre.as_deref().unwrap_or("default");
-    let cut = CUTS.iter().find(|cut| cut.names.contains(&name));
-    let cut = cut.ok_or_else(|| unsupported(v).unwrap_or_default())?;
+/// A tokenizer.json of merges by rank, of bytes mostly.
+fn merged(v: &Vocabulary) -> Result<Value, String> {
+    let name = cut_name(v);
+    let cut = cuts::called(name).ok_or_else(|| unsupported(v).unwrap_or_default())?;
     let vocab = vocab(v)?;
     let merges = v.merges.iter().enumerate().map(|(i, merge)| {
         let parts =
@@ -228,12 +110,15 @@ fn byte_level(v: &Vocabulary) -> Result<Value, String> {
         }
     });
     let merges = merges.collect::<Result<Vec<_>, _>>()?;
-    let level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
     let split = |pattern: String| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
     let mut steps: Vec<Value> = (cut.patterns)().into_iter().map(split).collect();
+    let template = template(v, v.add_bos.unwrap_or(cut.add_bos), v.add_eos.unwrap_or(false));
+    if cut.pieces {
+        return Ok(merged_pieces(v, vocab, merges, steps, template));
+    }
+    let level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
     steps.push(level(false));
     let normalizer = if cut.nfc { json!({ "type": "NFC" }) } else { Value::Null };
-    let template = template(v, v.add_bos.unwrap_or(cut.add_bos), v.add_eos.unwrap_or(false));
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added(v), "normalizer": normalizer,
         "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps },
@@ -244,6 +129,41 @@ fn byte_level(v: &Vocabulary) -> Result<Value, String> {
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole_words, "vocab": vocab, "merges": merges,
         },
     }))
+}
+
+/// A tokenizer.json of pieces that merge by rank, spaces being `▁`.
+fn merged_pieces(
+    v: &Vocabulary,
+    vocab: Map<String, Value>,
+    merges: Vec<Value>,
+    steps: Vec<Value>,
+    template: Value,
+) -> Value {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added(v),
+        "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps },
+        "post_processor": template,
+        "decoder": { "type": "Sequence", "decoders": piece_decoders() },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": true, "byte_fallback": has_bytes(&vocab), "ignore_merges": false, "vocab": vocab, "merges": merges,
+        },
+    })
+}
+
+/// Pieces become text: `▁` spaces, `<0x0A>` bytes.
+fn piece_decoders() -> Vec<Value> {
+    vec![
+        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ]
+}
+
+/// Whether every byte has a piece of its own.
+fn has_bytes(vocab: &Map<String, Value>) -> bool {
+    (0..=255).all(|byte| vocab.contains_key(&format!("<0x{byte:02X}>")))
 }
 
 /// Every way to make a token of two others: the best score first, then the longest left part.
@@ -274,15 +194,11 @@ fn pieces(v: &Vocabulary) -> Result<Value, String> {
         true => vec![json!({ "type": "Prepend", "prepend": "▁" }), space],
         false => vec![space],
     };
-    let mut decoders = vec![
-        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
-        json!({ "type": "ByteFallback" }),
-        json!({ "type": "Fuse" }),
-    ];
+    let mut decoders = piece_decoders();
     if prefix {
         decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
     }
-    let bytes = (0..=255).all(|byte| vocab.contains_key(&format!("<0x{byte:02X}>")));
+    let bytes = has_bytes(&vocab);
     let unknown = v.unknown.or((v.kind(0) == TokenKind::Unknown).then_some(0)).map(|id| &v.tokens[id as usize]);
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added(v),

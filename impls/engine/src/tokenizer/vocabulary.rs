@@ -6,11 +6,8 @@ use std::path::Path;
 use model::checkpoint::gguf::{TokenKind, Vocabulary};
 use serde_json::Value;
 
-use super::{Tokenizer, gguf};
+use super::{Tokenizer, Told, cuts};
 use crate::EngineError;
-
-/// Texts of tokens that end a sequence, the likeliest first; the format wants one and a tokenizer.json names none.
-const ENDS: &[&str] = &["</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|im_end|>", "<|eot_id|>"];
 
 /// Text that shows where two tokenizers part.
 const PROBE: &str = "Hello, world! It's 12345 o'clock.\n\n  naïve café\t東京 😀  \n x=1;  ";
@@ -19,12 +16,12 @@ impl Tokenizer {
     /// What a GGUF file says of this tokenizer, for a model of `vocab_size` tokens. Where the format's words give other ids, the
     /// whole tokenizer.json beside them; where it has no words (an unknown pre-tokenizer, another algorithm), only that, and
     /// llama.cpp runs the model on ids alone.
-    pub fn to_gguf(&self, vocab_size: usize) -> Result<Vocabulary, EngineError> {
+    pub(crate) fn to_gguf(&self, vocab_size: usize, told: &Told) -> Result<Vocabulary, EngineError> {
         let wrong = |problem: String| EngineError::Tokenizer { file: "tokenizer.json".into(), problem };
-        let text = self.inner.to_string(false).map_err(|e| wrong(format!("cannot be written: {e}")))?;
+        let text = self.to_json()?;
         let json: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("cannot be written: {e}")))?;
-        let Some(vocabulary) = self.described(&json, vocab_size)? else {
-            return Ok(Vocabulary { model: "none".into(), json: Some(text), ..empty() });
+        let Some(vocabulary) = self.described(&json, vocab_size, told)? else {
+            return Ok(Vocabulary { json: Some(text), ..told_alone(told) });
         };
         let again = Tokenizer::from_gguf(Path::new("tokenizer.json"), &vocabulary, vocab_size)?;
         let probe = probe(&json);
@@ -33,11 +30,11 @@ impl Tokenizer {
     }
 
     /// In the format's own words, if it has them.
-    fn described(&self, json: &Value, vocab_size: usize) -> Result<Option<Vocabulary>, EngineError> {
+    fn described(&self, json: &Value, vocab_size: usize, told: &Told) -> Result<Option<Vocabulary>, EngineError> {
         let model = &json["model"];
         let bytes = model["byte_fallback"] == Value::Bool(true);
         let whole_words = model["ignore_merges"] == Value::Bool(true);
-        let pre = cuts(json).and_then(|(patterns, nfc)| gguf::name_of(&patterns, nfc, whole_words));
+        let pre = cuts(json).and_then(|(patterns, nfc)| cuts::name_of(&patterns, nfc, whole_words));
         if model["type"] != "BPE" || (!bytes && pre.is_none()) {
             return Ok(None);
         }
@@ -55,15 +52,13 @@ impl Tokenizer {
         let at = around.windows(plain.len().max(1)).position(|window| window == plain).unwrap_or(0);
         let before = around[..at].first().map(|id| id.0);
         let after = around.get(at + plain.len()).map(|id| id.0);
-        let end = || ENDS.iter().find_map(|text| self.id_of(text)).map(|id| id.0);
         let scores = if bytes { scores(&tokens, &merges) } else { vec![] };
         Ok(Some(Vocabulary {
             model: if bytes { "llama" } else { "gpt2" }.into(),
             pre: if bytes { None } else { pre.map(String::from) },
             merges: if bytes { vec![] } else { merges },
-            bos: before
-                .or_else(|| ["<s>", "<bos>", "<|begin_of_text|>"].iter().find_map(|t| self.id_of(t)).map(|id| id.0)),
-            eos: after.or_else(end),
+            bos: told.bos.or(before),
+            eos: told.ends.first().copied().or(after),
             unknown,
             add_bos: Some(before.is_some()),
             add_eos: Some(after.is_some()),
@@ -71,7 +66,7 @@ impl Tokenizer {
             tokens,
             kinds,
             scores,
-            json: None,
+            ..told_alone(told)
         }))
     }
 
@@ -106,20 +101,27 @@ fn probe(json: &Value) -> String {
     PROBE.chars().chain(texts.collect::<String>().chars()).collect()
 }
 
-fn empty() -> Vocabulary {
+/// A vocabulary of nothing but what the source says of its special tokens.
+fn told_alone(told: &Told) -> Vocabulary {
+    let end = |at: usize| told.ends.get(at).copied();
     Vocabulary {
-        model: String::new(),
+        model: "none".into(),
         pre: None,
         tokens: vec![],
         kinds: vec![],
         scores: vec![],
         merges: vec![],
-        bos: None,
-        eos: None,
+        bos: told.bos,
+        eos: end(0),
+        eot: end(1),
+        eom: end(2),
+        more_ends: told.ends.get(3..).unwrap_or_default().to_vec(),
+        padding: told.padding,
         unknown: None,
         add_bos: None,
         add_eos: None,
         add_space_prefix: None,
+        chat_templates: told.chat_templates.clone(),
         json: None,
     }
 }
@@ -162,13 +164,19 @@ fn cuts(json: &Value) -> Option<(Vec<String>, bool)> {
     let mut patterns = vec![];
     for step in steps(&json["pre_tokenizer"], "pretokenizers") {
         match step["type"].as_str()? {
-            "Split" if step["behavior"] == "Isolated" && step["invert"] == Value::Bool(false) => {
+            // what such patterns find is all there is, so that keeping it is to cut at it
+            "Split" if (step["behavior"] == "Isolated") != (step["invert"] == Value::Bool(true)) => {
+                if step["behavior"] != "Isolated" && step["behavior"] != "Removed" {
+                    return None;
+                }
                 patterns.push(step["pattern"]["Regex"].as_str()?.to_string());
             }
             "Digits" if step["individual_digits"] == Value::Bool(true) => patterns.push(r"\p{N}".into()),
+            "Digits" => patterns.push(r"\p{N}+".into()),
+            "Punctuation" if step["behavior"] == "Contiguous" => patterns.push(cuts::PUNCTUATION.into()),
             "ByteLevel" if step["add_prefix_space"] == Value::Bool(false) => {
                 if step["use_regex"] == Value::Bool(true) {
-                    patterns.push(gguf::GPT2.into());
+                    patterns.push(cuts::GPT2.into());
                 }
             }
             _ => return None,

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::quantized::{Layout, QuantizedTensors};
+use super::stray::refuse_strays;
 use super::{Bytes, CheckpointError, RawTensors, SafeTensorsFile, SafeTensorsSet, Tensors};
 use crate::architecture::Architecture;
 
@@ -39,6 +40,7 @@ pub fn open_folder(folder: &Path) -> Result<Folder, CheckpointError> {
     let architecture = Architecture::from_json(&config, &text)?;
     let layout = Layout::of_folder(folder, &config, &text)?;
     let (raw, files) = open_raw(folder)?;
+    refuse_strays(&architecture, &*raw)?;
     let tensors: Box<dyn Tensors> = match layout {
         Some(layout) => Box::new(QuantizedTensors::new(layout, &architecture, raw)),
         None => raw,

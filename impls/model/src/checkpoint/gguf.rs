@@ -9,19 +9,25 @@ mod cursor;
 mod describe;
 mod encode;
 mod families;
+mod grids;
 mod header;
+mod i_blocks;
 mod k_blocks;
 mod metadata;
 mod names;
+mod refused;
 mod rotary;
+mod split;
 mod tensors;
 mod vocabulary;
+mod words;
 mod write;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use block::Block;
+pub use split::is_later_part;
 pub use vocabulary::{TokenKind, Vocabulary};
 pub use write::{Types, WriteError, write};
 
@@ -34,10 +40,14 @@ use tensors::GgufTensors;
 pub struct Gguf {
     /// Sizes.
     pub architecture: Architecture,
+    /// Text of the config.json that says the same.
+    pub config: String,
     /// Tensors by their names in Hugging Face.
     pub tensors: Box<dyn Tensors>,
     /// Its tokenizer, if it has one.
     pub vocabulary: Option<Vocabulary>,
+    /// The files, more than one where the model is split.
+    pub files: Vec<PathBuf>,
 }
 
 /// Whether `path` is a file that begins as GGUF files do, or is called like one.
@@ -49,18 +59,25 @@ pub fn is_gguf(path: &Path) -> bool {
     path.is_file() && (path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) || begins())
 }
 
-/// Reads the header of `file` and maps its weights.
+/// Reads the header of `file` and maps its weights; the first part of a split model stands for all.
 pub fn open_gguf(file: &Path) -> Result<Gguf, CheckpointError> {
-    from_bytes(file, Bytes::map(file)?)
+    let bytes = Bytes::map(file)?;
+    let header = Header::parse(file, &bytes)?;
+    let split::Parts { header, parts, files } = split::Parts::open(header, bytes)?;
+    read(header, parts, files)
 }
 
 /// Reads a GGUF file that is already in memory; `file` names it in errors.
 pub fn from_bytes(file: &Path, bytes: Bytes) -> Result<Gguf, CheckpointError> {
     let header = Header::parse(file, &bytes)?;
+    read(header, vec![bytes], vec![file.into()])
+}
+
+fn read(header: Header, parts: Vec<Bytes>, files: Vec<PathBuf>) -> Result<Gguf, CheckpointError> {
     let kind = config::kind(&header)?;
-    let architecture = config::architecture(&header, &bytes, &kind)?;
+    let (architecture, config) = config::architecture(&header, &parts, &kind)?;
     let tensors = names::named(&architecture, &kind, &header)?;
-    let vocabulary = Vocabulary::read(&header.metadata, &bytes)?;
-    let tensors = Box::new(GgufTensors { file: file.into(), bytes, tensors });
-    Ok(Gguf { architecture, tensors, vocabulary })
+    let vocabulary = Vocabulary::read(&header.metadata, &parts[0])?;
+    let tensors = Box::new(GgufTensors { file: header.metadata.file().into(), parts, tensors });
+    Ok(Gguf { architecture, config, tensors, vocabulary, files })
 }

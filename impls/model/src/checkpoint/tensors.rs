@@ -63,6 +63,8 @@ pub struct RawTensor<'a> {
 pub trait RawTensors: Tensors {
     /// The tensor called `name`.
     fn raw(&self, name: &str) -> Result<RawTensor<'_>, CheckpointError>;
+    /// Names of all, in no order.
+    fn all(&self) -> Vec<&str>;
 }
 
 struct Place {
@@ -128,6 +130,10 @@ impl RawTensors for SafeTensorsFile {
         let bytes = &self.bytes.as_slice()[place.start..place.end];
         Ok(RawTensor { file: &self.file, shape: &place.shape, dtype: place.dtype, bytes })
     }
+
+    fn all(&self) -> Vec<&str> {
+        self.names().collect()
+    }
 }
 
 impl Tensors for SafeTensorsFile {
@@ -177,6 +183,10 @@ impl SafeTensorsSet {
 impl RawTensors for SafeTensorsSet {
     fn raw(&self, name: &str) -> Result<RawTensor<'_>, CheckpointError> {
         self.file_of(name)?.raw(name)
+    }
+
+    fn all(&self) -> Vec<&str> {
+        self.place.keys().map(String::as_str).collect()
     }
 }
 

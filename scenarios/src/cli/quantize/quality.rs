@@ -48,6 +48,8 @@ pub struct Calibrated {
     pub window_tokens: usize,
     /// What placed them.
     pub seed: u64,
+    /// What is put around a text before windows are cut from it, of this text and of the one that is scored.
+    pub beginning: String,
 }
 
 /// Perplexity of a text: disjoint windows, all but the first token of each scored.
@@ -120,6 +122,9 @@ impl Quality {
         let mut text = format!("{} of {}, written as {}\n", self.weights, self.model, self.format);
         text +=
             &format!("calibration  {}: {} windows of {} tokens, seed {}\n", c.text, c.windows, c.window_tokens, c.seed);
+        if !c.beginning.is_empty() {
+            text += &format!("beginning    {}\n", c.beginning);
+        }
         if let Some(p) = &self.perplexity {
             let more = (p.after / p.before - 1.0) * 100.0;
             text += &format!(

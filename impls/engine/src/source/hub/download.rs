@@ -17,6 +17,20 @@ const ATTEMPTS: usize = 3;
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
+/// Files beside the weights that change what is read, written or counted.
+const SIDE: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "quantize_config.json",
+    "quant_config.json",
+    "quantization_config.json",
+];
+
 /// Folder with config.json, tokenizer.json and the weights of `repo` at `revision`.
 pub(super) fn fetch(client: &HubClient, repo: &str, revision: &str) -> Result<PathBuf, EngineError> {
     let fetch = Fetch { client, repo, revision };
@@ -24,6 +38,7 @@ pub(super) fn fetch(client: &HubClient, repo: &str, revision: &str) -> Result<Pa
         && let Some(files) = fetch.complete(&cached)?
     {
         fetch.verify_all(&cached, &files)?;
+        fetch.complete_side_files(&cached)?;
         return Ok(fetch.snapshot(&cached));
     }
     if client.offline {
@@ -74,8 +89,7 @@ impl Fetch<'_> {
     /// Names of the weight files of a snapshot, when it has everything.
     fn complete(&self, commit: &str) -> Result<Option<Vec<String>>, EngineError> {
         let has = |name: &str| self.snapshot(commit).join(name).is_file();
-        let absent = |name: &str| self.absence(commit, name).is_file();
-        if !has("config.json") || !(has("tokenizer.json") || absent("tokenizer.json")) {
+        if !has("config.json") || !self.is_known(commit, "tokenizer.json") {
             return Ok(None);
         }
         if has(SINGLE) {
@@ -88,17 +102,39 @@ impl Fetch<'_> {
         Ok(shards.iter().all(|shard| has(shard)).then_some(shards))
     }
 
+    /// Whether the cache has the file, or knows that the commit has none.
+    fn is_known(&self, commit: &str, name: &str) -> bool {
+        self.snapshot(commit).join(name).is_file() || self.absence(commit, name).is_file()
+    }
+
+    /// Asks for the small files that whoever filled the cache did not ask for; without a network the cache is what there is.
+    fn complete_side_files(&self, commit: &str) -> Result<(), EngineError> {
+        let unknown: Vec<&str> = SIDE.into_iter().filter(|name| !self.is_known(commit, name)).collect();
+        if unknown.is_empty() || self.client.offline {
+            return Ok(());
+        }
+        let api = self.api()?;
+        for name in unknown {
+            self.get(&api, commit, name)?;
+        }
+        Ok(())
+    }
+
     /// The Python library's note that a commit lacks a file.
     fn absence(&self, commit: &str, name: &str) -> PathBuf {
         self.folder().join(".no_exist").join(commit).join(name)
     }
 
-    fn download(&self) -> Result<PathBuf, EngineError> {
+    fn api(&self) -> Result<Api, EngineError> {
         let builder = ApiBuilder::from_cache(Cache::new(self.client.cache.clone()));
         // its own retries restart a resumed part file at the wrong place, so attempts are made here
         let builder =
             builder.with_endpoint(self.client.endpoint.clone()).with_token(self.client.token.clone()).with_retries(0);
-        let api = builder.build().map_err(|e| self.error(format!("cannot start the client: {e}")))?;
+        builder.build().map_err(|e| self.error(format!("cannot start the client: {e}")))
+    }
+
+    fn download(&self) -> Result<PathBuf, EngineError> {
+        let api = self.api()?;
         let first = self.metadata(&api, self.revision, "config.json")?;
         let commit = first
             .ok_or_else(|| self.error("there is no config.json; it is not a model repository".into()))?
@@ -108,7 +144,9 @@ impl Fetch<'_> {
             return Err(self.error(format!("the hub names the commit `{commit}`, which is not a commit hash")));
         }
         self.get(&api, &commit, "config.json")?;
-        self.get(&api, &commit, "tokenizer.json")?;
+        for name in SIDE {
+            self.get(&api, &commit, name)?;
+        }
         if !self.get(&api, &commit, SINGLE)? {
             if !self.get(&api, &commit, INDEX)? {
                 return Err(self.error(format!(
@@ -204,7 +242,7 @@ impl Fetch<'_> {
             ),
             Some(code) => format!("{name}: {endpoint} answered with status {code}; try again later"),
             None => format!(
-                "{name}: {endpoint} does not deliver: {error}; check the network and HF_ENDPOINT, then run again: what has arrived is kept"
+                "{name}: {endpoint} does not deliver: {error}; check the network and HF_ENDPOINT, then run again: what has arrived is kept (HF_HUB_OFFLINE=1 makes do with that)"
             ),
         }
     }

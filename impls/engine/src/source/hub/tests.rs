@@ -274,3 +274,31 @@ fn variables_mean_what_the_python_library_means() {
     assert_eq!(client(&[("HF_HUB_CACHE", "/c"), ("HF_HUB_OFFLINE", "0")]).cache, Path::new("/c"));
     assert!(!client(&[("HF_HUB_OFFLINE", "0")]).offline);
 }
+
+#[test]
+fn what_belongs_to_the_text_is_fetched_too() {
+    let mut files = tiny();
+    for name in ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
+        files.insert(name.into(), format!("{{\"of\": \"{name}\"}}").into_bytes());
+    }
+    files.insert("chat_template.jinja".into(), b"{{ messages }}".to_vec());
+    files.insert("quantize_config.json".into(), b"{\"bits\": 4}".to_vec());
+    let server = Server::start(Site { files: files.clone(), ..Site::default() });
+    let folder = server.fetch().expect("served");
+    for (name, bytes) in &files {
+        assert_eq!(read(&folder, name), *bytes, "{name}");
+    }
+    // a cache that another program filled without them is completed, and only once
+    std::fs::remove_file(folder.join("generation_config.json")).expect("it was there");
+    let before = server.requests();
+    let folder = server.fetch().expect("completed");
+    assert_eq!(read(&folder, "generation_config.json"), files["generation_config.json"]);
+    let after = server.requests();
+    assert!(after > before);
+    server.fetch().expect("complete");
+    assert_eq!(server.requests(), after);
+    // without a network it is what there is
+    std::fs::remove_file(folder.join("generation_config.json")).expect("it was there");
+    let offline = HubClient { offline: true, ..server.client.clone() };
+    assert_eq!(offline.fetch("org/tiny", "main").expect("as far as it goes"), folder);
+}

@@ -5,6 +5,7 @@
 
 use half::{bf16, f16};
 
+use super::i_blocks;
 use super::k_blocks::{q2_k, q3_k, q4_k, q5_k, q6_k};
 
 /// How the values of a tensor are stored.
@@ -36,6 +37,32 @@ pub enum Block {
     Q5K,
     /// 256 codes of 6 bits; scales of 8 bits per 16.
     Q6K,
+    /// 32 codes of 4 bits into uneven levels and an f16 scale.
+    Iq4Nl,
+    /// 256 codes of 4 bits into uneven levels; scales of 6 bits per 32.
+    Iq4Xs,
+    /// 8 values of 2 levels at once out of 256 grids.
+    Iq2Xxs,
+    /// The same out of 512 grids.
+    Iq2Xs,
+    /// The same out of 1024 grids.
+    Iq2S,
+    /// 4 values of 8 levels at once out of 256 grids.
+    Iq3Xxs,
+    /// The same out of 512 grids.
+    Iq3S,
+    /// 8 values around −1, 0 or 1 at once out of 2048 grids.
+    Iq1S,
+    /// The same with finer scales.
+    Iq1M,
+    /// 256 codes of −1, 0 and 1, five to a byte.
+    Tq1,
+    /// 256 codes of −1, 0 and 1 of 2 bits.
+    Tq2,
+    /// 32 floats of 4 bits and a power of two.
+    Mxfp4,
+    /// 64 floats of 4 bits; scales of 8 bits per 16.
+    Nvfp4,
 }
 
 /// Type number, name, values and bytes of a block.
@@ -53,30 +80,24 @@ const TABLE: &[(Block, u32, &str, usize, usize)] = &[
     (Block::Q4K, 12, "Q4_K", 256, 144),
     (Block::Q5K, 13, "Q5_K", 256, 176),
     (Block::Q6K, 14, "Q6_K", 256, 210),
+    (Block::Iq4Nl, 20, "IQ4_NL", 32, 18),
+    (Block::Iq4Xs, 23, "IQ4_XS", 256, 136),
+    (Block::Iq2Xxs, 16, "IQ2_XXS", 256, 66),
+    (Block::Iq2Xs, 17, "IQ2_XS", 256, 74),
+    (Block::Iq2S, 22, "IQ2_S", 256, 82),
+    (Block::Iq3Xxs, 18, "IQ3_XXS", 256, 98),
+    (Block::Iq3S, 21, "IQ3_S", 256, 110),
+    (Block::Iq1S, 19, "IQ1_S", 256, 50),
+    (Block::Iq1M, 29, "IQ1_M", 256, 56),
+    (Block::Tq1, 34, "TQ1_0", 256, 54),
+    (Block::Tq2, 35, "TQ2_0", 256, 66),
+    (Block::Mxfp4, 39, "MXFP4", 32, 17),
+    (Block::Nvfp4, 40, "NVFP4", 64, 36),
 ];
 
 /// Names of the types that are known and not read.
-const REFUSED: &[(u32, &str)] = &[
-    (9, "Q8_1"),
-    (15, "Q8_K"),
-    (16, "IQ2_XXS"),
-    (17, "IQ2_XS"),
-    (18, "IQ3_XXS"),
-    (19, "IQ1_S"),
-    (20, "IQ4_NL"),
-    (21, "IQ3_S"),
-    (22, "IQ2_S"),
-    (23, "IQ4_XS"),
-    (24, "I8"),
-    (25, "I16"),
-    (26, "I32"),
-    (27, "I64"),
-    (28, "F64"),
-    (29, "IQ1_M"),
-    (34, "TQ1_0"),
-    (35, "TQ2_0"),
-    (39, "MXFP4"),
-];
+const REFUSED: &[(u32, &str)] =
+    &[(9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (25, "I16"), (26, "I32"), (27, "I64"), (28, "F64")];
 
 impl Block {
     /// By the number that the format gives it; otherwise what it is called.
@@ -160,6 +181,19 @@ impl Block {
             Block::Q4K => q4_k,
             Block::Q5K => q5_k,
             Block::Q6K => q6_k,
+            Block::Iq4Nl => i_blocks::iq4_nl,
+            Block::Iq4Xs => i_blocks::iq4_xs,
+            Block::Iq2Xxs => i_blocks::iq2_xxs,
+            Block::Iq2Xs => i_blocks::iq2_xs,
+            Block::Iq2S => i_blocks::iq2_s,
+            Block::Iq3Xxs => i_blocks::iq3_xxs,
+            Block::Iq3S => i_blocks::iq3_s,
+            Block::Iq1S => i_blocks::iq1_s,
+            Block::Iq1M => i_blocks::iq1_m,
+            Block::Tq1 => i_blocks::tq1_0,
+            Block::Tq2 => i_blocks::tq2_0,
+            Block::Mxfp4 => i_blocks::mxfp4,
+            Block::Nvfp4 => i_blocks::nvfp4,
         };
         bytes.chunks_exact(self.bytes()).zip(out.chunks_exact_mut(self.values())).for_each(|(b, out)| decode(b, out));
     }

@@ -3,51 +3,91 @@
 use serde_json::{Map, Value, json};
 
 use super::header::Header;
+use super::words;
 use crate::architecture::Architecture;
 use crate::checkpoint::{Bytes, CheckpointError};
-use crate::names::{self, Names, QkvNames};
-
-/// GPT-2 with matrices turned to `[out, in]`, as the converter leaves them.
-const GPT2: Names = Names { transposed: false, ..names::GPT2 };
-/// GPT-NeoX and Falcon with q, k and v one after the other instead of by head.
-const GPT_NEOX: Names = Names { qkv: QkvNames::Stacked("attention.query_key_value"), ..names::GPT_NEOX };
-const FALCON: Names = Names { qkv: QkvNames::Stacked("self_attention.query_key_value"), ..names::FALCON };
-const FALCON_TWO_NORMS: Names =
-    Names { qkv: QkvNames::Stacked("self_attention.query_key_value"), ..names::FALCON_TWO_NORMS };
 
 /// What is read, by its name in GGUF.
 const KINDS: &[&str] = &[
     "llama",
-    "qwen2",
-    "qwen3",
-    "qwen2moe",
-    "qwen3moe",
+    "arcee",
+    "bloom",
+    "chatglm",
+    "cohere2",
+    "command-r",
+    "deepseek2",
+    "ernie4_5",
+    "exaone4",
+    "falcon",
     "gemma",
     "gemma2",
+    "gemma3",
+    "glm4",
     "gpt2",
+    "gptj",
+    "gptneox",
+    "granite",
+    "mpt",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmoe",
     "phi2",
     "phi3",
-    "gptneox",
-    "falcon",
-    "starcoder2",
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "qwen3moe",
+    "seed_oss",
+    "smollm3",
     "stablelm",
-    "olmo2",
-    "granite",
-    "command-r",
+    "starcoder",
+    "starcoder2",
 ];
 
-/// Keys that change what a model computes and that nothing here computes, with the value that changes nothing.
-const NEUTRAL: &[(&str, f64)] = &[
-    ("attention.clamp_kqv", 0.0),
-    ("attention.max_alibi_bias", 0.0),
-    ("attention.causal", 1.0),
-    ("expert_shared_count", 0.0),
-    ("expert_group_count", 0.0),
-    ("expert_weights_scale", 1.0),
-    ("nextn_predict_layers", 0.0),
-    ("router_logit_softcapping", 0.0),
-    ("attention.temperature_scale", 0.0),
-    ("swin_norm", 0.0),
+/// Keys that change what a model computes and that only some kinds compute, with the value that changes nothing.
+const NEUTRAL: &[(&str, f64, &[&str])] = &[
+    ("attention.clamp_kqv", 0.0, &["mpt", "olmo"]),
+    ("attention.max_alibi_bias", 0.0, &["mpt"]),
+    ("attention.causal", 1.0, &[]),
+    ("attention.scale", 0.0, &["granite"]),
+    ("attention.temperature_scale", 0.0, &[]),
+    ("attn_logit_softcapping", 0.0, &["gemma2"]),
+    ("embedding_scale", 1.0, &["granite"]),
+    ("expert_gating_func", 1.0, &["deepseek2"]),
+    ("expert_group_count", 0.0, &["deepseek2"]),
+    ("expert_shared_count", 0.0, &["deepseek2"]),
+    ("expert_weights_norm", 0.0, &["deepseek2", "qwen3moe"]),
+    ("expert_weights_scale", 1.0, &["deepseek2"]),
+    ("final_logit_softcapping", 0.0, &["gemma2", "gemma3"]),
+    ("leading_dense_block_count", 0.0, &["deepseek2"]),
+    ("logit_scale", 1.0, &["granite", "command-r", "cohere2"]),
+    ("nextn_predict_layers", 0.0, &[]),
+    ("residual_scale", 1.0, &["granite"]),
+    ("router_logit_softcapping", 0.0, &[]),
+    ("swin_norm", 0.0, &[]),
+];
+
+/// Keys below `attention.` that are read, repeat others, or change nothing that is computed.
+const KNOWN_OF_ATTENTION: &[&str] = &[
+    "causal",
+    "clamp_kqv",
+    "head_count",
+    "head_count_kv",
+    "key_length",
+    "key_length_mla",
+    "kv_lora_rank",
+    "layer_norm_epsilon",
+    "layer_norm_rms_epsilon",
+    "max_alibi_bias",
+    "q_lora_rank",
+    "scale",
+    "sliding_window",
+    "sliding_window_pattern",
+    "temperature_length",
+    "temperature_scale",
+    "value_length",
+    "value_length_mla",
 ];
 
 /// The kind of model a file says it holds.
@@ -60,24 +100,22 @@ pub(super) fn kind(header: &Header) -> Result<String, CheckpointError> {
     Err(header.metadata.wrong(key, &format!("a supported architecture ({})", KINDS.join(", "))))
 }
 
-/// Reads what the metadata say about the model of `kind`.
-pub(super) fn architecture(header: &Header, bytes: &Bytes, kind: &str) -> Result<Architecture, CheckpointError> {
-    let reader = Reader { header, bytes, kind };
+/// Reads what the metadata say about the model of `kind`; beside it the config.json that says the same.
+pub(super) fn architecture(
+    header: &Header,
+    parts: &[Bytes],
+    kind: &str,
+) -> Result<(Architecture, String), CheckpointError> {
+    let reader = Reader { header, parts, kind };
     reader.refuse_unknown()?;
     let sizes = reader.sizes()?;
     let mut config = Map::new();
     let family = reader.family(&sizes, &mut config)?;
     config.insert("model_type".into(), family.into());
     let text = Value::Object(config).to_string();
-    let mut a = Architecture::from_json(header.metadata.file(), &text)?;
-    match kind {
-        "gpt2" => a.names = &GPT2,
-        "gptneox" => a.names = &GPT_NEOX,
-        "falcon" if a.names.norms[0] == "ln_attn" => a.names = &FALCON_TWO_NORMS,
-        "falcon" => a.names = &FALCON,
-        _ => {}
-    }
-    Ok(a)
+    let a = Architecture::from_json(header.metadata.file(), &text)
+        .map_err(|error| words::in_words_of_the_file(&header.metadata, kind, error))?;
+    Ok((a, text))
 }
 
 /// Sizes that every family has.
@@ -88,15 +126,24 @@ pub(super) struct Sizes {
     pub(super) heads: u64,
     pub(super) kv_heads: u64,
     pub(super) head_dim: u64,
-    vocab: usize,
-    context: u64,
+    pub(super) vocab: usize,
+    pub(super) context: u64,
+    /// Features that are rotated where each head has others beside them.
+    pub(super) rotated: Option<u64>,
     tied: bool,
+}
+
+impl Sizes {
+    /// Features of a head that a rotation may cover.
+    pub(super) fn rope_dim(&self) -> u64 {
+        self.rotated.unwrap_or(self.head_dim)
+    }
 }
 
 /// The header of a file that holds a model of `kind`.
 pub(super) struct Reader<'a> {
     pub(super) header: &'a Header,
-    pub(super) bytes: &'a Bytes,
+    pub(super) parts: &'a [Bytes],
     pub(super) kind: &'a str,
 }
 
@@ -113,14 +160,14 @@ impl Reader<'_> {
         self.header.metadata.whole(&self.key(name))
     }
 
-    fn need(&self, name: &str) -> Result<u64, CheckpointError> {
+    pub(super) fn need(&self, name: &str) -> Result<u64, CheckpointError> {
         self.whole(name)?
             .filter(|n| (1..1 << 32).contains(n))
             .ok_or_else(|| self.header.metadata.wrong(&self.key(name), "a positive whole number"))
     }
 
     fn in_layers(&self, name: &str, layers: usize) -> Result<Option<u64>, CheckpointError> {
-        self.header.metadata.per_layer(self.bytes, &self.key(name), layers)
+        self.header.metadata.per_layer(&self.parts[0], &self.key(name), layers)
     }
 
     pub(super) fn has(&self, tensor: &str) -> bool {
@@ -129,20 +176,31 @@ impl Reader<'_> {
 
     fn refuse_unknown(&self) -> Result<(), CheckpointError> {
         let metadata = &self.header.metadata;
-        for (name, neutral) in NEUTRAL {
+        for (name, neutral, kinds) in NEUTRAL {
             let key = self.key(name);
-            let value = if *name == "attention.causal" {
-                metadata.flag(&key)?.map(|causal| f64::from(u8::from(causal)))
-            } else {
-                metadata.number(&key).unwrap_or(Some(f64::NAN))
+            if kinds.contains(&self.kind) {
+                continue;
+            }
+            let value = match metadata.flag(&key) {
+                Ok(flag) => flag.map(|flag| f64::from(u8::from(flag))),
+                Err(_) => metadata.number(&key).unwrap_or(Some(f64::NAN)),
             };
-            if value.is_some_and(|value| value != *neutral) {
+            if value
+                .is_some_and(|value| value != *neutral && value != 0.0 || *name == "attention.causal" && value == 0.0)
+            {
                 return Err(metadata.wrong(&key, &format!("absent or {neutral} (anything else is not supported)")));
             }
         }
-        match metadata.whole("split.count")? {
-            Some(2..) => Err(metadata.wrong("split.count", "one file (merge the parts with llama-gguf-split --merge)")),
-            _ => Ok(()),
+        self.refuse_unread_below("attention.", KNOWN_OF_ATTENTION)
+    }
+
+    /// Refuses keys that begin with `prefix` and are not among `known`: nobody reads them.
+    pub(super) fn refuse_unread_below(&self, prefix: &str, known: &[&str]) -> Result<(), CheckpointError> {
+        let prefix = self.key(prefix);
+        let unread = |key: &&String| key.strip_prefix(&prefix).is_some_and(|rest| !known.contains(&rest));
+        match self.header.metadata.values.keys().filter(unread).min() {
+            Some(key) => Err(self.header.metadata.wrong(key, "no such key: what it changes is not computed here")),
+            None => Ok(()),
         }
     }
 
@@ -157,11 +215,12 @@ impl Reader<'_> {
         let heads_key = "attention.head_count";
         let heads = self.in_layers(heads_key, layers)?.filter(|n| (1..1 << 12).contains(n));
         let heads = heads.ok_or_else(|| metadata.wrong(&self.key(heads_key), "a number of heads"))?;
-        let head_dim = match self.whole("attention.key_length")? {
+        let latent = self.kind == "deepseek2";
+        let head_dim = match self.whole("attention.key_length")?.filter(|_| !latent) {
             Some(dim) => dim,
             None => hidden / heads,
         };
-        if self.whole("attention.value_length")?.is_some_and(|dim| dim != head_dim) {
+        if !latent && self.whole("attention.value_length")?.is_some_and(|dim| dim != head_dim) {
             let expected = format!("the key length {head_dim} (others are not supported)");
             return Err(metadata.wrong(&self.key("attention.value_length"), &expected));
         }
@@ -179,6 +238,7 @@ impl Reader<'_> {
             head_dim,
             vocab: embedding.shape[0],
             context: self.need("context_length")?,
+            rotated: if latent { Some(self.need("rope.dimension_count")?) } else { None },
             tied: !self.has("output.weight"),
         })
     }
@@ -188,14 +248,8 @@ impl Reader<'_> {
         let mut set = |name: &str, value: Value| drop(config.insert(name.into(), value));
         set("vocab_size", json!(s.vocab));
         set("tie_word_embeddings", json!(s.tied));
-        if self.kind == "gpt2" {
-            set("n_embd", json!(s.hidden));
-            set("n_head", json!(s.heads));
-            set("n_layer", json!(s.layers));
-            set("n_inner", json!(s.ffn));
-            set("n_positions", json!(s.context));
-            set("layer_norm_epsilon", self.epsilon("layer_norm_epsilon")?);
-            return Ok("gpt2");
+        if matches!(self.kind, "gpt2" | "gptj" | "starcoder" | "bloom" | "mpt") {
+            return self.gpt(s, &mut set);
         }
         self.common(s, &mut set)?;
         self.particular(s, &mut set)
@@ -213,12 +267,20 @@ impl Reader<'_> {
         set("rope_parameters", self.rope(s)?);
         let experts = self.whole("expert_count")?.filter(|n| *n > 0);
         if let (Some(n), Some(used)) = (experts, self.whole("expert_used_count")?) {
-            set(if self.kind == "llama" { "num_local_experts" } else { "num_experts" }, json!(n));
+            let field = match self.kind {
+                "llama" => "num_local_experts",
+                "deepseek2" => "n_routed_experts",
+                _ => "num_experts",
+            };
+            set(field, json!(n));
             set("num_experts_per_tok", json!(used));
         }
         let (rms, layer) = ("layer_norm_rms_epsilon", "layer_norm_epsilon");
         let (eps_field, eps_key) = match self.kind {
-            "stablelm" | "gptneox" | "phi2" | "command-r" => ("layer_norm_eps", layer),
+            "stablelm" | "gptneox" | "phi2" | "command-r" | "cohere2" => ("layer_norm_eps", layer),
+            "nemotron" => ("norm_eps", layer),
+            // it has no field: the family's own
+            "olmo" => return self.only("attention.layer_norm_epsilon", 1e-5),
             "falcon" => ("layer_norm_epsilon", layer),
             "starcoder2" => ("norm_epsilon", layer),
             _ => ("rms_norm_eps", rms),
@@ -227,7 +289,18 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn epsilon(&self, name: &str) -> Result<Value, CheckpointError> {
+    /// Refuses the key unless it is absent or says `value`, to f32.
+    pub(super) fn only(&self, name: &str, value: f64) -> Result<(), CheckpointError> {
+        match self.number(name)? {
+            Some(found) if found as f32 != value as f32 => Err(self
+                .header
+                .metadata
+                .wrong(&self.key(name), &format!("absent or {value} (anything else is not supported)"))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn epsilon(&self, name: &str) -> Result<Value, CheckpointError> {
         let key = format!("attention.{name}");
         let eps = self.number(&key)?.filter(|eps| *eps > 0.0);
         eps.map(|eps| json!(eps)).ok_or_else(|| self.header.metadata.wrong(&self.key(&key), "a positive number"))

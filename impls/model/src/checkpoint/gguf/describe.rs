@@ -1,9 +1,10 @@
 //! The metadata that say in GGUF what an [`Architecture`] is.
 
-use super::vocabulary::Vocabulary;
+use super::refused;
+use super::vocabulary::{MORE_ENDS, TEMPLATE, Vocabulary};
 use super::write::WriteError;
 use crate::RopeTable;
-use crate::architecture::{Activation, Architecture, Rope, RopeScaling};
+use crate::architecture::{Architecture, Experts, Latent, Rope, RopeScaling, Scoring};
 
 /// A metadata value to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,73 +16,61 @@ pub(super) enum Entry {
     Texts(Vec<String>),
     F32s(Vec<f32>),
     I32s(Vec<i32>),
+    Bools(Vec<bool>),
 }
 
 /// `model_type` of a config.json and what GGUF calls it.
 const KINDS: &[(&str, &str)] = &[
+    ("arcee", "arcee"),
+    ("bloom", "bloom"),
+    ("cohere", "command-r"),
+    ("cohere2", "cohere2"),
+    ("deepseek_v2", "deepseek2"),
+    ("deepseek_v3", "deepseek2"),
+    ("ernie4_5", "ernie4_5"),
+    ("exaone4", "exaone4"),
+    ("falcon", "falcon"),
+    ("gemma", "gemma"),
+    ("gemma2", "gemma2"),
+    ("gemma3_text", "gemma3"),
+    ("glm", "chatglm"),
+    ("glm4", "glm4"),
+    ("gpt2", "gpt2"),
+    ("gpt_bigcode", "starcoder"),
+    ("gpt_neox", "gptneox"),
+    ("gptj", "gptj"),
+    ("granite", "granite"),
     ("llama", "llama"),
     ("mistral", "llama"),
     ("mixtral", "llama"),
-    ("qwen2", "qwen2"),
-    ("qwen3", "qwen3"),
-    ("qwen3_moe", "qwen3moe"),
-    ("gemma", "gemma"),
-    ("gemma2", "gemma2"),
-    ("gpt2", "gpt2"),
+    ("mpt", "mpt"),
+    ("nemotron", "nemotron"),
+    ("olmo", "olmo"),
+    ("olmo2", "olmo2"),
+    ("olmo3", "olmo2"),
+    ("olmoe", "olmoe"),
     ("phi", "phi2"),
     ("phi3", "phi3"),
-    ("gpt_neox", "gptneox"),
-    ("starcoder2", "starcoder2"),
-    ("olmo2", "olmo2"),
-    ("granite", "granite"),
+    ("qwen2", "qwen2"),
+    ("qwen2_moe", "qwen2moe"),
+    ("qwen3", "qwen3"),
+    ("qwen3_moe", "qwen3moe"),
+    ("seed_oss", "seed_oss"),
+    ("smollm3", "smollm3"),
     ("stablelm", "stablelm"),
+    ("starcoder2", "starcoder2"),
 ];
 
 /// What GGUF calls the family of `a`.
 pub(super) fn kind(a: &Architecture) -> Result<&'static str, WriteError> {
     KINDS.iter().find(|(family, _)| *family == a.family).map(|(_, kind)| *kind).ok_or_else(|| {
         let known: Vec<&str> = KINDS.iter().map(|(family, _)| *family).collect();
-        WriteError::Inexpressible(format!("the family `{}` (written: {})", a.family, known.join(", ")))
+        WriteError::Inexpressible(format!(
+            "the family `{}`, for which llama.cpp has no architecture (written: {})",
+            a.family,
+            known.join(", ")
+        ))
     })
-}
-
-/// Refuses what the format or llama.cpp has no word for.
-fn refuse(a: &Architecture, kind: &str) -> Result<(), WriteError> {
-    let windows = a.windows.iter().any(Option::is_some) && !matches!(kind, "gemma2" | "phi3");
-    let gemma_scale = kind == "gemma2"
-        && a.attention_scale != 1.0 / (if a.n_layers == 46 { a.hidden / a.n_heads } else { a.head_dim } as f32).sqrt();
-    let sparse = a.experts.as_ref().is_some_and(|e| e.layers.contains(&false));
-    let dynamic = matches!(a.rope().map(|rope| &rope.scaling), Some(RopeScaling::Dynamic { .. }));
-    let untruncated = matches!(a.rope().map(|rope| &rope.scaling), Some(RopeScaling::Yarn { truncate: false, .. }));
-    let activation = match kind {
-        "gemma" | "gemma2" | "gpt2" | "phi2" | "starcoder2" => Activation::GeluTanh,
-        "gptneox" => Activation::Gelu,
-        _ => Activation::Silu,
-    };
-    let usual_scale = 1.0 / (a.head_dim as f32).sqrt();
-    let unbiased = matches!(kind, "gemma" | "gemma2" | "olmo2" | "qwen3" | "qwen3moe");
-    let cases = [
-        (a.activation != activation, "another activation than the family's own"),
-        (
-            a.attention_scale != usual_scale && !matches!(kind, "gemma2" | "granite"),
-            "scores scaled otherwise than by head width",
-        ),
-        (a.biases.qkv && unbiased, "biases on queries, keys and values in this family"),
-        (!a.biases.qkv && kind == "gptneox", "attention without biases in this family"),
-        (a.qk_norm.is_some() && kind == "phi2", "norms of queries and keys in this family"),
-        (kind == "gemma2" && (a.attention_softcap.is_none() || a.logit_softcap.is_none()), "Gemma 2 without soft caps"),
-        (untruncated, "YaRN with truncate = false"),
-        (windows, "sliding windows, which llama.cpp ignores in this family"),
-        (gemma_scale, "a query_pre_attn_scalar other than the head width"),
-        (a.scale_by_layer, "scores scaled by layer"),
-        (a.latent.is_some() || a.shared_keys.is_some(), "latent or collaborative attention"),
-        (sparse, "dense layers among sparse ones"),
-        (dynamic, "dynamic rotary scaling"),
-    ];
-    match cases.iter().find(|(found, _)| *found) {
-        Some((_, what)) => Err(WriteError::Inexpressible((*what).into())),
-        None => Ok(()),
-    }
 }
 
 /// Keys and values for `a`, called `name`, most of its values in the type that ggml numbers `file_type`.
@@ -92,7 +81,7 @@ pub(super) fn metadata(
     file_type: u32,
 ) -> Result<Vec<(String, Entry)>, WriteError> {
     let kind = kind(a)?;
-    refuse(a, kind)?;
+    refused::refuse(a, kind)?;
     let mut list = List { kind, entries: vec![] };
     list.whole("general.architecture", Entry::Text(kind.into()));
     list.whole("general.type", Entry::Text("model".into()));
@@ -105,21 +94,23 @@ pub(super) fn metadata(
     list.size("block_count", a.n_layers);
     list.size("feed_forward_length", a.ffn);
     list.size("attention.head_count", a.n_heads);
-    list.size("attention.head_count_kv", a.n_kv_heads);
-    list.size("attention.key_length", a.head_dim);
-    list.size("attention.value_length", a.head_dim);
-    let layer_norm = matches!(kind, "gpt2" | "phi2" | "gptneox" | "starcoder2" | "stablelm");
+    match a.latent {
+        Some(latent) => list.latent(a, latent),
+        None => {
+            list.size("attention.head_count_kv", a.n_kv_heads);
+            list.size("attention.key_length", a.head_dim);
+            list.size("attention.value_length", a.head_dim);
+        }
+    }
     list.add(
-        if layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" },
+        if a.norm.is_layer() { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" },
         Entry::F32(a.norm_eps),
     );
     if let Some(rope) = a.rope() {
         list.rope(rope);
     }
     if let Some(experts) = &a.experts {
-        list.size("expert_count", experts.n);
-        list.size("expert_used_count", experts.top_k);
-        list.size("expert_feed_forward_length", experts.ffn);
+        list.experts(experts);
     }
     list.family(a);
     list.tokenizer(vocabulary);
@@ -160,7 +151,7 @@ impl List {
                 self.add("rope.scaling.yarn_beta_fast", Entry::F32(*beta_fast));
                 self.add("rope.scaling.yarn_beta_slow", Entry::F32(*beta_slow));
                 let usual = 0.1 * factor.ln() + 1.0;
-                if rope.attention_factor != usual {
+                if rope.attention_factor != usual && self.kind != "deepseek2" {
                     self.add("rope.scaling.attn_factor", Entry::F32(rope.attention_factor / usual));
                 }
             }
@@ -174,8 +165,71 @@ impl List {
         }
     }
 
+    /// Keys and values stay compressed: one head of the compressed width and of what rotates.
+    fn latent(&mut self, a: &Architecture, l: Latent) {
+        self.size("attention.head_count_kv", 1);
+        self.size("attention.key_length", l.kv_rank + l.rope_dim);
+        self.size("attention.value_length", l.kv_rank);
+        self.size("attention.key_length_mla", l.nope_dim + l.rope_dim);
+        self.size("attention.value_length_mla", l.value_dim);
+        self.size("attention.kv_lora_rank", l.kv_rank);
+        if let Some(rank) = l.q_rank {
+            self.size("attention.q_lora_rank", rank);
+        }
+        let dense = a.experts.as_ref().map_or(a.n_layers, |experts| experts.layers.iter().filter(|s| !**s).count());
+        self.size("leading_dense_block_count", dense);
+        if a.experts.is_none() {
+            // llama.cpp asks for them whether or not a layer has experts
+            self.size("expert_feed_forward_length", a.ffn);
+            self.size("expert_shared_count", 0);
+        }
+        if let Some(Rope { scaling: RopeScaling::Yarn { factor, .. }, .. }) = a.rope() {
+            let usual = 1.0 / ((l.nope_dim + l.rope_dim) as f32).sqrt();
+            let weight = ((a.attention_scale / usual).sqrt() - 1.0) / factor.ln();
+            self.add("rope.scaling.yarn_log_multiplier", Entry::F32(weight));
+        }
+    }
+
+    fn experts(&mut self, experts: &Experts) {
+        self.size("expert_count", experts.n);
+        self.size("expert_used_count", experts.top_k);
+        if !matches!(self.kind, "llama" | "olmoe") {
+            self.size("expert_feed_forward_length", experts.ffn);
+        }
+        if self.kind == "qwen2moe" {
+            self.size("expert_shared_feed_forward_length", experts.shared_ffn.unwrap_or(0));
+        }
+        if self.kind == "deepseek2" {
+            self.size("expert_shared_count", experts.shared_ffn.unwrap_or(0) / experts.ffn.max(1));
+            self.add("expert_weights_scale", Entry::F32(experts.scale));
+            self.add("expert_weights_norm", Entry::Bool(experts.renormalise));
+            self.add("expert_gating_func", Entry::U32(if experts.scoring == Scoring::Softmax { 1 } else { 2 }));
+            if let Some(groups) = experts.groups {
+                self.size("expert_group_count", groups.n);
+                self.size("expert_group_used_count", groups.top);
+            }
+        }
+    }
+
     fn family(&mut self, a: &Architecture) {
         match self.kind {
+            "gemma3" => {
+                if let Some(cap) = a.logit_softcap {
+                    self.add("final_logit_softcapping", Entry::F32(cap));
+                }
+                self.pattern(a, 6);
+            }
+            "cohere2" => {
+                self.add("logit_scale", Entry::F32(a.logit_scale));
+                self.pattern(a, 4);
+            }
+            "command-r" => self.add("logit_scale", Entry::F32(a.logit_scale)),
+            "olmo2" | "exaone4" => self.pattern(a, 4),
+            "mpt" => {
+                self.add("attention.max_alibi_bias", Entry::F32(8.0));
+                self.clip(a);
+            }
+            "olmo" => self.clip(a),
             "gemma2" => {
                 let caps =
                     [("attn_logit_softcapping", a.attention_softcap), ("final_logit_softcapping", a.logit_softcap)];
@@ -203,6 +257,26 @@ impl List {
         }
     }
 
+    /// The window, which layers have it where they are not all but every `usual`-th, and the base of their rotation.
+    fn pattern(&mut self, a: &Architecture, usual: usize) {
+        self.window(a);
+        let slides: Vec<bool> = a.windows.iter().map(Option::is_some).collect();
+        if slides.contains(&true)
+            && slides.iter().enumerate().any(|(layer, slides)| *slides == ((layer + 1) % usual == 0))
+        {
+            self.add("attention.sliding_window_pattern", Entry::Bools(slides));
+        }
+        if let Some(rope) = &a.window_rope {
+            self.add("rope.freq_base_swa", Entry::F32(rope.theta));
+        }
+    }
+
+    fn clip(&mut self, a: &Architecture) {
+        if let Some(clip) = a.clip_qkv {
+            self.add("attention.clamp_kqv", Entry::F32(clip));
+        }
+    }
+
     fn tokenizer(&mut self, vocabulary: Option<&Vocabulary>) {
         let Some(v) = vocabulary else {
             self.whole("tokenizer.ggml.model", Entry::Text("none".into()));
@@ -225,7 +299,15 @@ impl List {
         if !v.merges.is_empty() {
             self.whole(&key("merges"), Entry::Texts(v.merges.clone()));
         }
-        for (name, id) in [("bos_token_id", v.bos), ("eos_token_id", v.eos), ("unknown_token_id", v.unknown)] {
+        let ids = [
+            ("bos_token_id", v.bos),
+            ("eos_token_id", v.eos),
+            ("eot_token_id", v.eot),
+            ("eom_token_id", v.eom),
+            ("padding_token_id", v.padding),
+            ("unknown_token_id", v.unknown),
+        ];
+        for (name, id) in ids {
             if let Some(id) = id {
                 self.whole(&key(name), Entry::U32(id));
             }
@@ -236,6 +318,18 @@ impl List {
             if let Some(flag) = flag {
                 self.whole(&key(name), Entry::Bool(flag));
             }
+        }
+        if !v.more_ends.is_empty() {
+            self.whole(MORE_ENDS, Entry::I32s(v.more_ends.iter().map(|id| *id as i32).collect()));
+        }
+        for (name, text) in &v.chat_templates {
+            let key = if name == "default" { TEMPLATE.to_string() } else { format!("{TEMPLATE}.{name}") };
+            self.whole(&key, Entry::Text(text.clone()));
+        }
+        let named: Vec<String> =
+            v.chat_templates.iter().map(|(name, _)| name.clone()).filter(|name| name != "default").collect();
+        if !named.is_empty() {
+            self.whole("tokenizer.chat_templates", Entry::Texts(named));
         }
         if let Some(json) = &v.json {
             self.whole("tokenizer.huggingface.json", Entry::Text(json.clone()));

@@ -25,6 +25,8 @@ pub(super) struct Place {
     /// Sizes, outermost first (the file says innermost first).
     pub(super) shape: Vec<usize>,
     pub(super) block: Block,
+    /// Which file of a split model.
+    pub(super) part: usize,
     /// First byte in the file, and how many there are.
     pub(super) start: usize,
     pub(super) bytes: usize,
@@ -162,7 +164,14 @@ impl Parser<'_> {
                 return Err(self.wrong(problem, DAMAGED));
             }
             let start = (data + t.offset) as usize;
-            places.push(Place { name: t.name, shape: t.shape, block: t.block, start, bytes: t.bytes as usize });
+            places.push(Place {
+                name: t.name,
+                shape: t.shape,
+                block: t.block,
+                part: 0,
+                start,
+                bytes: t.bytes as usize,
+            });
         }
         let mut order: Vec<&Place> = places.iter().collect();
         order.sort_by_key(|place| place.start);
@@ -185,6 +194,13 @@ impl Parser<'_> {
 /// A name as an error may show it.
 fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+impl Place {
+    /// Its bytes among those of the files.
+    pub(super) fn of<'a>(&self, parts: &'a [Bytes]) -> &'a [u8] {
+        &parts[self.part].as_slice()[self.start..self.start + self.bytes]
+    }
 }
 
 impl Header {

@@ -65,6 +65,14 @@ pub struct Vocabulary {
     pub bos: Option<u32>,
     /// Ends a sequence.
     pub eos: Option<u32>,
+    /// Ends a turn of a chat.
+    pub eot: Option<u32>,
+    /// Ends a message of a turn.
+    pub eom: Option<u32>,
+    /// More tokens that end a text than the format has keys for.
+    pub more_ends: Vec<u32>,
+    /// Fills what is shorter than others.
+    pub padding: Option<u32>,
     /// Stands for what no token covers.
     pub unknown: Option<u32>,
     /// Whether a sequence gets a beginning; absent means the default of the model.
@@ -73,8 +81,30 @@ pub struct Vocabulary {
     pub add_eos: Option<bool>,
     /// Whether text gets a leading space (`llama` only).
     pub add_space_prefix: Option<bool>,
+    /// Chat templates: name (`default` mostly) and text.
+    pub chat_templates: Vec<(String, String)>,
     /// A whole tokenizer.json, where the writer kept it.
     pub json: Option<String>,
+}
+
+/// Where the ends stand that have no key of their own.
+pub(super) const MORE_ENDS: &str = "infermark.end_token_ids";
+/// The template of a chat, or what precedes the name of one of several.
+pub(super) const TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Chat templates by name, the usual one first.
+fn templates(metadata: &Metadata) -> Result<Vec<(String, String)>, CheckpointError> {
+    let mut names: Vec<&str> =
+        metadata.values.keys().filter_map(|key| key.strip_prefix(TEMPLATE)?.strip_prefix('.')).collect();
+    names.sort_unstable();
+    let mut found = vec![];
+    for (name, key) in [("default", TEMPLATE.to_string())]
+        .into_iter()
+        .chain(names.into_iter().map(|name| (name, format!("{TEMPLATE}.{name}"))))
+    {
+        found.extend(metadata.text(&key)?.map(|text| (name.to_string(), text.to_string())));
+    }
+    Ok(found)
 }
 
 impl Vocabulary {
@@ -99,23 +129,49 @@ impl Vocabulary {
         let id = |name: &str| {
             let id = metadata.whole(&key(name))?;
             // files keep ids of tokens that were cut off; they mean none
-            Ok::<_, CheckpointError>(id.filter(|id| (*id as usize) < tokens.len()).map(|id| id as u32))
+            let known = |id: &u64| tokens.is_empty() || (*id as usize) < tokens.len();
+            Ok::<_, CheckpointError>(id.filter(known).and_then(|id| u32::try_from(id).ok()))
         };
+        let kinds: Vec<TokenKind> = list("token_type")?.into_iter().map(TokenKind::of).collect();
+        // llama.cpp's ids for pieces with scores, where the file has no key and the tokens are there
+        let usual = |id: u32| (model == "llama" && kinds.get(id as usize) == Some(&TokenKind::Control)).then_some(id);
         Ok(Some(Vocabulary {
             model: model.into(),
             pre: metadata.text(&key("pre"))?.map(String::from),
-            kinds: list("token_type")?.into_iter().map(TokenKind::of).collect(),
             scores: list("scores")?.into_iter().map(|score| score as f32).collect(),
             merges: metadata.texts(bytes, &key("merges"))?.unwrap_or_default(),
-            bos: id("bos_token_id")?,
-            eos: id("eos_token_id")?,
+            bos: id("bos_token_id")?.or_else(|| usual(1)),
+            eos: id("eos_token_id")?.or_else(|| usual(2)),
+            eot: id("eot_token_id")?,
+            eom: id("eom_token_id")?,
+            more_ends: {
+                let list = metadata.numbers(bytes, MORE_ENDS)?.unwrap_or_default();
+                list.into_iter()
+                    .filter(|id| tokens.is_empty() || *id < tokens.len() as f64)
+                    .map(|id| id as u32)
+                    .collect()
+            },
+            padding: id("padding_token_id")?,
+            chat_templates: templates(metadata)?,
             unknown: id("unknown_token_id")?,
             add_bos: metadata.flag(&key("add_bos_token"))?,
             add_eos: metadata.flag(&key("add_eos_token"))?,
             add_space_prefix: metadata.flag(&key("add_space_prefix"))?,
             json: metadata.text("tokenizer.huggingface.json")?.map(String::from),
+            kinds,
             tokens,
         }))
+    }
+
+    /// Tokens that end a text, each once: what the keys of sequence, turn and message say together.
+    pub fn ends(&self) -> Vec<u32> {
+        let mut ends: Vec<u32> = vec![];
+        for id in [self.eos, self.eot, self.eom].into_iter().flatten().chain(self.more_ends.iter().copied()) {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends
     }
 
     /// What token `id` is.

@@ -1,14 +1,13 @@
 //! Writing a GGUF file, one tensor at a time: no more than one matrix is in memory.
 
 use std::collections::HashMap;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 use super::block::Block;
 use super::describe::{Entry, divisors, kind, metadata};
 use super::header::MAGIC;
-use super::names::{Pair, pairs};
+use super::names::pairs;
 use super::tensors::Layout;
 use super::vocabulary::Vocabulary;
 use crate::architecture::Architecture;
@@ -18,7 +17,7 @@ use crate::names::{QkvNames, qkv};
 const ALIGNMENT: u64 = 32;
 
 /// Kinds in which llama.cpp wants a head although it equals the embedding.
-const HEAD_OF_THEIR_OWN: &[&str] = &["gptneox", "olmo2", "phi2", "stablelm"];
+const HEAD_OF_THEIR_OWN: &[&str] = &["gptj", "gptneox", "nemotron", "olmo2", "olmoe", "phi2", "qwen2moe", "stablelm"];
 
 /// Which type the matrices of a file get; what is no matrix, and routers, stay F32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +56,8 @@ pub enum WriteError {
     #[error(transparent)]
     Source(#[from] CheckpointError),
     /// The file cannot be written.
-    #[error("{file}: cannot write: {source}")]
-    Io {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error("cannot write: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// A tensor to be written.
@@ -109,6 +103,11 @@ impl Item {
                 }
                 _ => values.extend_from_slice(&stored),
             }
+        }
+        match layout {
+            Layout::Keys(part) => values = part.keys(&values),
+            Layout::Values(part) => values = part.values(&values),
+            _ => {}
         }
         let expected: usize = self.shape.iter().product();
         if values.len() != expected {
@@ -160,14 +159,14 @@ fn items(a: &Architecture, tensors: &dyn Tensors, types: Types) -> Result<Vec<It
     if a.tied_head && HEAD_OF_THEIR_OWN.contains(&kind) {
         let (name, shape) = ("output.weight".to_string(), vec![a.vocab_size, a.embedding_dim]);
         let ours = stored(&format!("{usual}{}.weight", a.names.embedding));
-        let pair = Pair { ours: a.names.head.into(), theirs: "output".into(), layout: Layout::Same };
-        items.push(item(a, &pair, name, ours, &shape, types));
+        items.push(item(a, Layout::Same, name, ours, &shape, types));
     }
     let mut place: HashMap<String, usize> = HashMap::new();
-    for pair in pairs(a, kind, &|_| true) {
-        for ending in ["weight", "bias"] {
-            let Some(shape) = shapes.get(&format!("{}.{ending}", pair.ours)) else { continue };
-            let (name, ours) = (format!("{}.{ending}", pair.theirs), stored(&format!("{}.{ending}", pair.ours)));
+    for pair in pairs(a, kind, &|_| true, &|_| false) {
+        for [our_ending, their_ending] in pair.endings {
+            let ours = format!("{}{our_ending}", pair.ours);
+            let Some(shape) = shapes.get(&ours) else { continue };
+            let (name, ours) = (format!("{}{their_ending}", pair.theirs), stored(&ours));
             if let Some(&at) = place.get(&name) {
                 if let Values::Read { ours: all, .. } = &mut items[at].values {
                     all.push(ours);
@@ -175,22 +174,24 @@ fn items(a: &Architecture, tensors: &dyn Tensors, types: Types) -> Result<Vec<It
                 continue;
             }
             place.insert(name.clone(), items.len());
-            items.push(item(a, &pair, name, ours, shape, types));
+            items.push(item(a, pair.layout_of(their_ending), name, ours, shape, types));
         }
     }
     Ok(items)
 }
 
-fn item(a: &Architecture, pair: &Pair, name: String, ours: String, shape: &[usize], types: Types) -> Item {
+fn item(a: &Architecture, layout: Layout, name: String, ours: String, shape: &[usize], types: Types) -> Item {
     let in_layer = name.starts_with("blk.");
     let transposed = a.names.transposed && in_layer && shape.len() == 2;
     let mut sizes = shape.to_vec();
     if transposed {
         sizes.reverse();
     }
-    match pair.layout {
+    match layout {
         Layout::Part { of, .. } => sizes.insert(0, of),
         Layout::Row => sizes = vec![sizes.iter().product()],
+        Layout::Keys(part) => sizes = vec![part.heads, part.rank, part.key],
+        Layout::Values(part) => sizes = vec![part.heads, part.value, part.rank],
         _ => {}
     }
     let interleaved = matches!(a.names.qkv, QkvNames::ByGroup(_)) && name.contains("attn_qkv");
@@ -204,13 +205,13 @@ fn item(a: &Architecture, pair: &Pair, name: String, ours: String, shape: &[usiz
         // rows that blocks cannot fill
         (false, false) => Block::F16,
     };
-    Item { name, shape: sizes, block, values: Values::Read { ours: vec![ours], layout: pair.layout, transposed, rows } }
+    Item { name, shape: sizes, block, values: Values::Read { ours: vec![ours], layout, transposed, rows } }
 }
 
-/// Writes `tensors`, which are those of `a`, to `file`, with its tokenizer; `name` is what the model is called in it. `progress`
+/// Writes `tensors`, which are those of `a`, to `out`, with its tokenizer; `name` is what the model is called in it. `progress`
 /// gets tensors written and tensors in all.
 pub fn write(
-    file: &Path,
+    out: &mut dyn Write,
     name: &str,
     (a, tensors): (&Architecture, &dyn Tensors),
     vocabulary: Option<&Vocabulary>,
@@ -224,30 +225,7 @@ pub fn write(
     }
     let metadata = metadata(a, vocabulary, name, file_type(types.layers))?;
     let items = items(a, tensors, types)?;
-    // a half-written file never carries the final name
-    let partial = file.with_extension("gguf.partial");
-    let written = stream(&partial, &header(&metadata, &items), &items, tensors, progress);
-    let io = |source| WriteError::Io { file: file.into(), source };
-    match written {
-        Ok(()) => std::fs::rename(&partial, file).map_err(io),
-        Err(error) => {
-            // the first error is the one to report
-            let _ = std::fs::remove_file(&partial);
-            Err(error)
-        }
-    }
-}
-
-fn stream(
-    file: &Path,
-    header: &[u8],
-    items: &[Item],
-    tensors: &dyn Tensors,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<(), WriteError> {
-    let io = |source| WriteError::Io { file: file.into(), source };
-    let mut out = BufWriter::with_capacity(1 << 20, std::fs::File::create(file).map_err(io)?);
-    out.write_all(header).map_err(io)?;
+    out.write_all(&header(&metadata, &items))?;
     let mut bytes = vec![];
     for (done, item) in items.iter().enumerate() {
         progress(done, items.len());
@@ -258,12 +236,11 @@ fn stream(
         for chunk in values.chunks(1 << 16) {
             bytes.clear();
             item.block.encode(chunk, &mut bytes);
-            out.write_all(&bytes).map_err(io)?;
+            out.write_all(&bytes)?;
         }
         let padding = item.bytes().next_multiple_of(ALIGNMENT) - item.bytes();
-        out.write_all(&vec![0; padding as usize]).map_err(io)?;
+        out.write_all(&vec![0; padding as usize])?;
     }
-    out.flush().map_err(io)?;
     progress(items.len(), items.len());
     Ok(())
 }
@@ -339,6 +316,10 @@ fn value(entry: &Entry, out: &mut Vec<u8>) {
         Entry::F32s(all) => {
             array(6, all.len());
             all.iter().for_each(|number| out.extend(number.to_le_bytes()));
+        }
+        Entry::Bools(all) => {
+            array(7, all.len());
+            all.iter().for_each(|flag| out.push((*flag).into()));
         }
         Entry::I32s(all) => {
             array(5, all.len());

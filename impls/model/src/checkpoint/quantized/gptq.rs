@@ -25,6 +25,8 @@ pub struct GptqLayout {
     pub act_order: bool,
     /// Whether zeros are stored as they are (v2), not minus one.
     pub v2: bool,
+    /// Whether the middle code stands for zero everywhere; zeros that say otherwise are refused.
+    pub symmetric: bool,
 }
 
 impl GptqLayout {
@@ -39,6 +41,7 @@ impl GptqLayout {
             group: f.group(&["group_size"])?,
             act_order: f.flag("desc_act", false)?,
             v2: format == "gptq_v2",
+            symmetric: f.flag("sym", false)?,
         })
     }
 
@@ -104,7 +107,25 @@ impl GptqLayout {
             false => ((u32::from(stored) + 1) & last) as f32,
         };
         let rows = packed.chunks(width);
-        Ok(rows.flat_map(|row| unpack_words(n, self.bits, |i| row[i]).map(zero)).collect())
+        let zeros: Vec<f32> = rows.flat_map(|row| unpack_words(n, self.bits, |i| row[i]).map(zero)).collect();
+        let middle = 2f32.powi(i32::from(self.bits) - 1);
+        match zeros.iter().find(|&&zero| self.symmetric && zero != middle) {
+            Some(found) => Err(self.against_symmetry(tensors, name, middle, *found)),
+            None => Ok(zeros),
+        }
+    }
+
+    /// The config says that the middle code stands for zero, and the tensor says another.
+    fn against_symmetry(&self, tensors: &dyn RawTensors, name: &str, middle: f32, found: f32) -> CheckpointError {
+        let file = tensors.raw(name).map_or_else(|_| name.into(), |tensor| tensor.file.into());
+        let format = if self.v2 { "gptq_v2, zeros stored as they are" } else { "gptq, zeros stored minus one" };
+        let problem = format!(
+            "tensor `{name}` holds a zero point of {found}, but quantization_config says sym = true, which makes every zero \
+             point {middle} (checkpoint_format: {format})"
+        );
+        let advice =
+            "set checkpoint_format to the version that its zeros were stored in (gptq or gptq_v2), or sym to false";
+        CheckpointError::Malformed { file, problem, advice }
     }
 
     /// The group of each of `k` inputs.
