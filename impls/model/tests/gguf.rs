@@ -275,12 +275,11 @@ impl Tensors for Huge {
 }
 
 #[test]
-fn what_cannot_be_written_leaves_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("m.gguf");
+fn what_cannot_be_written_is_refused() {
     let a = tiny("llama");
-    let attempt =
-        |a: &Architecture, types| write(&file, "m", (a, &Huge), None, types, &mut |_, _| {}).unwrap_err().to_string();
+    let attempt = |a: &Architecture, types| {
+        write(&mut std::io::sink(), "m", (a, &Huge), None, types, &mut |_, _| {}).unwrap_err().to_string()
+    };
     let error = attempt(&a, Types::all(Block::F16));
     assert!(error.contains("token_embd.weight") && error.contains("F16"), "{error}");
     assert!(attempt(&a, Types::all(Block::Q6K)).contains("Q6_K"));
@@ -288,8 +287,6 @@ fn what_cannot_be_written_leaves_no_file() {
     assert!(attempt(&windowed, Types::all(Block::F16)).contains("sliding windows"));
     let other = Architecture { family: "opt".into(), ..a };
     assert!(attempt(&other, Types::all(Block::F16)).contains("`opt`"));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert!(open_gguf(&file).is_err());
 }
 
 /// A key with its value as the format stores them.
