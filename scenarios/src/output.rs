@@ -1,11 +1,11 @@
 //! Everything this program writes for a reader, in one place: a reader that has seen enough ends the text quietly, a disk that is full is
 //! an error that names what could not be written.
 
-use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use results::run::StoreError;
 
 /// Whether anybody still reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,20 @@ impl<W: Write> Write for Watched<W> {
     }
 }
 
+/// Why a file is not there.
+enum Unwritten {
+    /// The system has no place for it.
+    Place(StoreError),
+    /// What was to be in it could not be written.
+    Content(anyhow::Error),
+}
+
+impl From<StoreError> for Unwritten {
+    fn from(error: StoreError) -> Unwritten {
+        Unwritten::Place(error)
+    }
+}
+
 /// Lets `write` write into `destination`, called `name` in errors.
 fn into(destination: impl Write, name: &str, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Reader> {
     let mut out = Watched::new(destination);
@@ -73,9 +87,20 @@ pub fn deliver(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) ->
     if file == Path::new("-") {
         return into(io::stdout().lock(), "standard output", write);
     }
-    let name = file.display().to_string();
-    let created = File::create(file).with_context(|| format!("{name}: cannot write"))?;
-    into(created, &name, write)
+    let (name, mut reader) = (file.display().to_string(), Reader::Listening);
+    // a reader sees the old file or the new one, a link stays a link and a device a device
+    let written = results::replace_with(file, |out| {
+        reader = into(out, &name, write).map_err(Unwritten::Content)?;
+        Ok(())
+    });
+    match written {
+        Ok(()) => Ok(reader),
+        Err(Unwritten::Content(error)) => Err(error),
+        Err(Unwritten::Place(StoreError::Io { error, .. })) => {
+            Err(error).with_context(|| format!("{name}: cannot write"))
+        }
+        Err(Unwritten::Place(error)) => Err(error.into()),
+    }
 }
 
 /// Tells the person something on standard error; there is nobody to tell that it could not be said.

@@ -245,9 +245,9 @@ fn a_type_that_is_not_read_is_refused_by_name() {
     let mut bytes = written(&tiny("llama"), Types::all(Block::F32));
     let name = b"blk.0.ffn_up.weight";
     let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 16;
-    bytes[at] = 16;
+    bytes[at] = 15;
     let error = parse(bytes).err().unwrap().to_string();
-    assert!(error.contains("blk.0.ffn_up.weight") && error.contains("IQ2_XXS") && error.contains("Q4_K"), "{error}");
+    assert!(error.contains("blk.0.ffn_up.weight") && error.contains("Q8_K") && error.contains("Q4_K"), "{error}");
 }
 
 #[test]
@@ -275,12 +275,11 @@ impl Tensors for Huge {
 }
 
 #[test]
-fn what_cannot_be_written_leaves_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("m.gguf");
+fn what_cannot_be_written_is_refused() {
     let a = tiny("llama");
-    let attempt =
-        |a: &Architecture, types| write(&file, "m", (a, &Huge), None, types, &mut |_, _| {}).unwrap_err().to_string();
+    let attempt = |a: &Architecture, types| {
+        write(&mut std::io::sink(), "m", (a, &Huge), None, types, &mut |_, _| {}).unwrap_err().to_string()
+    };
     let error = attempt(&a, Types::all(Block::F16));
     assert!(error.contains("token_embd.weight") && error.contains("F16"), "{error}");
     assert!(attempt(&a, Types::all(Block::Q6K)).contains("Q6_K"));
@@ -288,6 +287,106 @@ fn what_cannot_be_written_leaves_no_file() {
     assert!(attempt(&windowed, Types::all(Block::F16)).contains("sliding windows"));
     let other = Architecture { family: "opt".into(), ..a };
     assert!(attempt(&other, Types::all(Block::F16)).contains("`opt`"));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert!(open_gguf(&file).is_err());
+}
+
+/// A key with its value as the format stores them.
+fn key(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    [&(name.len() as u64).to_le_bytes()[..], name.as_bytes(), &kind.to_le_bytes(), value].concat()
+}
+
+fn number(name: &str, value: f32) -> Vec<u8> {
+    key(name, 6, &value.to_le_bytes())
+}
+
+fn whole(name: &str, value: u32) -> Vec<u8> {
+    key(name, 4, &value.to_le_bytes())
+}
+
+/// `file` with more keys, and one that keeps its data where a multiple of 32 begins.
+fn with_keys(file: &[u8], keys: &[Vec<u8>]) -> Vec<u8> {
+    let mut added = keys.concat();
+    let room = (32 - (added.len() + 26) % 32) % 32;
+    added.extend(key("filler", 8, &[&(room as u64).to_le_bytes()[..], &vec![b' '; room]].concat()));
+    let count = u64::from_le_bytes(file[16..24].try_into().unwrap()) + keys.len() as u64 + 1;
+    [&file[..16], &count.to_le_bytes(), &added, &file[24..]].concat()
+}
+
+/// A file of these keys and of one F32 matrix of ones.
+fn part(keys: &[Vec<u8>], name: &str, [rows, columns]: [u64; 2]) -> Vec<u8> {
+    let mut file =
+        [&b"GGUF"[..], &3u32.to_le_bytes(), &1u64.to_le_bytes(), &(keys.len() as u64).to_le_bytes()].concat();
+    file.extend(keys.concat());
+    file.extend([&(name.len() as u64).to_le_bytes()[..], name.as_bytes(), &2u32.to_le_bytes()].concat());
+    file.extend([columns.to_le_bytes(), rows.to_le_bytes()].concat());
+    file.extend([&0u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend((0..rows * columns).flat_map(|_| 1f32.to_le_bytes()));
+    file
+}
+
+#[test]
+fn a_stretch_without_a_type_is_linear_as_in_llama_cpp() {
+    let plain = written(&tiny("llama"), Types::all(Block::F32));
+    let scaling = |keys: &[Vec<u8>]| parse(with_keys(&plain, keys)).unwrap().architecture.rope().unwrap().clone();
+    let by = |factor| model::architecture::RopeScaling::Linear { factor };
+    assert_eq!(scaling(&[number("llama.rope.scaling.factor", 4.0)]).scaling, by(4.0));
+    assert_eq!(scaling(&[number("llama.rope.scale_linear", 2.0)]).scaling, by(2.0));
+    let both = [number("llama.rope.scale_linear", 2.0), number("llama.rope.scaling.factor", 4.0)];
+    assert_eq!(scaling(&both).scaling, by(4.0));
+    // cos and sin are scaled whatever the type
+    let scaled = scaling(&[number("llama.rope.scaling.attn_factor", 1.5), number("llama.rope.scaling.factor", 4.0)]);
+    let divisors = model::RopeTable::new(&scaled).divisors();
+    assert!(scaled.attention_factor == 1.5 && divisors.iter().all(|d| (d - 4.0).abs() < 1e-5), "{divisors:?}");
+}
+
+#[test]
+fn keys_that_nobody_reads_are_refused_by_name() {
+    let plain = written(&tiny("llama"), Types::all(Block::F32));
+    for name in ["llama.rope.new", "llama.attention.new", "llama.attention.scale", "llama.logit_scale"] {
+        let error = parse(with_keys(&plain, &[number(name, 3.0)])).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn errors_speak_of_the_files_keys() {
+    let mut bytes = written(&tiny("llama"), Types::all(Block::F32));
+    let name = b"llama.attention.head_count_kv";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&3u32.to_le_bytes());
+    let error = parse(bytes).err().unwrap().to_string();
+    assert!(error.contains("llama.attention.head_count_kv") && !error.contains("num_"), "{error}");
+}
+
+#[test]
+fn biases_that_a_model_has_no_place_for_are_refused_by_name() {
+    let config = r#"{"model_type":"llama","vocab_size":64,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":1,
+        "num_attention_heads":4,"max_position_embeddings":128,"rms_norm_eps":1e-5,"attention_bias":true}"#;
+    let a = Architecture::from_json(Path::new("config.json"), config).unwrap();
+    let mut bytes = written(&a, Types::all(Block::F32));
+    // Qwen2 has biases on queries, keys and values alone
+    let places: Vec<usize> = (0..bytes.len() - 5).filter(|&at| &bytes[at..at + 5] == b"llama").collect();
+    places.iter().for_each(|&at| bytes[at..at + 5].copy_from_slice(b"qwen2"));
+    let error = parse(bytes).err().unwrap().to_string();
+    assert!(error.contains("blk.0.attn_output.bias"), "{error}");
+}
+
+#[test]
+fn the_first_part_of_a_split_model_stands_for_all() {
+    let config = r#"{"model_type":"llama","vocab_size":64,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":1,
+        "num_attention_heads":4,"max_position_embeddings":128,"rms_norm_eps":1e-5,"tie_word_embeddings":true}"#;
+    let a = Architecture::from_json(Path::new("config.json"), config).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |n: u32| folder.path().join(format!("m-{n:05}-of-00002.gguf"));
+    let keys = |number: u32| [whole("split.no", number), whole("split.count", 2)];
+    let first = with_keys(&written(&a, Types::all(Block::F32)), &keys(0));
+    std::fs::write(file(1), first).unwrap();
+    let error = open_gguf(&file(1)).err().unwrap().to_string();
+    assert!(error.contains("m-00002-of-00002.gguf") && error.contains("missing"), "{error}");
+    std::fs::write(file(2), part(&keys(1), "output.weight", [64, 64])).unwrap();
+    let read = open_gguf(&file(1)).unwrap();
+    assert!(!read.architecture.tied_head && read.files == [file(1), file(2)]);
+    assert!(read.tensors.get("lm_head.weight").unwrap().data.to_f32().iter().all(|v| *v == 1.0));
+    let error = open_gguf(&file(2)).err().unwrap().to_string();
+    assert!(error.contains("part 2 of 2") && error.contains("m-00001-of-00002.gguf"), "{error}");
 }

@@ -3,11 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use model::checkpoint::gguf::{Block, Types};
 
-use super::{Blame, Outcome, PASS, engine_choice, print};
+use super::{Blame, Outcome, PASS, deliver, engine_choice, print};
 use crate::output;
 
 /// The command `convert`.
@@ -56,12 +56,12 @@ fn write(model: &str, types: Types, output: &Path, force: bool) -> Outcome {
     if output.is_dir() {
         return Err(anyhow!("--output {}: is a folder; expected the name of a file", output.display())).usage();
     }
-    if output.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-        return Err(anyhow!("--output {}: there is no such folder to write into", output.display())).usage();
-    }
     if output.is_file() && !force {
         let advice = "name another file, or replace it with --force";
         return Err(anyhow!("--output {}: exists already; {advice}", output.display())).usage();
+    }
+    if output.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(anyhow!("--output {}: there is no such folder to write into", output.display())).usage();
     }
     let checkpoint = engine_choice::open(model)?;
     let mut shown = std::io::stderr();
@@ -73,14 +73,12 @@ fn write(model: &str, types: Types, output: &Path, force: bool) -> Outcome {
         }
     };
     let name = output.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
-    let fill = |out: &mut dyn Write| -> anyhow::Result<()> {
-        let written = checkpoint.write_gguf(out, &name, types, &mut progress);
-        written.with_context(|| format!("--output {}", output.display()))
-    };
-    results::replace_with(output, fill).failed()?;
+    deliver(output, |out| Ok(checkpoint.write_gguf(out, &name, types, &mut progress)?))?;
     if live {
         output::note("");
     }
-    print(&format!("{}\n", output.display()))?;
+    if output != Path::new("-") {
+        print(&format!("{}\n", output.display()))?;
+    }
     Ok(PASS)
 }

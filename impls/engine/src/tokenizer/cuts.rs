@@ -175,7 +175,6 @@ const CUTS: &[Cut] = &[
                 r"{SHORT}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
             )]
         },
-        nfc: true,
         ..PLAIN
     },
     Cut { names: &["stablelm2", "hunyuan", "solar-open", "grok-2"], patterns: || vec![newer(r"\p{N}")], ..PLAIN },

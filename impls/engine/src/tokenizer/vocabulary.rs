@@ -193,3 +193,72 @@ fn leading_space(json: &Value) -> bool {
         .any(|step| step["type"] == "Metaspace" && step["prepend_scheme"] != "never");
     prepended || metaspace
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A vocabulary of single bytes, written as printable characters.
+    fn bytes(pre: &str) -> Vocabulary {
+        let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
+        let mut tokens: Vec<String> = (0..256).filter(printable).filter_map(char::from_u32).map(String::from).collect();
+        let others = (0..256).filter(|b| !printable(b)).count() as u32;
+        tokens.extend((256..256 + others).filter_map(char::from_u32).map(String::from));
+        tokens.push("<end>".into());
+        let kinds =
+            (0..tokens.len()).map(|id| if id == 256 { TokenKind::Control } else { TokenKind::Normal }).collect();
+        let told = Told { bos: Some(256), ends: vec![256, 3, 4, 5], chat_templates: vec![], padding: None };
+        let add_bos = Some(false);
+        Vocabulary { model: "gpt2".into(), pre: Some(pre.into()), tokens, kinds, add_bos, ..told_alone(&told) }
+    }
+
+    fn read(v: &Vocabulary) -> Tokenizer {
+        Tokenizer::from_gguf(Path::new("m.gguf"), v, v.tokens.len()).unwrap_or_else(|e| panic!("{:?}: {e}", v.pre))
+    }
+
+    #[test]
+    fn every_cut_is_written_back_for_llama_cpp() {
+        for name in cuts::names() {
+            let cut = cuts::called(name).expect(name);
+            if cut.pieces {
+                continue;
+            }
+            let v = bytes(name);
+            let told = Told { bos: v.bos, ends: v.ends(), ..Told::default() };
+            let written = read(&v).to_gguf(v.tokens.len(), &told).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let again = cuts::called(written.pre.as_deref().unwrap_or_default());
+            let same = again.is_some_and(|again| (again.patterns)() == (cut.patterns)());
+            assert!(same && written.json.is_none(), "{name}: written as {:?}", written.pre);
+            assert_eq!((written.ends(), written.bos, written.add_bos), (v.ends(), v.bos, Some(false)), "{name}");
+        }
+    }
+
+    #[test]
+    fn published_spellings_are_known() {
+        let known = |json: &str| {
+            let json: Value = serde_json::from_str(json).expect("JSON");
+            let (patterns, nfc) = cuts(&json).expect("steps");
+            cuts::name_of(&patterns, nfc, false)
+        };
+        // DeepSeek-V3 writes line breaks as they are
+        let split = |pattern: &str, behavior: &str, invert: bool| serde_json::json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": behavior, "invert": invert });
+        let level = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": false });
+        let of = |steps: Vec<Value>, normalizer: Value| {
+            serde_json::json!({ "normalizer": normalizer, "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps } }).to_string()
+        };
+        let last = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+        let steps = [r"\p{N}{1,3}", "[一-龥\u{3040}-ゟ゠-ヿ]+", last].map(|pattern| split(pattern, "Isolated", false));
+        let empty = serde_json::json!({ "type": "Sequence", "normalizers": [] });
+        assert_eq!(known(&of([&steps[..], &[level.clone()]].concat(), empty)), Some("deepseek-v3"));
+        // GPT-4o's removes what is between the words, of which there is nothing
+        let words = (cuts::called("gpt-4o").expect("known").patterns)().swap_remove(0);
+        let steps = vec![split(&words, "Removed", true), level.clone()];
+        assert_eq!(known(&of(steps, Value::Null)), Some("gpt-4o"));
+        let falcon = vec![
+            serde_json::json!({ "type": "Punctuation", "behavior": "Contiguous" }),
+            serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": true }),
+            split("[0-9][0-9][0-9]", "Isolated", false),
+        ];
+        assert_eq!(known(&of(falcon, Value::Null)), Some("falcon"));
+    }
+}

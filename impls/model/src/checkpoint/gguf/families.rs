@@ -12,121 +12,135 @@ impl Reader<'_> {
         s: &Sizes,
         set: &mut dyn FnMut(&str, Value),
     ) -> Result<&'static str, CheckpointError> {
-        let biased = |part: &str| self.has(&format!("blk.0.{part}.bias"));
-        let parallel = |default| {
-            Ok::<_, CheckpointError>(json!(
-                self.header.metadata.flag(&self.key("use_parallel_residual"))?.unwrap_or(default)
-            ))
-        };
         let window = self.whole("attention.sliding_window")?.filter(|w| *w > 0);
+        match self.kind {
+            "llama" | "granite" | "arcee" | "smollm3" | "nemotron" | "seed_oss" => self.llama(window, set),
+            "gemma2" => self.gemma2(s, window, set),
+            "gemma3" => self.gemma3(s, window, set),
+            "cohere2" | "exaone4" => self.every_fourth(s, window, set),
+            "olmo2" if window.is_some() => self.every_fourth(s, window, set),
+            "qwen2moe" | "qwen3moe" => self.qwen_moe(set),
+            "deepseek2" => self.deepseek(s, set),
+            "falcon" => self.falcon(s, set),
+            _ => self.plain(window, set),
+        }
+    }
+
+    fn biased(&self, part: &str) -> bool {
+        self.has(&format!("blk.0.{part}.bias"))
+    }
+
+    /// Llama and what has its fields.
+    fn llama(&self, window: Option<u64>, set: &mut dyn FnMut(&str, Value)) -> Result<&'static str, CheckpointError> {
+        if self.kind == "llama" && self.whole("expert_count")?.is_some_and(|n| n > 0) {
+            set("sliding_window", json!(window));
+            return Ok("mixtral");
+        }
+        if self.kind == "llama" && window.is_some() {
+            set("sliding_window", json!(window));
+            return Ok("mistral");
+        }
+        // q, k and v biased and the output not: what Qwen2 writes
+        if self.kind == "llama" && self.biased("attn_q") && !self.biased("attn_output") {
+            return Ok("qwen2");
+        }
+        set("attention_bias", json!(self.biased("attn_q")));
+        set("mlp_bias", json!(self.biased("ffn_down")));
         Ok(match self.kind {
-            "llama" if self.whole("expert_count")?.is_some_and(|n| n > 0) => {
-                set("sliding_window", json!(window));
-                "mixtral"
-            }
-            "llama" if window.is_some() => {
-                set("sliding_window", json!(window));
-                "mistral"
-            }
-            // q, k and v biased and the output not: what Qwen2 writes
-            "llama" if biased("attn_q") && !biased("attn_output") => "qwen2",
-            "llama" => {
-                set("attention_bias", json!(biased("attn_q")));
-                set("mlp_bias", json!(biased("ffn_down")));
-                "llama"
-            }
             "granite" => {
-                set("attention_bias", json!(biased("attn_q")));
                 self.granite(set)?;
                 "granite"
             }
-            "qwen2" => "qwen2",
-            "qwen3" => "qwen3",
-            "qwen2moe" | "qwen3moe" => self.qwen_moe(set)?,
-            "gemma" => "gemma",
-            "gemma2" => self.gemma2(s, window, set)?,
-            "gemma3" => self.gemma3(s, window, set)?,
-            "arcee" => {
-                set("attention_bias", json!(biased("attn_q")));
-                set("mlp_bias", json!(biased("ffn_down")));
-                "arcee"
-            }
-            "chatglm" | "glm4" => {
-                set("attention_bias", json!(biased("attn_q") || biased("attn_qkv")));
-                if self.kind == "glm4" { "glm4" } else { "glm" }
-            }
-            "cohere2" => {
-                set("logit_scale", json!(self.number("logit_scale")?));
-                self.windows(s, window, 4, set)?;
-                "cohere2"
-            }
-            "deepseek2" => self.deepseek(s, set)?,
-            "ernie4_5" => {
-                set("use_bias", json!(biased("attn_output")));
-                "ernie4_5"
-            }
-            "exaone4" => {
-                self.windows(s, window, 4, set)?;
-                "exaone4"
-            }
-            "nemotron" => {
-                set("attention_bias", json!(biased("attn_q")));
-                set("mlp_bias", json!(biased("ffn_down")));
-                "nemotron"
-            }
-            "olmo" => {
-                set("clip_qkv", json!(self.number("attention.clamp_kqv")?.filter(|clip| *clip != 0.0)));
-                "olmo"
-            }
-            "olmo2" if window.is_some() => {
-                self.two_ropes(s, self.number("rope.freq_base")?.unwrap_or(10000.0), set)?;
-                self.windows(s, window, 4, set)?;
-                "olmo3"
-            }
-            "olmoe" => "olmoe",
             "seed_oss" => {
-                set("attention_bias", json!(biased("attn_q")));
-                set("attention_out_bias", json!(biased("attn_output")));
-                set("mlp_bias", json!(biased("ffn_down")));
+                set("attention_out_bias", json!(self.biased("attn_output")));
                 "seed_oss"
             }
             "smollm3" => {
-                set("attention_bias", json!(biased("attn_q")));
-                set("mlp_bias", json!(biased("ffn_down")));
                 set("no_rope_layer_interval", json!(4));
                 "smollm3"
             }
+            "arcee" => "arcee",
+            "nemotron" => "nemotron",
+            _ => "llama",
+        })
+    }
+
+    /// All layers but every fourth have a window.
+    fn every_fourth(
+        &self,
+        s: &Sizes,
+        window: Option<u64>,
+        set: &mut dyn FnMut(&str, Value),
+    ) -> Result<&'static str, CheckpointError> {
+        self.windows(s, window, 4, set)?;
+        Ok(match self.kind {
+            "exaone4" => "exaone4",
+            "olmo2" => {
+                self.two_ropes(s, self.number("rope.freq_base")?.unwrap_or(10000.0), set)?;
+                "olmo3"
+            }
+            _ => {
+                set("logit_scale", json!(self.number("logit_scale")?));
+                "cohere2"
+            }
+        })
+    }
+
+    fn falcon(&self, s: &Sizes, set: &mut dyn FnMut(&str, Value)) -> Result<&'static str, CheckpointError> {
+        let two_norms = self.has("blk.0.attn_norm_2.weight");
+        set("num_kv_heads", json!(s.kv_heads));
+        set("multi_query", json!(s.kv_heads == 1));
+        set("new_decoder_architecture", json!(two_norms || !(s.kv_heads == 1 || s.kv_heads == s.heads)));
+        set("num_ln_in_parallel_attn", json!(if two_norms { 2 } else { 1 }));
+        set("ffn_hidden_size", json!(s.ffn));
+        set("bias", json!(self.biased("attn_output")));
+        Ok("falcon")
+    }
+
+    /// Families with a field or two.
+    fn plain(&self, window: Option<u64>, set: &mut dyn FnMut(&str, Value)) -> Result<&'static str, CheckpointError> {
+        let parallel = |default| {
+            let given = self.header.metadata.flag(&self.key("use_parallel_residual"))?;
+            Ok::<_, CheckpointError>(json!(given.unwrap_or(default)))
+        };
+        Ok(match self.kind {
+            "qwen2" => "qwen2",
+            "qwen3" => "qwen3",
+            "gemma" => "gemma",
+            "olmo2" => "olmo2",
+            "olmoe" => "olmoe",
             "phi2" => "phi",
             "phi3" => {
                 set("sliding_window", json!(window));
                 "phi3"
             }
+            "chatglm" | "glm4" => {
+                set("attention_bias", json!(self.biased("attn_q") || self.biased("attn_qkv")));
+                if self.kind == "glm4" { "glm4" } else { "glm" }
+            }
+            "ernie4_5" => {
+                set("use_bias", json!(self.biased("attn_output")));
+                "ernie4_5"
+            }
+            "olmo" => {
+                set("clip_qkv", json!(self.number("attention.clamp_kqv")?.filter(|clip| *clip != 0.0)));
+                "olmo"
+            }
             "gptneox" => {
                 set("use_parallel_residual", parallel(true)?);
                 "gpt_neox"
             }
-            "falcon" => {
-                let two_norms = self.has("blk.0.attn_norm_2.weight");
-                set("num_kv_heads", json!(s.kv_heads));
-                set("multi_query", json!(s.kv_heads == 1));
-                set("new_decoder_architecture", json!(two_norms || !(s.kv_heads == 1 || s.kv_heads == s.heads)));
-                set("num_ln_in_parallel_attn", json!(if two_norms { 2 } else { 1 }));
-                set("ffn_hidden_size", json!(s.ffn));
-                set("bias", json!(biased("attn_output")));
-                "falcon"
-            }
             "starcoder2" => {
-                set("use_bias", json!(biased("attn_q")));
+                set("use_bias", json!(self.biased("attn_q")));
                 set("sliding_window", json!(window));
                 "starcoder2"
             }
             "stablelm" => {
                 set("use_parallel_residual", parallel(false)?);
-                set("use_qkv_bias", json!(biased("attn_q")));
+                set("use_qkv_bias", json!(self.biased("attn_q")));
                 set("qk_layernorm", json!(self.has("blk.0.attn_q_norm.weight")));
                 "stablelm"
             }
-            "olmo2" => "olmo2",
             _ => {
                 set("logit_scale", json!(self.number("logit_scale")?));
                 set("use_qk_norm", json!(self.has("blk.0.attn_q_norm.weight")));
