@@ -21,8 +21,7 @@ pub mod numbers;
 pub mod policy;
 pub mod series;
 pub mod side;
-pub mod signed_rank;
-pub mod verdict;
+pub pub mod verdict;
 
 pub use command::{CheckError, CheckOptions, check_interleaved, run_check, run_compare};
 pub use format::Format;

@@ -49,6 +49,16 @@ pub fn render(run: &Run) -> Result<String, ReportError> {
     Ok(page::page(&digest)?)
 }
 
+/// What the tables of the report say about each cell: (cell, metric, word), the reference left out.
+pub fn words(run: &Run) -> Vec<(String, String, &'static str)> {
+    let digest = digest::Digest::new(run);
+    let said = digest.aggregates.iter().filter_map(|a| {
+        let comparison = digest.comparison(a)?;
+        Some((a.cell.clone(), a.metric.clone(), reading::read(a, comparison, digest.floor(a)).word))
+    });
+    said.collect()
+}
+
 /// Renders the run in `run_dir` and replaces its `report.html`: a reader sees the old file or the new one, never a part.
 pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     let html = render(&Run::load(run_dir)?)?;

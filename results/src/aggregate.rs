@@ -2,7 +2,7 @@
 //!
 //! What counts as an independent value: repetitions that agree exactly count once (a deterministic number repeated five times is one
 //! number); of several items in one repetition of a clock, comparisons use the repetition's mean log-ratio, because items share
-//! their disturbances. Perplexity has one value per repetition, so its interval comes from the windows behind it.
+//! their disturbances. Clocks are compared by ranks ([`crate::statistics::hodges_lehmann`]). Perplexity has one value per repetition, so its interval comes from the windows behind it.
 
 mod compare;
 
@@ -76,6 +76,9 @@ pub struct Comparison {
     pub ratio: Option<Ratio>,
     /// cell - reference, in the metric's unit.
     pub difference: Interval,
+    /// Chance of pairs as one-sided as these between two equal cells (signed-rank test); of clocks and memory only.
+    #[serde(default)]
+    pub p: Option<f64>,
 }
 
 /// Groups rows by (cell, workload, metric, x), sorted by that key. Only ok rows count; a group without any keeps status and reason.

@@ -19,8 +19,8 @@ pub const SECTION: Section = Section {
     id: "tables",
     title: "Tables",
     reading: "One table per metric: the median of all repetitions, its 95 % interval in brackets, and the paired ratio to the reference. A \
-              ratio whose interval includes 1, or that is no larger than the difference between two copies of the reference (the shaded \
-              band), is within noise. Click a heading to sort.",
+              ratio whose interval includes 1, that two equal cells would give more than once in a hundred runs, or that is no larger than the \
+              difference between two copies of the reference (the shaded band), is within noise. Click a heading to sort.",
     template: include_str!("../../templates/tables.tera"),
     content,
 };

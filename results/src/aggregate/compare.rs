@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Comparison, Groups, Key, SEED, Spread, by_item, windows_behind};
 use crate::metric::{Kind, metric};
 use crate::observation::Observation;
-use crate::statistics::{Center, Interval, Ratio, mean, median, paired_difference, paired_ratio};
+use crate::statistics::{Center, Interval, Ratio, mean, median, paired_difference, paired_ratio, signed_rank_p};
 
 /// The comparison of one group with the reference's group of the same key; `None` without a pair.
 pub(super) fn compare_group(key: &Key, rows: &[&Observation], groups: &Groups, reference: &str) -> Option<Comparison> {
@@ -26,7 +26,16 @@ pub(super) fn compare_group(key: &Key, rows: &[&Observation], groups: &Groups, r
         n_pairs: difference.n,
         ratio,
         difference,
+        p: if center == Center::Median { chance(&pairs) } else { None },
     })
+}
+
+/// The signed-rank p of the independent pairs' log ratios; of their differences where a value is not positive.
+fn chance(pairs: &[Pair]) -> Option<f64> {
+    let positive = pairs.iter().all(|pair| pair.values.0 > 0.0 && pair.values.1 > 0.0);
+    let apart = |(cell, reference): &(f64, f64)| if positive { cell.ln() - reference.ln() } else { cell - reference };
+    let means = clusters(pairs).into_iter().filter_map(|cluster| mean(&cluster.iter().map(apart).collect::<Vec<_>>()));
+    signed_rank_p(&means.collect::<Vec<_>>())
 }
 
 /// Clocks and memory err upwards, so their median speaks; sums of likelihoods and counts have a meaningful mean.
@@ -84,7 +93,7 @@ fn clustered_ratio(pairs: &[Pair], center: Center) -> Option<Ratio> {
         return None;
     }
     let means = clusters(pairs).into_iter().filter_map(|cluster| {
-        let logarithms: Vec<f64> = cluster.iter().map(|(cell, reference)| (cell / reference).ln()).collect();
+        let logarithms: Vec<f64> = cluster.iter().map(|(cell, reference)| cell.ln() - reference.ln()).collect();
         Some((mean(&logarithms)?.exp(), 1.0))
     });
     paired_ratio(&means.collect::<Vec<_>>(), center, SEED)
