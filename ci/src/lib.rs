@@ -21,7 +21,7 @@ pub mod numbers;
 pub mod policy;
 pub mod series;
 pub mod side;
-pub pub mod verdict;
+pub mod verdict;
 
 pub use command::{CheckError, CheckOptions, check_interleaved, run_check, run_compare};
 pub use format::Format;

@@ -86,8 +86,7 @@ impl<'a> Digest<'a> {
             .into_iter()
             .map(|c| ((c.cell.clone(), c.workload.clone(), c.metric.clone(), c.x.map(f64::to_bits)), c));
         let floors = noise.into_iter().filter_map(|c| {
-            let ratio = c.ratio?;
-            let floor = ratio.low.ln().abs().max(ratio.high.ln().abs());
+            let floor = c.reach()?;
             Some(((c.workload, c.metric, c.x.map(f64::to_bits)), floor))
         });
         let (comparisons, floors) = (comparisons.collect(), floors.collect());

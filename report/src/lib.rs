@@ -19,6 +19,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use results::aggregate::Comparison;
 use results::run::{Run, StoreError};
 
 /// Name of the file that [`write()`] leaves in a run directory.
@@ -49,14 +50,9 @@ pub fn render(run: &Run) -> Result<String, ReportError> {
     Ok(page::page(&digest)?)
 }
 
-/// What the tables of the report say about each cell: (cell, metric, word), the reference left out.
-pub fn words(run: &Run) -> Vec<(String, String, &'static str)> {
-    let digest = digest::Digest::new(run);
-    let said = digest.aggregates.iter().filter_map(|a| {
-        let comparison = digest.comparison(a)?;
-        Some((a.cell.clone(), a.metric.clone(), reading::read(a, comparison, digest.floor(a)).word))
-    });
-    said.collect()
+/// The word of the report's tables for a comparison, where two copies of the reference reach `floor` (a logarithm; 0 without copies).
+pub fn word(comparison: &Comparison, floor: f64) -> &'static str {
+    reading::of_comparison(comparison, floor).word
 }
 
 /// Renders the run in `run_dir` and replaces its `report.html`: a reader sees the old file or the new one, never a part.

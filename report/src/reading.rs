@@ -41,7 +41,13 @@ fn say(tone: &'static str, icon: &'static str, word: &'static str, why: String) 
 
 /// Reads the comparison of `a` with the reference; `floor` is the largest |ln ratio| between two copies of the reference.
 pub fn read(a: &Aggregate, comparison: &Comparison, floor: f64) -> Reading {
-    let kind = metric(&a.metric).map(|metric| metric.kind());
+    debug_assert_eq!(a.metric, comparison.metric);
+    of_comparison(comparison, floor)
+}
+
+/// The same of the comparison alone.
+pub fn of_comparison(comparison: &Comparison, floor: f64) -> Reading {
+    let kind = metric(&comparison.metric).map(|metric| metric.kind());
     let Some(ratio) = comparison.ratio else {
         return of_difference(comparison, kind);
     };

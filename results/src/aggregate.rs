@@ -81,6 +81,14 @@ pub struct Comparison {
     pub p: Option<f64>,
 }
 
+impl Comparison {
+    /// How far the interval of the ratio reaches from 1, as a logarithm: between two copies of a cell, what is noise.
+    pub fn reach(&self) -> Option<f64> {
+        let ratio = self.ratio?;
+        Some(ratio.low.ln().abs().max(ratio.high.ln().abs()))
+    }
+}
+
 /// Groups rows by (cell, workload, metric, x), sorted by that key. Only ok rows count; a group without any keeps status and reason.
 pub fn aggregate(rows: &[Observation]) -> Vec<Aggregate> {
     let groups = group(rows.iter());

@@ -97,9 +97,8 @@ pub fn noise(rows: &[Observation], reference: &str, control: &str) -> Option<Noi
             workloads.entry(&comparison.workload).or_default().push((resolution, comparison));
         }
     }
-    let by_slowdown = |a: &(Resolution, &Comparison), b: &(Resolution, &Comparison)| {
-        a.0.slowdown().total_cmp(&b.0.slowdown())
-    };
+    let by_slowdown =
+        |a: &(Resolution, &Comparison), b: &(Resolution, &Comparison)| a.0.slowdown().total_cmp(&b.0.slowdown());
     let middles = workloads.into_values().map(|mut metrics| {
         metrics.sort_by(by_slowdown);
         metrics[metrics.len() / 2]

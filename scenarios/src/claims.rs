@@ -25,6 +25,8 @@ struct Judged<'a> {
     part: &'a ClaimPart,
     finding: Finding,
     verdict: Verdict,
+    /// Why a number that would decide does not.
+    undecided: Option<String>,
 }
 
 impl<'a> Judged<'a> {
@@ -33,8 +35,12 @@ impl<'a> Judged<'a> {
             Finding::Missing(why) if evidence.wants_absent_gpu(&part.measure) => Finding::NoGpu(why),
             finding => finding,
         };
-        let verdict = of_part(tier, &part.rule, &finding);
-        Judged { part, finding, verdict }
+        let decided = of_part(tier, &part.rule, &finding);
+        let decides = matches!(decided, Verdict::Reproduced | Verdict::DirectionOnly | Verdict::NotReproduced)
+            || matches!(decided, Verdict::Holds | Verdict::Violated);
+        let undecided = evidence.too_noisy(&part.measure).filter(|_| decides);
+        let verdict = if undecided.is_some() { Verdict::Inconclusive } else { decided };
+        Judged { part, finding, verdict, undecided }
     }
 }
 
@@ -96,7 +102,10 @@ fn reason(claim: &Claim, parts: &[Judged<'_>]) -> String {
 fn outcome(part: &Judged<'_>) -> String {
     let word = part.verdict.word();
     match &part.finding {
-        Finding::Number(m) => format!("{} ({}): {word}", number(m), verdict::in_words(&part.part.rule)),
+        Finding::Number(m) => {
+            let why = part.undecided.as_ref().map_or(String::new(), |why| format!(", because {why}"));
+            format!("{} ({}): {word}{why}", number(m), verdict::in_words(&part.part.rule))
+        }
         Finding::NoEffectHere { why, measured } => {
             let shown = measured.as_ref().map_or(String::new(), |m| format!("{}; ", number(m)));
             format!("{shown}{word}: {why}")

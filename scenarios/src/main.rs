@@ -12,6 +12,7 @@ mod part;
 mod protocol;
 mod runner;
 mod scenario;
+mod selftest;
 mod stopwatch;
 mod text;
 mod worker;

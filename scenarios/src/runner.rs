@@ -8,7 +8,7 @@ mod process;
 mod quality;
 mod rows;
 mod show;
-mod timing;
+pub(crate) mod timing;
 
 use std::path::PathBuf;
 

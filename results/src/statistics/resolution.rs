@@ -6,6 +6,9 @@
 //! slower by d, both with standard error s and correlated by 1/2 because they share the reference, the second condition is
 //! X > |E| + 1.96 s. X - E then has standard deviation s and X + E has s √3, so the condition holds in 95 of 100 runs when
 //! d = (1.96 + 2.9) s: Φ(-2.9) + Φ(-2.9 / √3) = 0.002 + 0.047. The test alone needs (2.58 + 1.64) s, which is less.
+//!
+//! That holds for noise that is as strong in the run as it was between the copies. On a shared machine it is not: bursts come in clusters, and the
+//! run meets others. `infermark doctor --self-test` plays this through; the standard error may be a third larger than it was.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +23,8 @@ const FEWEST_OF_COPIES: usize = 5;
 
 /// Standard errors in a slow-down that is told in 95 of 100 runs; see above.
 const STANDARD_ERRORS: f64 = 4.9;
+/// How much larger the standard error of the next run may be.
+const UNSTEADY: f64 = 1.33;
 /// Half-width of a 95 % interval, in standard errors.
 const HALF_WIDTH: f64 = 1.959_964;
 /// Two copies whose estimate is further from 1 than this many standard errors do differ: one time in a hundred by chance.
@@ -63,7 +68,7 @@ impl Resolution {
 
     /// The same for runs of `pairs` repetitions.
     pub fn slowdown_at(&self, pairs: usize) -> f64 {
-        (self.bias + STANDARD_ERRORS * self.spread / (pairs.max(1) as f64).sqrt()).exp_m1()
+        (self.bias + STANDARD_ERRORS * UNSTEADY * self.spread / (pairs.max(1) as f64).sqrt()).exp_m1()
     }
 
     /// Repetitions after which a slow-down of this share is told in 95 of 100 runs; `None` where the copies themselves differ by as much.
@@ -72,7 +77,7 @@ impl Resolution {
         if room <= 0.0 {
             return None;
         }
-        let pairs = (STANDARD_ERRORS * self.spread / room).powi(2).ceil();
+        let pairs = (STANDARD_ERRORS * UNSTEADY * self.spread / room).powi(2).ceil();
         // past what a usize holds the cast stops at its largest value, which nobody runs either
         Some((pairs as usize).max(FEWEST_PAIRS))
     }
@@ -105,17 +110,17 @@ mod tests {
     }
 
     /// Oracle: by hand. A half-width of 1.96 % over 100 pairs is a standard error of 1 %, so a spread of 10 % times the allowance for 99
-    /// degrees of freedom, √(99 / 77.046) = 1.134. 4.9 standard errors are 5.55 % in logarithms, 5.71 % as a share.
+    /// degrees of freedom, √(99 / 77.046) = 1.134. 4.9 · 1.33 standard errors are 7.39 % in logarithms, 7.67 % as a share.
     #[test]
     fn a_resolution_by_hand() {
         let found = Resolution::of_copies(&copies(0.0, 0.019_599_64, 100)).expect("pairs");
         assert!((found.spread - 0.1134).abs() < 0.0005, "{found:?}");
-        assert!((found.slowdown() - 0.0571).abs() < 0.0005, "{}", found.slowdown());
+        assert!((found.slowdown() - 0.0767).abs() < 0.0005, "{}", found.slowdown());
         // four times the pairs, half the slow-down in logarithms
         assert!((found.slowdown_at(400).ln_1p() * 2.0 - found.slowdown().ln_1p()).abs() < 1e-12);
-        // (0.5555 / ln 1.03)² = 353.2
+        // (0.7391 / ln 1.03)² = 625.2
         let pairs = found.pairs_for(0.03).expect("no bias");
-        assert!((349..=358).contains(&pairs), "{pairs}");
+        assert!((615..=635).contains(&pairs), "{pairs}");
         assert!(found.slowdown_at(pairs) <= 0.03 && found.slowdown_at(pairs - 1) > 0.03);
     }
 

@@ -1,6 +1,7 @@
 //! Rows that may be believed, found by the tags of their cell.
 
 use results::aggregate::{Aggregate, aggregate};
+use results::noise::{Noise, NoiseLevel, noise};
 use results::observation::{Axes, Direction, Observation, Status};
 use results::run::Run;
 use results::summary::Role;
@@ -15,12 +16,21 @@ const HEAD: &str = "head/";
 pub struct Evidence<'a> {
     scenario: &'a ResolvedScenario,
     run: &'a Run,
+    noise: Option<Noise>,
 }
 
 impl<'a> Evidence<'a> {
     /// Evidence for the claims of `scenario`.
     pub fn new(scenario: &'a ResolvedScenario, run: &'a Run) -> Evidence<'a> {
-        Evidence { scenario, run }
+        let control = scenario.cells.iter().find(|cell| cell.role == Role::AaControl);
+        let noise = control.and_then(|control| noise(&run.observations, &scenario.reference().id, &control.id));
+        Evidence { scenario, run, noise }
+    }
+
+    /// Why nothing that a clock measured in this run decides anything, where that is so and `measure` is of that kind.
+    pub fn too_noisy(&self, measure: &Measure) -> Option<String> {
+        let noise = self.noise.as_ref().filter(|noise| noise.level == NoiseLevel::Unusable)?;
+        measure.is_timed().then(|| format!("the noise of this run makes its speeds unusable. {}", noise.numbers()))
     }
 
     /// The cell that `select` names. Axes it leaves open are the reference's.

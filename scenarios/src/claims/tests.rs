@@ -349,3 +349,35 @@ fn a_run_without_rows_confirms_nothing() {
         }
     }
 }
+
+/// The noise of a run is that of its clocks: copies of the reference that differ by up to half decide no speed, and do not touch counts.
+#[test]
+fn in_an_unusable_run_claims_of_speed_stay_open() {
+    let tiers = |noise: f64, metric: &str, tier: &str| {
+        let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
+        let measure = RATIO.replace("\"m\"", &format!("{metric:?}"));
+        let scenario = scenario(tier, "", &[(&measure, "at_least = 1.5, no_effect = 1.0")]);
+        let reference = scenario.reference().clone();
+        assert_eq!(reference.axes.attention, "naive");
+        let mut rows = vec![];
+        for repetition in 0..12 {
+            let apart = if repetition % 2 == 0 { 1.0 + noise } else { 1.0 / (1.0 + noise) };
+            let mut add = |cell: &Cell, metric: &str, value| {
+                rows.push(Observation { formula_id: format!("{metric}@1"), ..row(cell, metric, repetition, 0, value) });
+            };
+            add(&naive, metric, 2.0);
+            add(&flash, metric, 1.0);
+            add(&naive, "prefill_ms", 10.0);
+            add(&naive.control(), "prefill_ms", 10.0 * apart);
+        }
+        let scenario = ResolvedScenario { cells: [scenario.cells, vec![reference.control()]].concat(), ..scenario };
+        let mut found = judge(&scenario, &run(rows), "").expect("judged");
+        let result = found.remove(0);
+        (result.verdict, result.reason)
+    };
+    assert_eq!(tiers(0.001, "tpot_ms", "ratio").0, Reproduced);
+    let (verdict, reason) = tiers(0.5, "tpot_ms", "ratio");
+    assert_eq!(verdict, Inconclusive, "{reason}");
+    assert!(reason.contains("unusable") && reason.contains("over 12 pairs"), "{reason}");
+    assert_eq!(tiers(0.5, "weights_bytes", "ratio").0, Reproduced);
+}

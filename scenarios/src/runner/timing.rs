@@ -198,9 +198,7 @@ fn rounds(session: &mut Session, timed: &mut [Timed], workloads: &[usize], base:
             if !owed && timed.iter().all(settled) {
                 continue;
             }
-            let mut order: Vec<usize> = (0..timed.len()).collect();
-            order.shuffle(&mut rng);
-            for at in order {
+            for at in order(timed.len(), &mut rng) {
                 let cell = &mut timed[at];
                 if session.live[cell.index].status != Status::Ok || cell.refused[slot] {
                     continue;
@@ -223,6 +221,13 @@ fn rounds(session: &mut Session, timed: &mut [Timed], workloads: &[usize], base:
         }
     }
     Ok(false)
+}
+
+/// The order of one round: random, so that what disturbs a moment disturbs no cell more than another.
+pub(crate) fn order(cells: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..cells).collect();
+    order.shuffle(rng);
+    order
 }
 
 fn verify_again(session: &mut Session, timed: &mut [Timed]) -> Result<()> {

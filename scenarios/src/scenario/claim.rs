@@ -154,6 +154,28 @@ pub enum Measure {
     },
 }
 
+impl Measure {
+    /// Whether a clock measured what it looks at: by the registry, or by the unit in a name that a workload chose.
+    pub fn is_timed(&self) -> bool {
+        let of_clock = |name: &String| match results::metric::metric(name) {
+            Some(known) => known.kind() == results::metric::Kind::Timing,
+            None => name.split(':').next().is_some_and(|base| base.ends_with("_ms") || base.ends_with("_us")),
+        };
+        match self {
+            Measure::Value { metric, .. }
+            | Measure::BestPart { metric, .. }
+            | Measure::BestRatio { metric, .. }
+            | Measure::Slope { metric, .. }
+            | Measure::Share { metric, .. } => of_clock(metric),
+            Measure::Ratio { metric, under_metric, .. } => {
+                of_clock(metric) || under_metric.as_ref().is_some_and(of_clock)
+            }
+            Measure::SpeedupOverModel { .. } => true,
+            Measure::Closure { .. } => false,
+        }
+    }
+}
+
 /// How many values become one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

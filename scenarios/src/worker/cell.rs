@@ -7,7 +7,7 @@ use model::{Device, TokenId};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::trace::{Event, Roof, Trace};
 
-use super::{gpu, kernels, progress, score, sensitivity, sweep, timed};
+use super::{counted, gpu, kernels, progress, score, sensitivity, sweep, timed};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::library;
 use crate::machine;
@@ -167,6 +167,7 @@ impl Held {
                     sensitivity::Asked { texts, windows: *windows, window_tokens: *window_tokens, candidates, budgets };
                 sensitivity::run(self, &asked)?
             }
+            Workload::KnownAnswer { units, .. } => counted::run(self, *units),
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
         Ok(match events {
@@ -209,6 +210,7 @@ impl Held {
             Workload::Kernels { .. }
             | Workload::AttentionSweep { .. }
             | Workload::Sensitivity { .. }
+            | Workload::KnownAnswer { .. }
             | Workload::Identity { .. } => Some("this workload runs on a cpu device"),
             _ => None,
         }
