@@ -22,7 +22,10 @@ pub const MOST_CELLS: usize = 256;
 pub fn lists(scenario: &Scenario) -> [Vec<String>; 6] {
     let parts = Lists::of(scenario);
     [
-        parts.model.iter().map(model_tag).collect(),
+        match scenario.slowdowns() {
+            [] => parts.model.iter().map(model_tag).collect(),
+            costs => costs.iter().map(|cost| programmed_tag(*cost)).collect(),
+        },
         parts.attention.iter().map(AttentionSpec::tag).collect(),
         parts.weights.iter().map(WeightsSpec::tag).collect(),
         parts.kv.iter().map(KvSpec::tag).collect(),

@@ -19,10 +19,9 @@ fn false_alarms_slow_downs_and_intervals_are_as_promised() {
 #[test]
 fn a_fixed_order_raises_false_alarms() {
     let policy = ci::policy::Policy::shipped().expect("the shipped policy");
-    let alarms = |turns: Turns| many(300, |run| Judged::of(&equal_run(run, turns), &policy).is_alarm());
-    let count = |turns: Turns| alarms(turns).into_iter().filter(|alarm| *alarm).count();
-    let (fixed, random) = (count(|n, _| (0..n).collect()), count(order));
-    assert!(fixed > 9 && random <= 6, "of 300: {fixed} with a fixed order, {random} with a random one");
+    let alarms = many(300, |run| Judged::of(&equal_run(run, |n, _| (0..n).collect()), &policy).is_alarm());
+    let count = alarms.into_iter().filter(|alarm| *alarm).count();
+    assert!(count > 9, "{count} of 300");
 }
 
 /// Values of one cell, in the order of its repetitions.

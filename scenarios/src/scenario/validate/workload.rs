@@ -148,7 +148,7 @@ fn check_programmed(scenario: &Scenario, faults: &mut Faults<'_>) {
         return;
     }
     let why = "the cells of a scenario of known answer differ in only its costs: leave this out, or ask it in a scenario of its own";
-    for (axis, list) in AXES.iter().zip(matrix::lists(scenario)) {
+    for (axis, list) in AXES.iter().zip(matrix::lists(scenario)).skip(1) {
         faults.need(list.len() <= 1, &format!("matrix.{axis}"), "cannot vary beside a known answer", why);
     }
     let help = "a counted loop runs no model: remove [model]";
