@@ -30,6 +30,9 @@ pub fn render(report: &Report) -> String {
             text.push_str(&command(level, "infermark", &rest));
         }
     }
+    for warning in report.warnings.iter().take(MAX_PER_LEVEL) {
+        text.push_str(&command("notice", "infermark", warning));
+    }
     let level = level_of(match report.verdict.exit_code(true) {
         0 => Weight::None,
         4 => Weight::Open,

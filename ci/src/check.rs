@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use results::aggregate::unlike_chunks;
 use results::metric::Kind;
-use results::observation::Status;
+use results::observation::{Direction, Observation, Status};
 use results::run::Run;
-use results::summary::CellSummary;
+use results::summary::{CellSummary, Role};
 use serde::Serialize;
 
 use crate::claims::{self, ClaimGate};
@@ -126,6 +127,7 @@ pub fn check(baseline: &Run, head: &Run, policy: &Policy, mode: Mode, permit: Pe
         gates = comparison.gates();
     }
     let claims = claims::judge(Some(&baseline.run.claims), &head.run.claims, &policy.claims);
+    let open = if refused { vec![] } else { doubts(baseline, &gates, &claims) };
     finish(
         Report {
             scenario: head.summary.scenario.clone(),
@@ -134,7 +136,7 @@ pub fn check(baseline: &Run, head: &Run, policy: &Policy, mode: Mode, permit: Pe
             head_run: head.summary.run_id.clone(),
             verdict: if refused { CheckVerdict::NotComparable } else { CheckVerdict::Pass },
             summary: String::new(),
-            warnings: [&baseline.run.warnings[..], &head.run.warnings].concat(),
+            warnings: [&baseline.run.warnings[..], &head.run.warnings, &words(baseline, head, &gates, mode)].concat(),
             differences,
             cells,
             gates,
@@ -142,7 +144,56 @@ pub fn check(baseline: &Run, head: &Run, policy: &Policy, mode: Mode, permit: Pe
             command: head.summary.command.clone(),
         },
         head,
+        open,
     )
+}
+
+/// Why "none worse" would say more than the two runs show.
+fn doubts(baseline: &Side, gates: &[Gate], claims: &[ClaimGate]) -> Vec<String> {
+    let mut open = Vec::new();
+    if baseline.run.summary.is_none() {
+        open.push("the baseline has no summary.json, so it was killed early or is damaged".to_owned());
+    } else if !baseline.summary.complete {
+        open.push("the baseline was not finished, so it does not show everything that could have got worse".to_owned());
+    }
+    let compared = gates.iter().any(|gate| gate.base.is_some() && gate.head.is_some())
+        || claims.iter().any(|claim| claim.base.is_some() && claim.head.is_some());
+    if !compared {
+        open.push(
+            "nothing was compared: base and head have no measured value and no judged claim in common".to_owned(),
+        );
+    }
+    open
+}
+
+/// Words for a run of which no cell was measured: nothing can get worse in it.
+fn unmeasured_head(head: &Side) -> Vec<String> {
+    let cells = &head.summary.cells;
+    if cells.is_empty() || cells.iter().any(|cell| cell.status == Status::Ok) {
+        return vec![];
+    }
+    let skipped: Vec<_> = cells.iter().filter(|cell| cell.status == Status::Skipped).collect();
+    let why = skipped.first().map_or_else(String::new, |cell| format!(" ({}: {})", cell.label, cell.reason));
+    vec![format!("no cell of the run to judge was measured; {} of {} were skipped{why}", skipped.len(), cells.len())]
+}
+
+/// What a reader must know before believing the gates.
+fn words(baseline: &Side, head: &Side, gates: &[Gate], mode: Mode) -> Vec<String> {
+    let mut words = unmeasured_head(head);
+    let timed = gates.iter().any(|gate| gate.kind == Kind::Timing && gate.head.is_some());
+    let has_control = head.summary.cells.iter().any(|cell| cell.role == Role::AaControl && cell.status == Status::Ok);
+    if mode == Mode::Interleaved && timed && !has_control {
+        words.push(
+            "no second copy of the reference was measured, so the noise of this job is not known: a slow-down only has to exceed \
+             the policy's min_effect"
+                .to_owned(),
+        );
+    }
+    if baseline.run.claims.is_empty() && !head.run.claims.is_empty() {
+        let n = head.run.claims.len();
+        words.push(format!("the baseline has no judged claims, so the head's {n} are judged without one"));
+    }
+    words
 }
 
 /// What can be said of a run without a baseline: whether its cells ended well and its claims stand.
@@ -156,7 +207,7 @@ pub fn check_alone(head: &Run, policy: &Policy) -> Report {
             head_run: head.summary.run_id.clone(),
             verdict: CheckVerdict::NoBaseline,
             summary: String::new(),
-            warnings: head.run.warnings.clone(),
+            warnings: [&head.run.warnings[..], &unmeasured_head(head)].concat(),
             differences: Vec::new(),
             cells: head_cells(head),
             gates: Vec::new(),
@@ -164,6 +215,7 @@ pub fn check_alone(head: &Run, policy: &Policy) -> Report {
             command: head.summary.command.clone(),
         },
         head,
+        vec![],
     )
 }
 
@@ -183,8 +235,9 @@ fn head_cells(head: &Side) -> Vec<CellGate> {
     .collect()
 }
 
-/// Fills in the verdict and its sentence. What failed outweighs what got worse, and that what is open.
-fn finish(mut report: Report, head: &Side) -> Report {
+/// Fills in the verdict and its sentence. What failed outweighs what got worse, and that what is open: a gate or claim, or one of
+/// the doubts `open` about the comparison as a whole.
+fn finish(mut report: Report, head: &Side, open_doubts: Vec<String>) -> Report {
     let weights = || {
         let cells = report.cells.iter().map(|cell| cell.weight);
         let gates = report.gates.iter().map(|gate| gate.weight);
@@ -199,11 +252,14 @@ fn finish(mut report: Report, head: &Side) -> Report {
         (Weight::Regression, _) => CheckVerdict::Regression,
         (_, given @ (CheckVerdict::NotComparable | CheckVerdict::NoBaseline)) => given,
         (Weight::Open, _) => CheckVerdict::Inconclusive,
+        (Weight::None, CheckVerdict::Pass) if !open_doubts.is_empty() => CheckVerdict::Inconclusive,
         (Weight::None, given) => given,
     };
     let judged = format!("{} gates and {} claims", report.gates.len(), report.claims.len());
     report.summary = match verdict {
-        CheckVerdict::RunFailed if !head.summary.complete => "the run was not finished: `--resume` it".to_owned(),
+        CheckVerdict::RunFailed if !head.summary.complete => {
+            "the run to judge was not finished: continue it with `infermark run --resume`, or measure again".to_owned()
+        }
         CheckVerdict::RunFailed => format!("{failures} of the head's cells or claims failed or are wrong"),
         CheckVerdict::Regression => format!("{worse} got worse, {open} open, of {judged}"),
         CheckVerdict::NotComparable => {
@@ -211,11 +267,22 @@ fn finish(mut report: Report, head: &Side) -> Report {
             format!("base and head differ in what must agree: {}", facts.join("; "))
         }
         CheckVerdict::NoBaseline => "there is no baseline; name one with `--baseline DIR`".to_owned(),
+        CheckVerdict::Inconclusive if open == 0 => open_doubts.join("; "),
         CheckVerdict::Inconclusive => format!("{open} open, none worse, of {judged}"),
         CheckVerdict::Pass => format!("none worse, of {judged}"),
     };
+    if verdict != CheckVerdict::Inconclusive || open > 0 {
+        report.warnings.extend(open_doubts);
+    }
     report.verdict = verdict;
     report
+}
+
+/// What a run says of a workload of a cell that it did not measure.
+fn unmeasured(run: &Run, key: &SeriesKey) -> Option<String> {
+    let of_key = |row: &&Observation| row.cell == key.cell && row.workload == key.workload;
+    let row = run.observations.iter().filter(of_key).find(|row| row.status != Status::Ok && !row.reason.is_empty())?;
+    Some(format!("{}: {}", row.status.word(), row.reason))
 }
 
 /// Two runs that may be compared.
@@ -236,6 +303,8 @@ struct Candidate<'a> {
     head: &'a Series,
     estimate: Estimate,
     noise_floor: Option<f64>,
+    /// Why base and head have no better and worse here.
+    unranked: Option<String>,
 }
 
 impl Comparison<'_> {
@@ -308,6 +377,7 @@ impl Comparison<'_> {
                         head: now,
                         estimate: Estimate::new(was, now, self.policy.gate(&key.metric).kind(now.kind), self.pairing()),
                         noise_floor: floors.of(key),
+                        unranked: unranked(key, &base, &head),
                     }),
                 },
             }
@@ -331,11 +401,12 @@ impl Comparison<'_> {
     }
 
     fn one_sided(&self, key: &SeriesKey, series: &Series, outcome: Outcome, weight: Weight) -> Gate {
-        let reason = match outcome {
-            Outcome::Missing => "the head has no value",
-            _ => "the baseline has no value",
+        let (what, run) = match outcome {
+            Outcome::Missing => ("the head has no value", self.head.run),
+            _ => ("the baseline has no value", self.baseline.run),
         };
-        let mut row = Gate::without_estimate(key, series.kind, outcome, weight, reason.to_owned());
+        let why = unmeasured(run, key).map_or_else(String::new, |why| format!(": {why}"));
+        let mut row = Gate::without_estimate(key, series.kind, outcome, weight, format!("{what}{why}"));
         row.unit = series.unit.clone();
         self.place(&mut row);
         row
@@ -360,7 +431,8 @@ impl Comparison<'_> {
         };
         let adjusted: BTreeMap<usize, f64> = tested.into_iter().zip(corrected).collect();
         let judged = candidates.into_iter().enumerate().map(|(index, candidate)| {
-            let Candidate { key, kind, head, estimate, noise_floor } = candidate;
+            let Candidate { key, kind, head, estimate, noise_floor, unranked } = candidate;
+            let direction = if unranked.is_some() { Direction::None } else { head.direction };
             let adjusted_p = adjusted.get(&index).copied();
             let circumstances = Circumstances {
                 policy: self.policy,
@@ -370,12 +442,13 @@ impl Comparison<'_> {
                 advisory: self.policy.gate(&key.metric) == GateChoice::Advisory,
                 adjusted_p,
             };
-            let finding = gate::judge(&key.metric, kind, head.direction, &estimate, &circumstances);
-            let mut row = Gate::without_estimate(&key, kind, finding.outcome, finding.weight, finding.reason);
+            let finding = gate::judge(&key.metric, kind, direction, &estimate, &circumstances);
+            let reason = unranked.map_or(finding.reason.clone(), |why| format!("{}; {why}", finding.reason));
+            let mut row = Gate::without_estimate(&key, kind, finding.outcome, finding.weight, reason);
             self.place(&mut row);
             Gate {
                 unit: head.unit.clone(),
-                direction: head.direction,
+                direction,
                 base: Some(estimate.base),
                 head: Some(estimate.head),
                 change: estimate.change(),
@@ -387,4 +460,11 @@ impl Comparison<'_> {
         });
         judged.collect()
     }
+}
+
+/// Gaps between chunks do not rank a base and a head that emit unequally many tokens at once.
+fn unranked(key: &SeriesKey, base: &BTreeMap<SeriesKey, Series>, head: &BTreeMap<SeriesKey, Series>) -> Option<String> {
+    let chunks = key.sibling("chunk_tokens");
+    let (base, head) = (base.get(&chunks)?, head.get(&chunks)?);
+    (key.metric == "itl_ms").then(|| unlike_chunks(&head.samples, &base.samples))?
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use results::aggregate::median_of_clusters;
 use results::metric::Kind;
+use results::pairing::{Grain, Taken, independent};
 use results::statistics::{
     Center, mann_whitney, mean, median, median_interval, paired_difference, paired_ratio, signed_rank_p,
 };
 use serde::Serialize;
 
-use crate::series::{Sample, Series};
+use crate::series::Series;
 
 /// Seed of every bootstrap here: a check of the same files prints the same digits.
 const SEED: u64 = 0;
@@ -16,9 +18,9 @@ const SEED: u64 = 0;
 /// Which samples of base and head are a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairing {
-    /// Equal (sitting, repetition, item): taken next to each other in one job.
+    /// One job: clocks pair by (sitting, repetition, item), taken next to each other; counts and scores by item, whenever they were had.
     Interleaved,
-    /// Equal (repetition, item): same work at another time, which pairs counts and scores but not clocks.
+    /// Two runs: the same work at another time, which pairs counts and scores but not clocks.
     Recorded,
 }
 
@@ -33,7 +35,7 @@ pub struct Spread {
     pub low: f64,
     /// Upper end, likewise.
     pub high: f64,
-    /// Values.
+    /// Independent values: repetitions of a clock, items of what is counted or scored.
     pub n: usize,
 }
 
@@ -80,10 +82,10 @@ pub struct Estimate {
 impl Estimate {
     /// Estimates the change from `base` to `head` by the arithmetic of `kind`.
     pub fn new(base: &Series, head: &Series, kind: Kind, pairing: Pairing) -> Self {
-        let pairs = pair_up(&reduced(base), &reduced(head), pairing);
+        let pairs = pair_up(&base.metric, &reduced(base), &reduced(head), pairing);
         let mut estimate = Self {
-            base: spread(&base.samples, kind),
-            head: spread(&head.samples, kind),
+            base: spread(base, kind),
+            head: spread(head, kind),
             pairs: pairs.len(),
             ratio: None,
             difference: None,
@@ -165,7 +167,8 @@ impl Estimate {
                 high: (log + above).exp(),
             });
         }
-        let values = |series: &Series| series.samples.iter().map(|sample| sample.value).collect::<Vec<_>>();
+        // events of one repetition share its luck: each repetition is one value
+        let values = |series: &Series| clusters(series).iter().filter_map(|events| median(events)).collect::<Vec<_>>();
         self.p = mann_whitney(&values(base), &values(head));
     }
 }
@@ -181,7 +184,7 @@ struct Pair {
 }
 
 /// One sample per repetition where items do not correspond one to one.
-fn reduced(series: &Series) -> Vec<Sample> {
+fn reduced(series: &Series) -> Vec<Taken> {
     if !series.pooled {
         return series.samples.clone();
     }
@@ -190,23 +193,28 @@ fn reduced(series: &Series) -> Vec<Sample> {
         repetitions.entry((sample.sitting, sample.repetition)).or_default().push(sample.value);
     }
     let one = |((sitting, repetition), values): ((u32, u32), Vec<f64>)| {
-        Some(Sample { sitting, repetition, item: 0, value: median(&values)? })
+        Some(Taken { sitting, repetition, item: 0, value: median(&values)? })
     };
     repetitions.into_iter().filter_map(one).collect()
 }
 
-fn pair_up(base: &[Sample], head: &[Sample], pairing: Pairing) -> Vec<Pair> {
-    let key = |sample: &Sample| match pairing {
-        Pairing::Interleaved => (sample.sitting, sample.repetition, sample.item),
-        Pairing::Recorded => (0, sample.repetition, sample.item),
+/// Every value of the head with every value of the base at the same place: a place holds several different values only where a
+/// run that was resumed counted or scored something differently, and then none of them is hidden.
+fn pair_up(metric: &str, base: &[Taken], head: &[Taken], pairing: Pairing) -> Vec<Pair> {
+    let grain = match (pairing, Grain::of(metric, &[base, head])) {
+        // sittings of two runs do not correspond
+        (Pairing::Recorded, Grain::Sitting) => Grain::Repetition,
+        (_, grain) => grain,
     };
-    let bases: BTreeMap<_, f64> = base.iter().map(|sample| (key(sample), sample.value)).collect();
-    let heads: BTreeMap<_, f64> = head.iter().map(|sample| (key(sample), sample.value)).collect();
-    let paired = heads.into_iter().filter_map(|((sitting, repetition, item), head)| {
-        let base = *bases.get(&(sitting, repetition, item))?;
-        Some(Pair { sitting, repetition, item, base, head })
-    });
-    paired.collect()
+    let bases = grain.places(base);
+    let mut pairs = Vec::new();
+    for (place, heads) in grain.places(head) {
+        let (sitting, repetition, item) = place;
+        for &base in bases.get(&place).into_iter().flatten() {
+            pairs.extend(heads.iter().map(|&head| Pair { sitting, repetition, item, base, head }));
+        }
+    }
+    pairs
 }
 
 fn grouped(pairs: &[Pair], key: impl Fn(&Pair) -> u64) -> BTreeMap<u64, Vec<Pair>> {
@@ -230,11 +238,18 @@ fn extremes(pairs: &[Pair]) -> Option<Change> {
     })
 }
 
-fn spread(samples: &[Sample], kind: Kind) -> Spread {
-    let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
+/// Independent groups of a series' values: repetitions of a clock, items of what is counted or scored.
+fn clusters(series: &Series) -> Vec<Vec<f64>> {
+    independent(&series.metric, &series.samples)
+}
+
+fn spread(series: &Series, kind: Kind) -> Spread {
+    let clusters = clusters(series);
+    let values: Vec<f64> = clusters.iter().flatten().copied().collect();
     let (centre, average) = (median(&values).unwrap_or(f64::NAN), mean(&values).unwrap_or(f64::NAN));
     let interval = match kind {
         Kind::Deterministic => None,
+        _ if clusters.iter().any(|events| events.len() > 1) => median_of_clusters(&clusters, SEED),
         Kind::Quality | Kind::Timing | Kind::Memory => median_interval(&values, SEED),
     };
     let (low, high) = match interval {
@@ -244,5 +259,5 @@ fn spread(samples: &[Sample], kind: Kind) -> Spread {
             values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         ),
     };
-    Spread { median: centre, mean: average, low, high, n: values.len() }
+    Spread { median: centre, mean: average, low, high, n: clusters.len() }
 }

@@ -59,6 +59,8 @@ pub fn render(report: &Report) -> String {
         word: report.verdict.word(),
         reason: &report.summary,
     };
+    let told = [&[report.summary.clone()][..], &report.warnings].concat().join("; ");
+    let whole = Case { reason: &told, ..whole };
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"infermark\">\n");
     for (name, cases) in [("check", vec![whole]), ("gates", gates), ("cells", cells), ("claims", claims)] {
         text.push_str(&suite(&format!("{} {name}", report.scenario), &cases));

@@ -4,6 +4,7 @@
 //! ([`gate`]) and sums up ([`verdict`]); [`format`](mod@format) prints it. It measures nothing and knows no engine.
 
 pub mod annotations;
+pub mod baseline;
 pub mod check;
 pub mod claims;
 pub mod command;
@@ -23,7 +24,7 @@ pub mod series;
 pub mod side;
 pub mod verdict;
 
-pub use command::{CheckError, CheckOptions, check_interleaved, run_check, run_compare};
+pub use command::{Answer, CheckError, CheckOptions, check_interleaved, run_check, run_compare};
 pub use format::Format;
 
 #[cfg(test)]

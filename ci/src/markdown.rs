@@ -21,6 +21,7 @@ pub fn render(report: &Report) -> String {
         report.verdict.word(),
         escape(&report.summary)
     );
+    report.warnings.iter().for_each(|warning| text.push_str(&format!("\n> {}\n", escape(warning))));
     if !report.cells.is_empty() {
         text.push_str("\n| cell | outcome | reason |\n|---|---|---|\n");
         for cell in report.cells.iter().take(MAX_ROWS) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use results::metric::{Kind, metric};
 use results::observation::{Direction, Observation, Status};
+use results::pairing::Taken;
 
 /// What base and head must share to be compared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,28 +25,22 @@ impl SeriesKey {
         self.x_bits.map(f64::from_bits)
     }
 
+    /// Another metric of the same cell and workload, without a sweep coordinate.
+    pub fn sibling(&self, metric: &str) -> Self {
+        Self { metric: metric.to_owned(), x_bits: None, ..self.clone() }
+    }
+
     /// The same series of another cell.
     pub fn in_cell(&self, cell: &str) -> Self {
         Self { cell: cell.to_owned(), ..self.clone() }
     }
 }
 
-/// One value and where in the run it was taken.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
-    /// Sitting of the run.
-    pub sitting: u32,
-    /// Repetition; shared by cells that were interleaved.
-    pub repetition: u32,
-    /// Index inside the repetition.
-    pub item: u32,
-    /// The value, finite.
-    pub value: f64,
-}
-
 /// All values of one metric of one cell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
+    /// Metric id.
+    pub metric: String,
     /// Versioned formula.
     pub formula_id: String,
     /// Unit.
@@ -63,7 +58,7 @@ pub struct Series {
     /// Kernel path taken.
     pub kernel_path: String,
     /// Finite values, in the order of the rows.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<Taken>,
 }
 
 impl Series {
@@ -96,6 +91,7 @@ pub fn collect(observations: &[Observation]) -> BTreeMap<SeriesKey, Series> {
             x_bits: row.x.map(f64::to_bits),
         };
         let series = all.entry(key).or_insert_with(|| Series {
+            metric: row.metric.clone(),
             formula_id: row.formula_id.clone(),
             unit: row.unit.clone(),
             direction: row.direction,
@@ -106,7 +102,7 @@ pub fn collect(observations: &[Observation]) -> BTreeMap<SeriesKey, Series> {
             kernel_path: row.kernel_path.clone(),
             samples: Vec::new(),
         });
-        series.samples.push(Sample { sitting: row.sitting, repetition: row.repetition, item: row.item, value });
+        series.samples.push(Taken { sitting: row.sitting, repetition: row.repetition, item: row.item, value });
     }
     all
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use results::aggregate::{Aggregate, Comparison, aggregate, compare, noise_floor};
+use results::aggregate::{Aggregate, Comparison, aggregate, climb, compare, noise_floor};
 use results::observation::{Axes, Observation, Status};
 use results::run::Run;
 use results::summary::{Role, Summary};
@@ -58,6 +58,7 @@ pub struct Digest<'a> {
     pub workloads: Vec<String>,
     cell_index: HashMap<String, usize>,
     comparisons: HashMap<Place, Comparison>,
+    climbs: HashMap<Place, Comparison>,
     floors: HashMap<(String, String, Option<u64>), f64>,
 }
 
@@ -81,16 +82,13 @@ impl<'a> Digest<'a> {
         let mut aggregates = aggregate(&run.observations);
         aggregates.retain(|a| !a.metric.is_empty() && a.metric != "cell_status");
         let cell_index = cells.iter().enumerate().map(|(index, cell)| (cell.id.clone(), index)).collect();
-        let comparisons = comparisons
-            .unwrap_or_default()
-            .into_iter()
-            .map(|c| ((c.cell.clone(), c.workload.clone(), c.metric.clone(), c.x.map(f64::to_bits)), c));
+        let (comparisons, climbs) = (placed(comparisons.unwrap_or_default()), placed(climb(&run.observations)));
         let floors = noise.into_iter().filter_map(|c| {
             let floor = c.reach()?;
             Some(((c.workload, c.metric, c.x.map(f64::to_bits)), floor))
         });
-        let (comparisons, floors) = (comparisons.collect(), floors.collect());
-        Digest { run, aggregates, workloads, cell_index, comparisons, floors, cells, axes }
+        let floors = floors.collect();
+        Digest { run, aggregates, workloads, cell_index, comparisons, climbs, floors, cells, axes }
     }
 
     /// The summary, where the run got as far as writing one.
@@ -110,13 +108,20 @@ impl<'a> Digest<'a> {
 
     /// The cell of an aggregate against the reference.
     pub fn comparison(&self, a: &Aggregate) -> Option<&Comparison> {
-        let place = (a.cell.clone(), a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits));
-        self.comparisons.get(&place)
+        self.comparisons.get(&place_of(a))
     }
 
-    /// Largest |ln ratio| that the A/A interval reaches for this metric; 0 where no control measured it.
+    /// The kernel of an aggregate against the first rung of its ladder in the same cell.
+    pub fn climb(&self, a: &Aggregate) -> Option<&Comparison> {
+        self.climbs.get(&place_of(a))
+    }
+
+    /// Largest |ln ratio| that the A/A interval reaches for this metric, or for the kernel that the reference has in its place; 0
+    /// where no control measured it.
     pub fn floor(&self, a: &Aggregate) -> f64 {
-        self.floors.get(&(a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits))).copied().unwrap_or(0.0)
+        let of =
+            |metric: &str| self.floors.get(&(a.workload.clone(), metric.to_owned(), a.x.map(f64::to_bits))).copied();
+        of(&a.metric).or_else(|| of(&self.comparison(a)?.reference_metric)).unwrap_or(0.0)
     }
 
     /// A fact about the machine as a number, the largest where it was stated more than once.
@@ -148,6 +153,15 @@ impl<'a> Digest<'a> {
         }
         rows
     }
+}
+
+fn placed(comparisons: Vec<Comparison>) -> HashMap<Place, Comparison> {
+    let place = |c: &Comparison| (c.cell.clone(), c.workload.clone(), c.metric.clone(), c.x.map(f64::to_bits));
+    comparisons.into_iter().map(|c| (place(&c), c)).collect()
+}
+
+fn place_of(a: &Aggregate) -> Place {
+    (a.cell.clone(), a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits))
 }
 
 fn tags(axes: &Axes) -> [(&'static str, &str); 7] {

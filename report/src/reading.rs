@@ -71,6 +71,9 @@ pub fn of_comparison(comparison: &Comparison, floor: f64) -> Reading {
     if measured && ratio.ratio.ln().abs() <= floor {
         return within(copies_differ(floor));
     }
+    if !comparison.note.is_empty() {
+        return directed(Direction::None, ratio.ratio > 1.0, comparison.note.clone());
+    }
     let why = if single && kind == Some(Kind::Quality) { "one value: no interval".into() } else { String::new() };
     directed(comparison.direction, ratio.ratio > 1.0, why)
 }
@@ -188,6 +191,7 @@ mod tests {
             direction,
             x: None,
             n,
+            events: results::aggregate::Events::default(),
             median: Some(1.0),
             low: None,
             high: None,
@@ -201,8 +205,10 @@ mod tests {
             reference: "r".into(),
             workload: "w".into(),
             metric: metric.into(),
+            reference_metric: metric.into(),
             unit: String::new(),
             direction,
+            note: String::new(),
             x: None,
             n_pairs: n,
             ratio: Some(Ratio { ratio: ratio.0, low: ratio.1, high: ratio.2, n }),

@@ -1,17 +1,27 @@
 //! From rows to what a table prints: one [`Aggregate`] per group of repetitions, one [`Comparison`] per group and pair of cells.
 //!
-//! What counts as an independent value: repetitions that agree exactly count once (a deterministic number repeated five times is one
-//! number); of several items in one repetition of a clock, comparisons use the repetition's mean log-ratio, because items share
-//! their disturbances. Clocks are compared by ranks ([`crate::statistics::hodges_lehmann`]). Perplexity has one value per repetition, so its interval comes from the windows behind it.
+//! What counts as an independent value ([`crate::pairing`] has the rules): what is counted or scored counts once per item, however
+//! often it was had. Of a clock, the repetition is the unit: events of one repetition share its luck, so an interval comes from
+//! drawing whole repetitions, and a comparison from each repetition's mean log-ratio. Perplexity has one value per repetition, so
+//! its interval comes from the windows behind it.
 
+mod comparable;
 mod compare;
+mod ladder;
+mod pooled;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::observation::{Axes, Direction, Observation, Status};
+use crate::pairing::{Taken, independent};
 use crate::statistics::{Center, Interval, Ratio, bootstrap_interval, cv, median, median_interval};
+
+use ladder::Ladders;
+
+pub use comparable::unlike_chunks;
+pub use pooled::median_of_clusters;
 
 /// Seed of every interval made here, so that a report of the same rows is the same report.
 const SEED: u64 = 0x1f_6d61_726b;
@@ -35,8 +45,12 @@ pub struct Aggregate {
     pub direction: Direction,
     /// Sweep coordinate.
     pub x: Option<f64>,
-    /// Independent values behind the interval (windows for perplexity).
+    /// Independent values behind the interval: repetitions of a clock, windows of a perplexity, items of anything else. One of them
+    /// gives no interval: its ends are then the median.
     pub n: usize,
+    /// Events inside each independent value.
+    #[serde(default)]
+    pub events: Events,
     /// Median; absent when no row was ok.
     pub median: Option<f64>,
     /// Lower end of the 95 % interval.
@@ -53,7 +67,49 @@ pub struct Aggregate {
     pub kernel_path: String,
 }
 
-/// A cell against the reference in one metric under one workload, paired by (sitting, repetition, item).
+/// How many events one repetition holds: fewest and most over the repetitions; 1 where a repetition is one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// Fewest of any repetition.
+    pub least: usize,
+    /// Most of any repetition.
+    pub most: usize,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { least: 1, most: 1 }
+    }
+}
+
+impl Events {
+    /// Fewest and most of these repetitions.
+    pub fn of(sizes: impl Iterator<Item = usize>) -> Events {
+        let all: Vec<usize> = sizes.collect();
+        match (all.iter().min(), all.iter().max()) {
+            (Some(&least), Some(&most)) => Events { least, most },
+            _ => Events::default(),
+        }
+    }
+
+    /// `27`, `27 × 124` for 27 repetitions of 124 events each, `27 × 98 to 124` where they hold unequally many.
+    pub fn text(self, n: usize) -> String {
+        match self {
+            Events { most: 0 | 1, .. } => n.to_string(),
+            Events { least, most } if least == most => format!("{n}\u{202f}×\u{202f}{most}"),
+            Events { least, most } => format!("{n}\u{202f}×\u{202f}{least} to {most}"),
+        }
+    }
+}
+
+impl Aggregate {
+    /// What stands behind the interval, in words: see [`Events::text`].
+    pub fn n_text(&self) -> String {
+        self.events.text(self.n)
+    }
+}
+
+/// A cell against the reference in one metric under one workload, paired by the rules of [`crate::pairing`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Cell under test.
@@ -64,10 +120,16 @@ pub struct Comparison {
     pub workload: String,
     /// Metric id.
     pub metric: String,
+    /// Metric id of the reference's values; another one where each kernel has its own variant in its id.
+    #[serde(default)]
+    pub reference_metric: String,
     /// Unit of `difference`.
     pub unit: String,
-    /// Better direction.
+    /// Better direction; none where these two cells have no better and worse in this metric.
     pub direction: Direction,
+    /// Why these two cells have no better and worse in a metric that has a direction; empty otherwise.
+    #[serde(default)]
+    pub note: String,
     /// Sweep coordinate.
     pub x: Option<f64>,
     /// Independent pairs behind the intervals.
@@ -96,10 +158,29 @@ pub fn aggregate(rows: &[Observation]) -> Vec<Aggregate> {
 }
 
 /// Every other cell against `reference`, sorted by (cell, workload, metric, x). Pairs need two ok rows of one formula.
+/// A kernel whose variant the reference does not have is compared with the reference's first variant on the same problem.
 pub fn compare(rows: &[Observation], reference: &str) -> Vec<Comparison> {
     let groups = group(rows.iter().filter(|row| is_ok(row)));
-    let others = groups.iter().filter(|(key, _)| key.cell != reference);
-    others.filter_map(|(key, cell_rows)| compare::compare_group(key, cell_rows, &groups, reference)).collect()
+    let ladders = Ladders::of(&groups);
+    let others = groups.keys().filter(|key| key.cell != reference);
+    let compared = others.filter_map(|key| {
+        let same = Key { cell: reference, ..*key };
+        let other = if groups.contains_key(&same) { same } else { ladders.first(key, reference)? };
+        compare::compare_groups(key, &other, &groups)
+    });
+    compared.collect()
+}
+
+/// Within each cell, every further rung of a kernel's ladder against the ladder's first on the same problem, sorted like [`compare`];
+/// `reference` is the cell itself and `reference_metric` the first rung's.
+pub fn climb(rows: &[Observation]) -> Vec<Comparison> {
+    let groups = group(rows.iter().filter(|row| is_ok(row)));
+    let ladders = Ladders::of(&groups);
+    let climbed = groups.keys().filter_map(|key| {
+        let first = ladders.first(key, key.cell)?;
+        (first.metric != key.metric).then(|| compare::compare_groups(key, &first, &groups))?
+    });
+    climbed.collect()
 }
 
 /// The A/A control against the reference: differences of this size are noise.
@@ -109,6 +190,7 @@ pub fn noise_floor(rows: &[Observation], reference: &str, aa_cell: &str) -> Vec<
     compare(&both, reference)
 }
 
+/// What the rows of one group share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key<'a> {
     cell: &'a str,
@@ -141,8 +223,17 @@ fn is_ok(row: &Observation) -> bool {
 fn summarize(key: &Key, rows: &[&Observation], groups: &Groups) -> Aggregate {
     let ok: Vec<&Observation> = rows.iter().copied().filter(|row| is_ok(row)).collect();
     let first = ok.first().unwrap_or(&rows[0]);
-    let values: Vec<f64> = ok.iter().filter_map(|row| row.value).collect();
-    let interval = window_interval(key, &values, groups).or_else(|| median_interval(&independent(&ok), SEED));
+    let clusters = independent(key.metric, &taken(&ok));
+    let values: Vec<f64> = clusters.iter().flatten().copied().collect();
+    let of_windows = window_interval(key, &values, groups);
+    let events = match of_windows {
+        Some(_) => Events::default(),
+        None => Events::of(clusters.iter().map(Vec::len)),
+    };
+    let interval = of_windows.or_else(|| match events.most {
+        0 | 1 => median_interval(&values, SEED),
+        _ => pooled::median_of_clusters(&clusters, SEED),
+    });
     let missing = rows.iter().find(|row| row.status != Status::Ok);
     let reason = match missing {
         Some(row) if ok.is_empty() => row.reason.clone(),
@@ -159,6 +250,7 @@ fn summarize(key: &Key, rows: &[&Observation], groups: &Groups) -> Aggregate {
         direction: first.direction,
         x: first.x,
         n: interval.map_or(0, |interval| interval.n),
+        events,
         median: median(&values),
         low: interval.map(|interval| interval.low),
         high: interval.map(|interval| interval.high),
@@ -178,24 +270,12 @@ fn word(status: Status) -> &'static str {
     }
 }
 
-/// The independent values of ok rows: one per item when all repetitions of every item agree exactly, else all.
-fn independent(rows: &[&Observation]) -> Vec<f64> {
-    let values: Vec<(u32, f64)> = rows.iter().filter_map(|row| Some((row.item, row.value?))).collect();
-    match by_item(&values) {
-        Some(items) => items,
-        None => values.iter().map(|(_, value)| *value).collect(),
-    }
-}
-
-/// One value per item, when repetitions of each item are equal.
-fn by_item<T: Copy + PartialEq>(values: &[(u32, T)]) -> Option<Vec<T>> {
-    let mut items: BTreeMap<u32, T> = BTreeMap::new();
-    for (item, value) in values {
-        if items.insert(*item, *value).is_some_and(|before| before != *value) {
-            return None;
-        }
-    }
-    Some(items.into_values().collect())
+/// Values and their places.
+fn taken(rows: &[&Observation]) -> Vec<Taken> {
+    let of = |row: &&Observation| {
+        Some(Taken { sitting: row.sitting, repetition: row.repetition, item: row.item, value: row.value? })
+    };
+    rows.iter().filter_map(of).collect()
 }
 
 /// How a per-repetition quality metric depends on the per-window rows that give its interval.
@@ -224,7 +304,8 @@ fn window_interval(key: &Key, values: &[f64], groups: &Groups) -> Option<Interva
     let (name, spread) = windows_behind(key.metric)?;
     let rows = groups.get(&Key { metric: &name, x: None, ..*key })?;
     let ok: Vec<&Observation> = rows.iter().copied().filter(|row| is_ok(row)).collect();
-    let windows = bootstrap_interval(&independent(&ok), Center::Mean, SEED)?;
+    let losses: Vec<f64> = independent(&name, &taken(&ok)).into_iter().flatten().collect();
+    let windows = bootstrap_interval(&losses, Center::Mean, SEED)?;
     let end = |end: f64| match spread {
         Spread::Exponential => estimate * (end - windows.estimate).exp(),
         Spread::Proportional => estimate * end / windows.estimate,

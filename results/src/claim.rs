@@ -87,7 +87,7 @@ pub struct ClaimResult {
     pub counterpart: String,
     /// The acceptance rule, as text.
     pub rule: String,
-    /// Measured value, when there is one.
+    /// Measured value of the first part, when there is one.
     pub measured: Option<f64>,
     /// 95 % interval of the measured value.
     pub interval: Option<(f64, f64)>,
@@ -99,4 +99,59 @@ pub struct ClaimResult {
     pub reason: String,
     /// Command that measures it again.
     pub command: String,
+    /// Every number of the claim, the headline first; empty in records from before numbers were kept apart.
+    #[serde(default)]
+    pub parts: Vec<PartResult>,
+}
+
+/// One number of a claim beside its rule and beside the paper's number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartResult {
+    /// What the number is.
+    pub label: String,
+    /// Measured value, when there is one.
+    pub measured: Option<f64>,
+    /// 95 % interval of the measured value.
+    #[serde(default)]
+    pub interval: Option<(f64, f64)>,
+    /// Unit of `measured`.
+    #[serde(default)]
+    pub unit: String,
+    /// Outcome of this part alone.
+    pub verdict: Verdict,
+    /// The claim holds from here up; the smallest effect that matters is taken into it.
+    #[serde(default)]
+    pub at_least: Option<f64>,
+    /// The claim holds up to here; the smallest effect that matters is taken into it.
+    #[serde(default)]
+    pub at_most: Option<f64>,
+    /// The value that would mean no effect, or no loss.
+    #[serde(default)]
+    pub origin: Option<f64>,
+    /// What the paper prints for this number, where it prints one.
+    #[serde(default)]
+    pub paper: Option<f64>,
+    /// How much of the paper's effect was found; absent where the paper prints no effect of this kind.
+    #[serde(default)]
+    pub share: Option<Share>,
+    /// The share, or the distance from parity, in words; empty where there is nothing to compare with.
+    #[serde(default)]
+    pub found: String,
+}
+
+/// Measured effect over the paper's: logarithms of ratios, differences of anything else. 1 is the paper's effect, 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Of the measured value.
+    pub value: f64,
+    /// Of the ends of its 95 % interval, the smaller first.
+    #[serde(default)]
+    pub interval: Option<(f64, f64)>,
+}
+
+impl ClaimResult {
+    /// The share of the paper's effect, or the distance from parity, of the headline number, in words.
+    pub fn found(&self) -> Option<&str> {
+        self.parts.first().map(|part| part.found.as_str()).filter(|words| !words.is_empty())
+    }
 }

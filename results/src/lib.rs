@@ -11,6 +11,7 @@ mod log;
 pub mod metric;
 pub mod noise;
 pub mod observation;
+pub mod pairing;
 pub mod run;
 pub mod statistics;
 mod store;

@@ -112,9 +112,9 @@ pub struct Observation {
     pub axes: Axes,
     /// Workload name, e.g. `pp512`.
     pub workload: String,
-    /// Sitting of the run: 0, and one more after each `--resume`. Rows pair only inside one sitting.
+    /// Sitting of the run: 0, and one more after each `--resume`. Clocks pair only inside one sitting (see [`crate::pairing`]).
     pub sitting: u32,
-    /// Repetition number; rows of two cells with equal (sitting, repetition, item) are a pair.
+    /// Repetition number; times of two cells with equal (sitting, repetition, item) are a pair.
     pub repetition: u32,
     /// Window, request, token or sweep index inside the repetition; 0 when there is one value.
     pub item: u32,

@@ -5,19 +5,23 @@
 mod evidence;
 mod identity;
 mod measure;
+mod share;
 mod speedup;
+mod too_noisy;
 mod verdict;
 
 pub use identity::{identities, identity};
 
 use anyhow::Result;
-use results::claim::{ClaimResult, Tier, Verdict};
+use results::claim::{ClaimResult, PartResult, Tier, Verdict};
 use results::run::Run;
 
 use crate::cell::ResolvedScenario;
 use crate::scenario::{Claim, ClaimPart};
 use evidence::Evidence;
 use measure::{Finding, Measured, measure};
+use share::Found;
+use too_noisy::TooNoisy;
 use verdict::{combine, of_part};
 
 /// One part of a claim with its number.
@@ -25,33 +29,59 @@ struct Judged<'a> {
     part: &'a ClaimPart,
     finding: Finding,
     verdict: Verdict,
-    /// Why a number that would decide does not.
-    undecided: Option<String>,
+    /// How much of the paper's effect it is.
+    found: Found,
+    /// Why a clock's number was not judged.
+    too_noisy: Option<&'a TooNoisy>,
 }
 
 impl<'a> Judged<'a> {
-    fn new(part: &'a ClaimPart, tier: Tier, evidence: &Evidence<'_>) -> Judged<'a> {
+    fn new(part: &'a ClaimPart, tier: Tier, evidence: &Evidence<'_>, noise: Option<&'a TooNoisy>) -> Judged<'a> {
         let finding = match measure(&part.measure, evidence) {
             Finding::Missing(why) if evidence.wants_absent_gpu(&part.measure) => Finding::NoGpu(why),
             finding => finding,
         };
-        let decided = of_part(tier, &part.rule, &finding);
-        let decides = matches!(decided, Verdict::Reproduced | Verdict::DirectionOnly | Verdict::NotReproduced)
-            || matches!(decided, Verdict::Holds | Verdict::Violated);
-        let undecided = evidence.too_noisy(&part.measure).filter(|_| decides);
-        let verdict = if undecided.is_some() { Verdict::Inconclusive } else { decided };
-        Judged { part, finding, verdict, undecided }
+        let verdict = of_part(tier, &part.rule, &finding);
+        let found = match &finding {
+            Finding::Number(measured) => share::found(&part.measure, &part.rule, measured),
+            _ => Found::default(),
+        };
+        let too_noisy = noise.filter(|noise| noise.forbids(&part.measure, verdict));
+        let verdict = if too_noisy.is_some() { Verdict::Inconclusive } else { verdict };
+        Judged { part, finding, verdict, found, too_noisy }
+    }
+
+    fn result(&self) -> PartResult {
+        let measured = self.finding.measured();
+        let rule = &self.part.rule;
+        let (at_least, at_most) = rule.bounds();
+        PartResult {
+            label: self.part.label.clone(),
+            measured: measured.map(|m| m.value).filter(|value| value.is_finite()),
+            interval: measured.and_then(|m| m.interval),
+            unit: measured.map(|m| m.unit.clone()).unwrap_or_default(),
+            verdict: self.verdict,
+            at_least,
+            at_most,
+            origin: rule.no_effect.or(rule.parity),
+            paper: rule.paper,
+            share: self.found.share,
+            found: self.found.words.clone(),
+        }
     }
 }
 
 /// Judges every claim of `scenario` from the rows of `run`; `command` is what measures them again.
 pub fn judge(scenario: &ResolvedScenario, run: &Run, command: &str) -> Result<Vec<ClaimResult>> {
     let evidence = Evidence::new(scenario, run);
-    Ok(scenario.scenario.claims.iter().map(|claim| judge_one(claim, &evidence, command)).collect())
+    let noise = TooNoisy::of(scenario, run);
+    let judge = |claim| judge_one(claim, &evidence, noise.as_ref(), command);
+    Ok(scenario.scenario.claims.iter().map(judge).collect())
 }
 
-fn judge_one(claim: &Claim, evidence: &Evidence<'_>, command: &str) -> ClaimResult {
-    let parts: Vec<Judged<'_>> = claim.parts.iter().map(|part| Judged::new(part, claim.tier, evidence)).collect();
+fn judge_one(claim: &Claim, evidence: &Evidence<'_>, noise: Option<&TooNoisy>, command: &str) -> ClaimResult {
+    let parts: Vec<Judged<'_>> =
+        claim.parts.iter().map(|part| Judged::new(part, claim.tier, evidence, noise)).collect();
     let judged = combine(claim.tier, parts.iter().map(|p| (&p.part.rule, p.verdict)));
     let verdict = match (&claim.not_applicable, claim.tier) {
         (Some(_), _) => Verdict::NotApplicableAtScale,
@@ -78,6 +108,7 @@ fn judge_one(claim: &Claim, evidence: &Evidence<'_>, command: &str) -> ClaimResu
         verdict,
         reason: reason(claim, &parts),
         command: command.into(),
+        parts: parts.iter().map(Judged::result).collect(),
     }
 }
 
@@ -103,8 +134,14 @@ fn outcome(part: &Judged<'_>) -> String {
     let word = part.verdict.word();
     match &part.finding {
         Finding::Number(m) => {
-            let why = part.undecided.as_ref().map_or(String::new(), |why| format!(", because {why}"));
-            format!("{} ({}): {word}{why}", number(m), verdict::in_words(&part.part.rule))
+            let mut said = format!("{} ({}): {word}", number(m), verdict::in_words(&part.part.rule));
+            if let Some(noise) = part.too_noisy {
+                said += &format!(", because {noise}");
+            }
+            if !part.found.words.is_empty() {
+                said += &format!("; {}", part.found.words);
+            }
+            said
         }
         Finding::NoEffectHere { why, measured } => {
             let shown = measured.as_ref().map_or(String::new(), |m| format!("{}; ", number(m)));

@@ -17,12 +17,14 @@ mod quantize;
 mod run;
 mod table;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::diagnostic::Diagnostics;
+use crate::output;
 
 /// Everything asked for held.
 pub const PASS: u8 = 0;
@@ -79,7 +81,7 @@ needs no network.")]
   infermark plan mine.toml            what would run, and what would be skipped and why
   infermark doctor                    what this machine can measure
 
-Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage or scenario, 3 a run failed, 4 inconclusive (--strict).")]
+Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage, path or scenario, 3 a run failed, 4 inconclusive (--strict).")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -151,24 +153,43 @@ pub fn main() -> ExitCode {
 
 /// Tells the person what is wrong, on standard error.
 fn explain(error: &anyhow::Error, code: u8) -> u8 {
-    let mut stderr = std::io::stderr();
-    let colour = stderr.is_terminal();
+    let colour = std::io::stderr().is_terminal();
     let text = match error.downcast_ref::<Diagnostics>() {
         Some(diagnostics) => diagnostics.render(colour),
-        None if colour => format!("\x1b[1;31merror\x1b[0m: {error:#}"),
-        None => format!("error: {error:#}"),
+        None if colour => format!("\x1b[1;31merror\x1b[0m: {}", with_causes(error)),
+        None => format!("error: {}", with_causes(error)),
     };
-    // nobody is left to tell when standard error is closed
-    let _ = writeln!(stderr, "{text}");
+    output::note(&text);
     code
+}
+
+/// An error and what caused it; a cause that the error's own words repeat is said once.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        match (text.is_empty(), text.contains(&cause)) {
+            (true, _) => text = cause,
+            (false, false) => text += &format!(": {cause}"),
+            (false, true) => {}
+        }
+    }
+    text
 }
 
 /// Writes to standard output; a reader that has seen enough (`| head`) is no error.
 pub fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).failed(),
-        _ => Ok(()),
+    output::say(text).failed().map(|_| ())
+}
+
+/// Lets `write` write the file, or standard output where it is called `-`. A place that does not exist is the caller's mistake.
+pub fn deliver(file: &Path, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> Result<(), Failure> {
+    match output::deliver(file, write) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            let misplaced = [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::IsADirectory];
+            if kind.is_some_and(|kind| misplaced.contains(&kind)) { Err(error).usage() } else { Err(error).failed() }
+        }
     }
 }
 
@@ -190,6 +211,13 @@ pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = std::io::Error::other("no room");
+        let error = anyhow::Error::from(inner).context("x.txt: no room left: no room").context("cannot go on");
+        assert_eq!(super::with_causes(&error), "cannot go on: x.txt: no room left: no room");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

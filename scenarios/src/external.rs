@@ -14,6 +14,8 @@ use cpu_kernels::Isa;
 use serde::Deserialize;
 use weights::WeightsSpec;
 
+use crate::scenario::Workload;
+
 pub use held::HeldExternal;
 
 /// An engine that has an adapter.
@@ -164,6 +166,17 @@ impl External {
         }
         parts
     }
+}
+
+/// Why the adapter of `engine` cannot run `workload`, where it cannot.
+pub fn refusal(engine: ExternalEngine, workload: &Workload) -> Option<String> {
+    let has = match workload {
+        Workload::Prefill { .. } | Workload::Decode { .. } => engine == ExternalEngine::LlamaCpp,
+        Workload::AttentionSweep { batch: 1, .. } => engine == ExternalEngine::PyTorch,
+        Workload::GpuKernels { .. } => engine != ExternalEngine::LlamaCpp,
+        _ => false,
+    };
+    (!has).then(|| format!("the adapter of {} has no workload {}", engine.name(), workload.name()))
 }
 
 /// What the processor of this machine offers, for a reader who compares engines.

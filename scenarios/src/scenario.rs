@@ -16,7 +16,7 @@ use weights::WeightsSpec;
 
 use crate::external::External;
 
-pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Statistic};
+pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Side, Statistic};
 pub use gpu_problem::{GpuNumber, GpuProblem};
 pub use model::ModelPart;
 pub use parse::{parse, read};

@@ -54,18 +54,38 @@ pub fn ratio(scale: &Scale, (estimate, low, high): (f64, f64, f64), floor: f64, 
     finish(svg, WIDTH, label)
 }
 
-/// A measured value with its interval against the bounds of a rule; where the claim holds is shaded.
-pub fn against(bounds: Bounds, measured: f64, interval: Option<(f64, f64)>, tone: &str, label: &str) -> String {
+/// What a measured value is held against.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rule {
+    /// Where the claim holds.
+    pub bounds: Bounds,
+    /// The value that would mean no effect, or no loss.
+    pub origin: Option<f64>,
+    /// What the paper prints for the same number.
+    pub paper: Option<f64>,
+}
+
+/// A measured value with its interval against a rule: where the claim holds is shaded, no effect is a dashed line, the
+/// paper's value a diamond.
+pub fn against(rule: Rule, measured: f64, interval: Option<(f64, f64)>, tone: &str, label: &str) -> String {
+    let Rule { bounds, origin, paper } = rule;
     let (low, high) = interval.unwrap_or((measured, measured));
     let width = 190.0;
     let edges = bounds.low.into_iter().chain(bounds.high);
-    let scale = Scale::fit_with(edges.clone().chain([measured, low, high]), (6.0, width - 6.0), 50.0);
+    let shown = edges.clone().chain(origin).chain(paper).chain([measured, low, high]);
+    let scale = Scale::fit_with(shown, (6.0, width - 6.0), 50.0);
     let mut svg = Svg::new();
-    let (from, to) = (bounds.low.map_or(0.0, |low| scale.at(low)), bounds.high.map_or(width, |high| scale.at(high)));
-    svg.leaf(
-        "rect",
-        &[("class", &"claimed"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)],
-    );
+    if bounds != Bounds::default() {
+        let (from, to) =
+            (bounds.low.map_or(0.0, |low| scale.at(low)), bounds.high.map_or(width, |high| scale.at(high)));
+        svg.leaf(
+            "rect",
+            &[("class", &"claimed"), ("x", &px(from)), ("y", &0), ("width", &px(to - from)), ("height", &HEIGHT)],
+        );
+    }
+    if let Some(origin) = origin {
+        svg.line("origin", (scale.at(origin), 0.0), (scale.at(origin), HEIGHT));
+    }
     for edge in edges {
         svg.line("threshold", (scale.at(edge), 0.0), (scale.at(edge), HEIGHT));
     }
@@ -75,6 +95,12 @@ pub fn against(bounds: Bounds, measured: f64, interval: Option<(f64, f64)>, tone
         "circle",
         &[("class", &format!("dot {tone}")), ("cx", &px(scale.at(measured))), ("cy", &middle), ("r", &4)],
     );
+    if let Some(paper) = paper {
+        let (x, r) = (scale.at(paper), 5.0);
+        let corners = [(x - r, middle), (x, middle - r), (x + r, middle), (x, middle + r)];
+        let points = corners.map(|(x, y)| format!("{},{}", px(x), px(y))).join(" ");
+        svg.leaf("polygon", &[("class", &"of-paper"), ("points", &points)]);
+    }
     finish(svg, width, label)
 }
 

@@ -1,4 +1,4 @@
-//! Points with error bars in two directions, the frontier of those that no other point beats, and labels that do not collide.
+//! Points with error bars in two directions, the frontier of the best estimates, and labels that do not collide.
 //!
 //! `templates/script/pareto.js` draws the same picture for metrics that the reader picks.
 
@@ -43,6 +43,8 @@ pub struct Point {
     pub reference: bool,
     /// Second copy of the reference: shown, never on the frontier.
     pub control: bool,
+    /// Some point of the frontier is better beyond noise: drawn pale.
+    pub beaten: bool,
 }
 
 /// An axis: its title and which way is better.
@@ -86,8 +88,7 @@ pub fn draw(
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by_key(|i| best.contains(i));
     for index in order {
-        let beaten = !best.contains(&index);
-        point(&mut svg, &points[index], (&x, &y), beaten);
+        point(&mut svg, &points[index], (&x, &y));
     }
     let wanted: Vec<usize> = (0..points.len()).filter(|i| best.contains(i) || points[*i].reference).collect();
     labels(&mut svg, points, &wanted, (&x, &y), size);
@@ -122,11 +123,11 @@ fn staircase(points: &[Point], best: &[usize], x: &Scale, y: &Scale) -> String {
     polyline(corners)
 }
 
-fn point(svg: &mut Svg, p: &Point, (x, y): (&Scale, &Scale), beaten: bool) {
+fn point(svg: &mut Svg, p: &Point, (x, y): (&Scale, &Scale)) {
     let class = format!(
         "pt {}{}{}{}",
         p.mark.colour_class(),
-        if beaten && !p.reference { " beaten" } else { "" },
+        if p.beaten && !p.reference { " beaten" } else { "" },
         if p.reference { " reference" } else { "" },
         if p.control { " control" } else { "" }
     );
@@ -199,6 +200,7 @@ mod tests {
             radius: 5.0,
             reference: false,
             control: false,
+            beaten: false,
         }
     }
 

@@ -17,7 +17,8 @@ pub const SECTION: Section = Section {
     id: "latency",
     title: "Latency",
     reading: "Each line climbs from 0 to 100 % of the events: the further left, the faster; a long flat shoulder at the top is a slow tail. A \
-              percentile is dashed or grey where fewer events were seen than are needed before the largest one exceeds it with 99 % probability.",
+              percentile is dashed or grey where the events are worth fewer independent ones than are needed before the largest exceeds it with \
+              99 % probability, or come from fewer than seven repetitions: events of one repetition share its luck.",
     template: include_str!("../../templates/latency.tera"),
     content,
 };
@@ -38,7 +39,8 @@ struct Row {
     cell: String,
     icon: String,
     label: String,
-    n: u64,
+    n: String,
+    n_sort: u64,
     tails: Vec<Tail>,
 }
 
@@ -46,6 +48,7 @@ struct Row {
 struct Figure {
     title: String,
     svg: String,
+    note: String,
     rows: Vec<Row>,
 }
 
@@ -84,7 +87,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
 fn figure(digest: &Digest, workload: &str, metric: &str, seen: &mut [bool]) -> Option<Figure> {
     let mut measured: Vec<(&Cell, Latencies)> = Vec::new();
     for ((cell, rows), seen) in digest.cells.iter().zip(digest.rows(workload, metric)).zip(seen) {
-        let latencies = Latencies::from_ms(rows.iter().filter_map(|row| row.value));
+        let latencies = Latencies::of_rows(rows);
         if latencies.n() > 0 {
             *seen = true;
             measured.push((cell, latencies));
@@ -114,7 +117,15 @@ fn figure(digest: &Digest, workload: &str, metric: &str, seen: &mut [bool]) -> O
         size: SMALL,
     };
     let svg = plot.draw(&series, &|line, _| line.name.clone());
-    Some(Figure { title: name, svg, rows: measured.iter().map(|(cell, latencies)| row(cell, latencies)).collect() })
+    let note = digest.aggregates.iter().filter(|a| a.workload == workload && wording::base(&a.metric) == metric);
+    let note = note.filter_map(|a| digest.comparison(a)).map(|c| c.note.clone()).find(|note| !note.is_empty());
+    let note = note.map_or(String::new(), |note| format!("Not a ranking of all these cells: {note}."));
+    Some(Figure {
+        title: name,
+        svg,
+        note,
+        rows: measured.iter().map(|(cell, latencies)| row(cell, latencies)).collect(),
+    })
 }
 
 fn line(cell: &Cell, latencies: &Latencies) -> Series {
@@ -133,11 +144,11 @@ fn line(cell: &Cell, latencies: &Latencies) -> Series {
             drawn = (ns, share);
         }
     }
-    // the highest level whose percentile n events can carry: 1 - p^n >= 0.99
-    let carried = 100.0 * 0.01f64.powf(1.0 / n);
-    let trusted = points.iter().take_while(|p| p.1 <= carried).count();
+    // the levels below 100 % are percentiles; the last of them that these events carry ends the drawn-through line
+    let carried = |level: f64| latencies.percentile(level).is_some_and(|p| p.trusted);
+    let trusted = points.iter().take_while(|p| p.1 < 100.0 && carried(p.1)).count();
     let quick = |percent| latencies.percentile(percent).map_or(String::new(), |p| significant(p.ns as f64 * 1e-6, 3));
-    let name = format!("{}\nmedian {} ms, p90 {} ms, n = {}", cell.label, quick(50.0), quick(90.0), latencies.n());
+    let name = format!("{}\nmedian {} ms, p90 {} ms, n = {}", cell.label, quick(50.0), quick(90.0), latencies.n_text());
     Series {
         cell: cell.id.clone(),
         name,
@@ -157,7 +168,8 @@ fn row(cell: &Cell, latencies: &Latencies) -> Row {
         cell: cell.id.clone(),
         icon: cell.mark.icon(),
         label: cell.label.clone(),
-        n: latencies.n(),
+        n: latencies.n_text(),
+        n_sort: latencies.n(),
         tails: latencies.percentiles().into_iter().map(tail).collect(),
     }
 }

@@ -1,6 +1,7 @@
 //! Every metric as a table that sorts: one group per workload, one table per metric, one row per cell.
 
 use results::aggregate::Aggregate;
+use results::metric::kernel::variant;
 use results::metric::{Kind, metric};
 use results::observation::{Direction, Status};
 use results::summary::Role;
@@ -19,8 +20,10 @@ pub const SECTION: Section = Section {
     id: "tables",
     title: "Tables",
     reading: "One table per metric: the median of all repetitions, its 95 % interval in brackets, and the paired ratio to the reference. A \
-              ratio whose interval includes 1, that two equal cells would give more than once in a hundred runs, or that is no larger than the \
-              difference between two copies of the reference (the shaded band), is within noise. Click a heading to sort.",
+              ratio whose interval includes 1, that equal cells give more than once in a hundred runs, or that is no larger than the difference between two copies of the reference (the shaded \
+              band), is within noise. n counts what is independent: repetitions of a clock, windows of text; 27 × 124 are 27 repetitions of \
+              124 events each, and the interval draws whole repetitions. A kernel is compared with the reference’s on the same problem, and \
+              with the first rung of its own ladder. Click a heading to sort.",
     template: include_str!("../../templates/tables.tera"),
     content,
 };
@@ -42,12 +45,17 @@ struct Row {
     median: String,
     median_sort: f64,
     interval: String,
-    n: usize,
+    n: String,
+    n_sort: usize,
     cv: String,
     cv_sort: f64,
     band: &'static str,
     ratio: String,
     ratio_sort: f64,
+    versus: String,
+    climb: String,
+    climb_sort: f64,
+    climb_reading: Option<Reading>,
     forest: String,
     reading: Option<Reading>,
     note: String,
@@ -68,6 +76,7 @@ struct Table {
     x_name: &'static str,
     has_spread: bool,
     has_ratio: bool,
+    ladder: String,
     domain: String,
     rows: Vec<Row>,
 }
@@ -150,7 +159,11 @@ fn table(digest: &Digest, base: &str, mut rows: Vec<&Aggregate>, workload: &str)
         name: if base == first.metric || has_part { wording::name(base) } else { wording::name(&first.metric) },
         metric: base.to_owned(),
         suffix: unit.suffix,
-        better: wording::better(first.direction),
+        better: if rows.iter().any(|a| digest.comparison(a).is_some_and(|c| !c.note.is_empty())) {
+            "neither way is better between some of these cells"
+        } else {
+            wording::better(first.direction)
+        },
         open: OPEN.contains(&base) && !has_x,
         gist: gist(digest, &rows, &unit),
         axes: if n_axes > 1 { digest.axes.iter().map(|axis| axis.name).collect() } else { Vec::new() },
@@ -158,9 +171,26 @@ fn table(digest: &Digest, base: &str, mut rows: Vec<&Aggregate>, workload: &str)
         x_name: if has_x { wording::coordinate(base) } else { "" },
         has_spread: matches!(kind, Some(Kind::Timing | Kind::Memory)) && shown.iter().any(|row| !row.cv.is_empty()),
         has_ratio: shown.iter().any(|row| !row.ratio.is_empty() || row.reading.is_some()),
+        ladder: ladder(digest, &rows),
         domain: format!("{}× … {}×", significant(scale.domain.0, 2), significant(scale.domain.1, 3)),
         rows: shown,
     }
+}
+
+/// Heading of the column that compares the rungs of a ladder; empty where there is no ladder.
+fn ladder(digest: &Digest, rows: &[&Aggregate]) -> String {
+    let mut first: Vec<&str> = rows.iter().filter_map(|a| rung(&digest.climb(a)?.reference_metric)).collect();
+    first.sort();
+    first.dedup();
+    match first[..] {
+        [] => String::new(),
+        [one] => format!("to {one}"),
+        _ => "to the first rung".into(),
+    }
+}
+
+fn rung(metric: &str) -> Option<&str> {
+    variant(metric).map(|kernel| kernel.rung)
 }
 
 /// Best first; sweeps and ladders in their own order.
@@ -188,6 +218,8 @@ fn row(digest: &Digest, a: &Aggregate, unit: &Unit, scale: &Scale) -> Row {
     let ratio = comparison.and_then(|c| c.ratio);
     let label = cell.map_or(a.cell.clone(), |cell| cell.label.clone());
     let text = comparison.map(ratio_text).unwrap_or_default();
+    let climb = digest.climb(a);
+    let versus = comparison.filter(|c| c.reference_metric != c.metric).and_then(|c| rung(&c.reference_metric));
     let tone = reading.as_ref().map_or("quiet", |reading| reading.tone);
     let drawn = ratio.map(|r| {
         forest::ratio(scale, (r.ratio, r.low, r.high), floor, tone, &format!("{label}: {text} the reference"))
@@ -211,12 +243,17 @@ fn row(digest: &Digest, a: &Aggregate, unit: &Unit, scale: &Scale) -> Row {
             (Some(low), Some(high)) if low < high => format!("[{}, {}]", unit.number(low), unit.number(high)),
             _ => String::new(),
         },
-        n: a.n,
+        n: a.n_text(),
+        n_sort: a.n,
         cv: a.cv.map_or(String::new(), |cv| format!("{}\u{202f}%", significant(100.0 * cv, 2))),
         cv_sort: a.cv.unwrap_or(0.0),
         band: a.cv.map_or("", wording::spread),
         ratio_sort: ratio.map_or(1.0, |r| r.ratio),
         ratio: text,
+        versus: versus.map_or(String::new(), |rung| format!("vs {rung}")),
+        climb: climb.map(ratio_text).unwrap_or_default(),
+        climb_sort: climb.and_then(|c| c.ratio).map_or(1.0, |r| r.ratio),
+        climb_reading: climb.map(|c| read(a, c, floor)),
         forest: drawn.unwrap_or_default(),
         reading,
         note: a.reason.clone(),

@@ -1,6 +1,6 @@
 //! Quality against speed against memory: one point per cell, drawn here for the default metrics and redrawn by the script for others.
 
-use results::observation::Status;
+use results::observation::{Direction, Status};
 use results::summary::Role;
 use serde::Serialize;
 
@@ -10,17 +10,20 @@ use crate::digest::{Cell, Digest};
 use crate::mark::SHAPES;
 use crate::wording;
 use choice::{Choice, MEMORY, choices, defaults, pick, value_text};
+use standing::{Standing, Told, standings, told};
 
 mod choice;
+mod standing;
 
 /// See the module.
 pub const SECTION: Section = Section {
     id: "pareto",
     title: "Trade-off",
     reading: "Each point is one combination of techniques; whiskers are 95 % intervals (of quality: of the \
-              paired difference from the reference, since all cells read the same text). The stepped line joins the points that no other \
-              point beats in both directions; a pale point is beaten by some other one, so you would hardly choose it. Larger points need \
-              more memory.",
+              paired difference from the reference, since all cells read the same text). The stepped line joins the points with the best \
+              estimates. A pale point is beaten: a point on the line is better beyond noise in one direction and not told worse in the \
+              other, so you would hardly choose the pale one. A point beside the line that is not pale cannot be told apart from it. \
+              Larger points need more memory.",
     template: include_str!("../../templates/pareto.tera"),
     content,
 };
@@ -70,7 +73,7 @@ struct Row {
     icon: String,
     label: String,
     values: Vec<String>,
-    place: &'static str,
+    place: String,
 }
 
 #[derive(Serialize)]
@@ -88,12 +91,18 @@ struct Values<'a> {
 }
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
-    let choices = choices(digest);
+    let mut choices = choices(digest);
     let Some((x, y)) = defaults(&choices) else {
         return Ok(Content::Absent("a trade-off needs two different metrics on at least two cells"));
     };
     let size = pick(&choices, MEMORY, &[]);
-    let points = points(digest, &choices, x, y, size);
+    let known = [told(digest, &choices[x]), told(digest, &choices[y])];
+    for (choice, known) in [x, y].into_iter().zip(&known) {
+        choices[choice].told =
+            Some(known.iter().map(|row| row.iter().map(|b| if *b { '1' } else { '0' }).collect()).collect());
+    }
+    let mut points = points(digest, &choices, x, y, size);
+    let places = places(digest, &mut points, [choices[x].direction, choices[y].direction], &known);
     let (x_title, y_title) = (axis_title(&choices[x]), axis_title(&choices[y]));
     let description = describe(&points, &x_title, &y_title);
     let title = format!("{} against {}", choices[y].name, choices[x].name);
@@ -107,7 +116,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         size,
         legend: legend(digest),
         columns: shown.iter().map(|c| choices[*c].name.clone()).collect(),
-        rows: rows(digest, &choices, &shown, &points, &x_title, &y_title),
+        rows: rows(digest, &choices, &shown, &points, &places),
         missing: missing(digest),
         choices: &choices,
     })
@@ -139,6 +148,7 @@ fn points(digest: &Digest, choices: &[Choice], x: usize, y: usize, size: Option<
             radius: share.filter(|s| s.is_finite()).map_or(7.0, |share| 4.5 + 6.5 * share),
             reference: cell.role == Role::Reference,
             control: cell.role == Role::AaControl,
+            beaten: false,
         });
     }
     points
@@ -152,11 +162,37 @@ fn tip(cell: &Cell, choices: &[Choice], index: usize, shown: &[Option<usize>]) -
     tip
 }
 
+/// Where each point stands, in words; a point learns whether it is beaten, and its tooltip says where it stands.
+fn places(digest: &Digest, points: &mut [Point], directions: [Direction; 2], known: &[Told; 2]) -> Vec<String> {
+    let cells: Vec<usize> = points.iter().filter_map(|p| digest.index(&p.cell)).collect();
+    let of_points = |told: &Told| cells.iter().map(|i| cells.iter().map(|j| told[*i][*j]).collect()).collect();
+    let best = scatter::frontier(points, directions[0], directions[1]);
+    let found = standings(points.len(), &best, &of_points(&known[0]), &of_points(&known[1]));
+    let labels: Vec<String> = points.iter().map(|p| p.label.clone()).collect();
+    let mut words = Vec::new();
+    for (point, standing) in points.iter_mut().zip(found) {
+        point.beaten = !point.control && matches!(standing, Standing::Beaten(_));
+        let word = match standing {
+            _ if point.control => "control".to_owned(),
+            Standing::Frontier => "frontier".to_owned(),
+            Standing::Beaten(by) => format!("beaten by {}", labels[by]),
+            Standing::NotToldApart(from) if from.is_empty() => "not beaten".to_owned(),
+            Standing::NotToldApart(from) => {
+                let names: Vec<&str> = from.iter().map(|f| labels[*f].as_str()).collect();
+                format!("not told apart from {}", names.join(", "))
+            }
+        };
+        point.tip.push_str(&format!("\n{word}"));
+        words.push(word);
+    }
+    words
+}
+
 fn describe(points: &[Point], x: &AxisTitle, y: &AxisTitle) -> String {
     let best = scatter::frontier(points, x.direction, y.direction);
     let names: Vec<&str> = best.iter().map(|i| points[*i].label.as_str()).collect();
     format!(
-        "Scatter plot of {} cells. Across: {}. Upwards: {}. Not beaten by any other cell: {}. The table below lists every value.",
+        "Scatter plot of {} cells. Across: {}. Upwards: {}. On the frontier: {}. The table below lists every value and where each cell stands.",
         points.len(),
         x.title,
         y.title,
@@ -164,20 +200,10 @@ fn describe(points: &[Point], x: &AxisTitle, y: &AxisTitle) -> String {
     )
 }
 
-fn rows(
-    digest: &Digest,
-    choices: &[Choice],
-    shown: &[usize],
-    points: &[Point],
-    x: &AxisTitle,
-    y: &AxisTitle,
-) -> Vec<Row> {
-    let best = scatter::frontier(points, x.direction, y.direction);
+fn rows(digest: &Digest, choices: &[Choice], shown: &[usize], points: &[Point], places: &[String]) -> Vec<Row> {
     let place = |cell: &Cell| match points.iter().position(|p| p.cell == cell.id) {
-        Some(_) if cell.role == Role::AaControl => "control",
-        Some(index) if best.contains(&index) => "frontier",
-        Some(_) => "beaten",
-        None => "not measured",
+        Some(index) => places[index].clone(),
+        None => "not measured".to_owned(),
     };
     let ok = digest.cells.iter().enumerate().filter(|(_, cell)| cell.status == Status::Ok);
     ok.map(|(index, cell)| Row {

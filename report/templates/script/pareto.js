@@ -12,7 +12,7 @@ const pareto = (() => {
     const v = metric.values[index];
     if (!v) return "–";
     const [m, low, high] = v.map((value) => digits(value * metric.factor));
-    return `${m}${unit(metric)}${v[1] < v[2] ? ` [${low}, ${high}]` : ""}, n = ${v[3]}`;
+    return `${m}${unit(metric)}${v[1] < v[2] ? ` [${low}, ${high}]` : ""}, n = ${metric.counts[index]}`;
   };
   const picked = () => [state.x, state.y, state.size].filter((m) => m !== null).map((m) => data.metrics[m]);
   const title = (metric) => `${metric.name}${metric.suffix ? ` (${metric.suffix})` : ""}, ${metric.better}`;
@@ -36,6 +36,30 @@ const pareto = (() => {
     const open = list.filter((p) => p.cell.role !== "aa-control");
     const beats = (a, b) => a.g[0] >= b.g[0] && a.g[1] >= b.g[1] && (a.g[0] > b.g[0] || a.g[1] > b.g[1]);
     return open.filter((p) => !open.some((q) => beats(q, p))).sort((a, b) => b.g[0] - a.g[0]);
+  };
+  // by the paired comparison where the page holds one, else by intervals that do not meet
+  const told = (metric, a, b) => {
+    if (metric.told) return metric.told[a.index][b.index] === "1";
+    const [va, vb] = [metric.values[a.index], metric.values[b.index]];
+    const disjoint = va[1] > vb[2] || vb[1] > va[2];
+    const known = !metric.clocked || (va[3] > 1 && vb[3] > 1);
+    const beyond = !(va[0] > 0 && vb[0] > 0) || Math.abs(Math.log(va[0] / vb[0])) > metric.floor;
+    return gain(metric, va[0]) > gain(metric, vb[0]) && disjoint && known && beyond;
+  };
+  const standing = (list, best) => {
+    const [mx, my] = [data.metrics[state.x], data.metrics[state.y]];
+    const beats = (f, p) => (told(mx, f, p) && !told(my, p, f)) || (told(my, f, p) && !told(mx, p, f));
+    const apart = (f, p) => [mx, my].some((metric) => told(metric, f, p) || told(metric, p, f));
+    for (const p of list) {
+      const by = best.includes(p) ? null : best.find((f) => beats(f, p));
+      const from = best.filter((f) => !apart(f, p)).map((f) => f.cell.label);
+      p.beaten = Boolean(by) && p.cell.role !== "aa-control";
+      if (p.cell.role === "aa-control") p.place = "control";
+      else if (best.includes(p)) p.place = "frontier";
+      else if (by) p.place = `beaten by ${by.cell.label}`;
+      else p.place = from.length ? `not told apart from ${from.join(", ")}` : "not beaten";
+      p.tip += `\n${p.place}`;
+    }
   };
   const glyph = (p, cx, cy) => {
     const { shape, fill, tick } = p.cell;
@@ -84,9 +108,9 @@ const pareto = (() => {
     const arrow = lowX ? (lowY ? "↙ better" : "↖ better") : lowY ? "better ↘" : "better ↗";
     svg.append(draw("text", { class: "better", x: lowX ? left + 8 : right - 6, y: lowY ? bottom - 9 : top + 14, "text-anchor": lowX ? "start" : "end" }, arrow));
   };
-  const one_point = (p, [x, y], sx, sy, best) => {
+  const one_point = (p, [x, y], sx, sy) => {
     const reference = p.cell.role === "reference";
-    const classes = ["pt", `c${p.cell.colour}`, !best.includes(p) && !reference && "beaten", reference && "reference", p.cell.role === "aa-control" && "control"];
+    const classes = ["pt", `c${p.cell.colour}`, p.beaten && !reference && "beaten", reference && "reference", p.cell.role === "aa-control" && "control"];
     const group = draw("g", { class: classes.filter(Boolean).join(" "), "data-cell": p.cell.id, "data-tip": p.tip });
     if (p.x[1] < p.x[2]) group.append(draw("line", { class: "error", x1: sx.at(p.x[1]), x2: sx.at(p.x[2]), y1: y, y2: y }));
     if (p.y[1] < p.y[2]) group.append(draw("line", { class: "error", x1: x, x2: x, y1: sy.at(p.y[1]), y2: sy.at(p.y[2]) }));
@@ -101,9 +125,10 @@ const pareto = (() => {
     const list = points();
     const [sx, sy] = [fit(list.flatMap((p) => p.x), [area[0], area[1]]), fit(list.flatMap((p) => p.y), [area[3], area[2]])];
     const best = frontier(list);
+    standing(list, best);
     const place = (p) => [sx.at(p.x[0]), sy.at(p.y[0])];
     const names = best.map((p) => p.cell.label).join("; ");
-    const about = `Scatter plot of ${list.length} cells. Across: ${title(data.metrics[state.x])}. Upwards: ${title(data.metrics[state.y])}. Not beaten by any other cell: ${names}.`;
+    const about = `Scatter plot of ${list.length} cells. Across: ${title(data.metrics[state.x])}. Upwards: ${title(data.metrics[state.y])}. On the frontier: ${names}.`;
     const svg = draw("svg", { class: "drawing", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-labelledby": "pareto-live-title pareto-live-desc" },
       draw("title", { id: "pareto-live-title" }, `${data.metrics[state.y].name} against ${data.metrics[state.x].name}`), draw("desc", { id: "pareto-live-desc" }, about));
     frame(svg, sx, sy, area, width, height);
@@ -114,13 +139,13 @@ const pareto = (() => {
       corners.push([x, y]);
     }
     svg.append(draw("path", { class: "frontier", d: corners.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).join("") }));
-    for (const p of [...list.filter((q) => !best.includes(q)), ...best]) svg.append(one_point(p, place(p), sx, sy, best));
+    for (const p of [...list.filter((q) => !best.includes(q)), ...best]) svg.append(one_point(p, place(p), sx, sy));
     labels(svg, list, list.filter((p) => best.includes(p) || p.cell.role === "reference"), place, area);
     figure.replaceChildren(svg);
     figure.classList.add("live");
-    table(list, best);
+    table(list);
   };
-  const table = (list, best) => {
+  const table = (list) => {
     const element = one("#pareto-table");
     const heads = [...element.tHead.rows[0].cells];
     const metrics = picked();
@@ -132,8 +157,7 @@ const pareto = (() => {
         cell.textContent = metrics[i] ? text(metrics[i], index) : "";
         cell.dataset.sort = metrics[i]?.values[index]?.[0] ?? NaN;
       });
-      const control = data.cells[index].role === "aa-control";
-      row.cells[row.cells.length - 1].textContent = !point ? "not measured" : control ? "control" : best.includes(point) ? "frontier" : "beaten";
+      row.cells[row.cells.length - 1].textContent = point ? point.place : "not measured";
     }
   };
   const filter = () => {

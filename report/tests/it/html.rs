@@ -138,9 +138,25 @@ fn every_chart_has_a_text_alternative() {
 }
 
 #[test]
+fn a_claim_shows_the_papers_number_and_the_share_that_was_found() {
+    let claims = section(&PAGE, "claims");
+    let start = claims.find("id=\"claim-awq-salient-channels\"").expect("the claim");
+    let claim = &claims[start..start + claims[start..].find("</tbody>").expect("its end")];
+    assert!(claim.contains("<span class=\"value\">0.484"), "{claim}");
+    assert!(claim.contains("<span class=\"found\">0.47 % of the paper&#39;s effect</span>"), "{claim}");
+    // the same in the picture and in its text
+    let label = "measured 0.9966\u{202f}× [0.9947, 0.9986], the rule wants at most 0.98, the paper prints 0.484";
+    assert!(claim.contains(label), "{claim}");
+    assert_eq!(claim.matches("class=\"of-paper\"").count(), 1, "{claim}");
+    assert_eq!(claim.matches("class=\"origin\"").count(), 2, "{claim}");
+    // every other number of the claim has its own line
+    assert!(claim.contains("kept by activations over at random: 0.97"), "{claim}");
+}
+
+#[test]
 fn untrusted_percentiles_are_marked() {
     let html = &*PAGE;
-    assert!(section(html, "latency").contains("too few events for this percentile"));
+    assert!(section(html, "latency").contains("too few events or repetitions for this percentile"));
 }
 
 #[test]

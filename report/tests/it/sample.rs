@@ -1,7 +1,7 @@
 //! A small made-up run: seven cells, five workloads, claims of most verdicts, and strings that try to break out of the page.
 //! The numbers are invented; only their shape is like a real run's.
 
-use results::claim::{ClaimResult, Tier, Verdict};
+use results::claim::{ClaimResult, PartResult, Share, Tier, Verdict};
 use results::metric::observe;
 use results::observation::{Axes, Direction, Fact, Observation, Status};
 use results::run::Run;
@@ -327,6 +327,7 @@ fn claims() -> Vec<ClaimResult> {
         verdict,
         reason: "The interval lies where the verdict says; 24 windows of 256 tokens.".into(),
         command: format!("infermark run reproduction/{id}"),
+        parts: vec![],
     };
     let failed = ClaimResult {
         reason: format!("the cell failed: {HOSTILE}"),
@@ -405,5 +406,38 @@ fn claims() -> Vec<ClaimResult> {
             "Paging wastes less than 4 % of the cache.",
         ),
         failed,
+        ClaimResult {
+            parts: vec![
+                number("kept by activations over by weights", 0.9966, (0.9947, 0.9986), Some(0.484)),
+                number("kept by activations over at random", 0.97, (0.96, 0.975), None),
+            ],
+            ..claim(
+                "awq-salient-channels",
+                Tier::Ratio,
+                Verdict::DirectionOnly,
+                Some(0.9966),
+                Some((0.9947, 0.9986)),
+                "kept by activations over by weights: whole 95 % interval at most 0.98, the smallest effect that matters",
+                "The columns that matter most are told by the activations.",
+            )
+        },
     ]
+}
+
+/// A ratio that its rule wants to be at most 0.98, where no effect is 1.
+fn number(label: &str, measured: f64, interval: (f64, f64), paper: Option<f64>) -> PartResult {
+    let share = paper.map(|paper| Share { value: measured.ln() / paper.ln(), interval: None });
+    PartResult {
+        label: label.into(),
+        measured: Some(measured),
+        interval: Some(interval),
+        unit: "×".into(),
+        verdict: Verdict::DirectionOnly,
+        at_least: None,
+        at_most: Some(0.98),
+        origin: Some(1.0),
+        paper,
+        share,
+        found: share.map_or(String::new(), |_| "0.47 % of the paper's effect".into()),
+    }
 }

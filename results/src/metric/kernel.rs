@@ -58,6 +58,28 @@ pub const GB_S: Definition = Definition {
     derive: |trace| batches(trace, |batch| rate(batch.work.bytes, batch.ns)),
 };
 
+/// A kernel that a metric's id names: `us_per_call:gemv/v1_avx2/1x64x64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant<'a> {
+    /// Operation.
+    pub op: &'a str,
+    /// Rung of the operation's ladder, or the variant on an axis.
+    pub rung: &'a str,
+    /// Shape of the problem; it may hold slashes.
+    pub shape: &'a str,
+}
+
+/// The kernel in the part of `id`; `None` where the part is no kernel. Checks name theirs in free text.
+pub fn variant(id: &str) -> Option<Variant<'_>> {
+    let (base, part) = id.split_once(':')?;
+    if base == super::value::CHECK.id || super::metric(base).is_none() {
+        return None;
+    }
+    let mut pieces = part.splitn(3, '/');
+    let (op, rung, shape) = (pieces.next()?, pieces.next()?, pieces.next()?);
+    (!op.is_empty() && !rung.is_empty() && !shape.is_empty()).then_some(Variant { op, rung, shape })
+}
+
 struct Batch {
     calls: u64,
     ns: f64,
@@ -80,4 +102,18 @@ fn batches(trace: &Trace, figure: fn(&Batch) -> Option<f64>) -> Vec<Value> {
         values.extend(figure(&batch).map(|value| Value::new(item, value).of(&format!("{op}/{rung}/{shape}"))));
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_names_a_kernel_or_does_not() {
+        let found = variant("us_per_call:attention/naive/n512 h8/8 d64").expect("a kernel");
+        assert_eq!((found.op, found.rung, found.shape), ("attention", "naive", "n512 h8/8 d64"));
+        for id in ["us_per_call", "roof_fraction:decode", "ppl:gptq-256", "check:a/b/c", "mine:a/b/c", "gb_s:a//c"] {
+            assert_eq!(variant(id), None, "{id}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ fn row(cell: &str, metric: &str, repetition: u32, item: u32, value: f64) -> Obse
         repetition,
         item,
         metric: metric.to_owned(),
-        formula_id: format!("{metric}@1"),
+        formula_id: format!("{}@1", metric.split(':').next().unwrap_or(metric)),
         unit: "ms".to_owned(),
         direction: Direction::Lower,
         value: Some(value),

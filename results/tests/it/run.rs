@@ -55,6 +55,7 @@ fn claim() -> ClaimResult {
         verdict: Verdict::Holds,
         reason: String::new(),
         command: String::new(),
+        parts: vec![],
     }
 }
 

@@ -1,7 +1,8 @@
 //! Rows that may be believed, found by the tags of their cell.
 
+use std::collections::BTreeSet;
+
 use results::aggregate::{Aggregate, aggregate};
-use results::noise::{Noise, NoiseLevel, noise};
 use results::observation::{Axes, Direction, Observation, Status};
 use results::run::Run;
 use results::summary::Role;
@@ -10,31 +11,22 @@ use crate::cell::{Cell, ResolvedScenario};
 use crate::scenario::{Measure, Select};
 
 /// Where the rows of a run against another build have their cells.
-const HEAD: &str = "head/";
+pub const HEAD: &str = "head/";
 
 /// The rows of one run.
 pub struct Evidence<'a> {
     scenario: &'a ResolvedScenario,
     run: &'a Run,
-    noise: Option<Noise>,
 }
 
 impl<'a> Evidence<'a> {
     /// Evidence for the claims of `scenario`.
     pub fn new(scenario: &'a ResolvedScenario, run: &'a Run) -> Evidence<'a> {
-        let control = scenario.cells.iter().find(|cell| cell.role == Role::AaControl);
-        let noise = control.and_then(|control| noise(&run.observations, &scenario.reference().id, &control.id));
-        Evidence { scenario, run, noise }
-    }
-
-    /// Why nothing that a clock measured in this run decides anything, where that is so and `measure` is of that kind.
-    pub fn too_noisy(&self, measure: &Measure) -> Option<String> {
-        let noise = self.noise.as_ref().filter(|noise| noise.level == NoiseLevel::Unusable)?;
-        measure.is_timed().then(|| format!("the noise of this run makes its speeds unusable. {}", noise.numbers()))
+        Evidence { scenario, run }
     }
 
     /// The cell that `select` names. Axes it leaves open are the reference's.
-    /// Of another engine, the first cell that has the tags it names.
+    /// Of another engine, the one cell that has the tags it names.
     pub fn cell(&self, select: &Select) -> Result<&'a Cell, String> {
         if let Some(engine) = &select.engine {
             let fits = |wanted: &Option<String>, tag: &String| wanted.as_ref().is_none_or(|w| w == tag);
@@ -44,8 +36,16 @@ impl<'a> Evidence<'a> {
                     && fits(&select.weights, &a.weights)
                     && fits(&select.kv, &a.kv)
             };
-            let found = self.scenario.cells.iter().find(|c| of(&c.axes));
-            return found.ok_or_else(|| format!("the scenario has no such cell of {engine}"));
+            let found: Vec<&Cell> = self.scenario.cells.iter().filter(|c| of(&c.axes)).collect();
+            return match found[..] {
+                [cell] => Ok(cell),
+                [] => Err(format!("the scenario has no such cell of {engine}")),
+                _ => Err(format!(
+                    "{} cells of {engine} fit the claim ({}): it must name the attention, weights or kv that tell them apart",
+                    found.len(),
+                    found.iter().map(|cell| cell.label.as_str()).collect::<Vec<_>>().join(", ")
+                )),
+            };
         }
         let reference = &self.scenario.reference().axes;
         let wanted = [
@@ -81,17 +81,15 @@ impl<'a> Evidence<'a> {
         of_cell().filter(good).cloned().collect()
     }
 
-    /// Rows of one metric of `cell` under one workload; where none is named, the first that has the metric.
+    /// Rows of one metric of `cell` under one workload; where none is named, under the only one that has the metric.
     pub fn metric(&self, cell: &Cell, workload: Option<&str>, metric: &str) -> Result<Vec<Observation>, String> {
         let mut rows = self.rows(cell);
         rows.retain(|row| row.metric == metric && workload.is_none_or(|name| row.workload == name));
-        match rows.first().map(|row| row.workload.clone()) {
-            Some(first) => {
-                rows.retain(|row| row.workload == first);
-                Ok(rows)
-            }
-            None => Err(self.why_missing(cell, workload, metric)),
+        if rows.is_empty() {
+            return Err(self.why_missing(cell, workload, metric));
         }
+        one_workload(&rows, cell, metric)?;
+        Ok(rows)
     }
 
     /// `pattern` itself, or, where it holds a `*`, the metric of `cell` with the best median among those that begin and end
@@ -132,6 +130,19 @@ impl<'a> Evidence<'a> {
                 workload.map_or(String::new(), |w| format!(" under {w}"))
             ),
         }
+    }
+}
+
+/// An error where `rows` come from several workloads: a claim is about one of them and must say which.
+pub fn one_workload(rows: &[Observation], cell: &Cell, metric: &str) -> Result<(), String> {
+    let names: BTreeSet<&str> = rows.iter().map(|row| row.workload.as_str()).collect();
+    match names.len() {
+        0 | 1 => Ok(()),
+        _ => Err(format!(
+            "`{metric}` of {} was measured under {}: the claim must name one of them as its `workload`",
+            cell.label,
+            names.into_iter().collect::<Vec<_>>().join(" and ")
+        )),
     }
 }
 

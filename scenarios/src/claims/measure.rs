@@ -1,12 +1,12 @@
 //! From rows to the number that a claim's rule looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use results::aggregate::{aggregate, compare};
 use results::observation::Observation;
 use results::statistics::{Slope, binomial_interval, log_log_slope, median_interval, paired_statistic};
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, one_workload};
 use super::speedup;
 use crate::cell::Cell;
 use crate::scenario::{Measure, Select, Statistic};
@@ -89,20 +89,26 @@ pub fn measure(measure: &Measure, evidence: &Evidence<'_>) -> Finding {
         Measure::SpeedupOverModel { workload, speculative, plain } => {
             speedup::over_model(evidence, workload.as_deref(), speculative, plain)
         }
-        Measure::Slope { metric, workload, cell, from } => slope(evidence, cell, workload.as_deref(), metric, *from),
+        Measure::Slope { metric, workload, cell, from } => {
+            let timed = measure.is_timed();
+            slope(evidence, cell, Sweep { workload: workload.as_deref(), metric, from: *from, timed })
+        }
         Measure::Share { metric, workload, cell, limit } => share(evidence, cell, workload.as_deref(), metric, *limit),
     };
     finding.map_or_else(Finding::Missing, Finding::Number)
 }
 
-/// Rows at `x`; without one, those at the largest.
-fn at(rows: &mut Vec<Observation>, x: Option<f64>) -> Result<Option<f64>, String> {
+/// Rows at `x`; without one, those at the largest, which the words then name.
+fn at(rows: &mut Vec<Observation>, x: Option<f64>) -> Result<(Option<f64>, String), String> {
     let largest = rows.iter().filter_map(|row| row.x).reduce(f64::max);
     let wanted = x.or(largest);
+    let all = rows.len();
     rows.retain(|row| row.x == wanted || wanted.is_none());
-    match rows.is_empty() {
-        true => Err(format!("nothing was measured at x = {}", wanted.unwrap_or(f64::NAN))),
-        false => Ok(wanted),
+    let chosen = x.is_none() && rows.len() < all;
+    match (rows.is_empty(), wanted) {
+        (true, _) => Err(format!("nothing was measured at x = {}", wanted.unwrap_or(f64::NAN))),
+        (false, Some(largest)) if chosen => Ok((wanted, format!("at {}, the largest measured", super::show(largest)))),
+        (false, _) => Ok((wanted, String::new())),
     }
 }
 
@@ -119,7 +125,8 @@ fn value(
     let extreme = |rows: &[Observation], pick: fn(f64, f64) -> f64| {
         let found = rows.iter().filter_map(|row| row.value).reduce(pick).unwrap_or(f64::NAN);
         let which = if statistic == Statistic::Max { "largest" } else { "smallest" };
-        let note = if rows.len() > 1 { format!("{which} of {}", rows.len()) } else { String::new() };
+        let n = distinct(rows).len();
+        let note = if n > 1 { format!("{which} of {n}") } else { String::new() };
         Measured { note, ..Measured::exact(found, &rows[0].unit, 1) }
     };
     match statistic {
@@ -132,14 +139,14 @@ fn value(
             return Ok(extreme(&rows, if statistic == Statistic::Max { f64::max } else { f64::min }));
         }
     }
-    let x = at(&mut rows, x)?;
+    let (x, note) = at(&mut rows, x)?;
     // all rows of the workload, because the interval of a perplexity comes from its windows
     let mut all = evidence.rows(cell);
     all.retain(|row| row.workload == rows[0].workload);
     let found = aggregate(&all).into_iter().find(|a| a.metric == metric && a.x == x);
     let found = found.and_then(|a| Some((a.median?, a.low?, a.high?, a.n, a.unit)));
     let (value, low, high, n, unit) = found.ok_or_else(|| evidence.why_missing(cell, workload, metric))?;
-    Ok(Measured { interval: (n > 1).then_some((low, high)), ..Measured::exact(value, &unit, n) })
+    Ok(Measured { interval: (n > 1).then_some((low, high)), note, ..Measured::exact(value, &unit, n) })
 }
 
 /// The part of `metric` with the largest median, among those whose name ends in `part`.
@@ -185,9 +192,9 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     let mut over_rows = evidence.metric(over_cell, over.workload, over.metric)?;
     let mut under_rows = evidence.metric(under_cell, under.workload, under.metric)?;
     let wanted = x;
-    let x = at(&mut over_rows, wanted)?;
+    let (x, place) = at(&mut over_rows, wanted)?;
     // a sweep coordinate of another workload (context of decoding, length of a prompt) is another coordinate
-    let under_x = if under_rows[0].workload == over_rows[0].workload { x } else { at(&mut under_rows, None)? };
+    let under_x = if under_rows[0].workload == over_rows[0].workload { x } else { at(&mut under_rows, None)?.0 };
     let (workload, formula) = (over_rows[0].workload.clone(), over_rows[0].formula_id.clone());
     let under_workload = under_rows[0].workload.clone();
     let mut pair: Vec<Observation> =
@@ -220,8 +227,9 @@ fn ratio(evidence: &Evidence<'_>, over: Side<'_>, under: Side<'_>, x: Option<f64
     let ratio =
         comparison.ratio.ok_or_else(|| format!("a value of `{}` is not positive, so it has no ratio", over.metric))?;
     let interval = (ratio.n > 1).then_some((ratio.low, ratio.high));
-    let note =
+    let metrics =
         if over.metric == under.metric { String::new() } else { format!("{} over {}", over.metric, under.metric) };
+    let note = [metrics, place].into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join(", ");
     Ok(Measured { interval, note, ..Measured::exact(ratio.ratio, "×", ratio.n) })
 }
 
@@ -254,17 +262,43 @@ fn losses(
     let mut rows = evidence.rows(cell);
     rows.retain(|row| workload.is_none_or(|name| row.workload == name));
     rows.retain(|row| row.metric == LOSS || row.metric.starts_with("delta_nll:"));
-    let of =
-        |row: &Observation| row.formula_id.split_once('/').map_or(String::new(), |(_, protocol)| protocol.to_string());
-    let first = rows.first().map(|row| (row.workload.clone(), of(row)));
-    let missing = || evidence.why_missing(cell, workload, LOSS);
-    let (workload, first) = first.ok_or_else(missing)?;
-    let wanted = protocol.map_or(first, str::to_string);
-    rows.retain(|row| row.workload == workload && of(row) == wanted);
+    if rows.is_empty() {
+        return Err(evidence.why_missing(cell, workload, LOSS));
+    }
+    one_workload(&rows, cell, LOSS)?;
+    let of = |row: &Observation| row.formula_id.split_once('/').map_or("", |(_, protocol)| protocol).to_string();
+    let protocols: BTreeSet<String> = rows.iter().map(of).collect();
+    let wanted = match (protocol, protocols.first()) {
+        (Some(named), _) => named,
+        (None, Some(only)) if protocols.len() == 1 => only,
+        _ => {
+            let names = protocols.iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+            return Err(format!(
+                "{} was scored by {names}: the claim must name one of them as its `protocol`",
+                cell.label
+            ));
+        }
+    };
+    rows.retain(|row| of(row) == wanted);
     match rows.is_empty() {
         true => Err(format!("{} was not scored by {wanted}", cell.label)),
+        // no clock is involved, so a window that two sittings scored is one window
         false => Ok(rows.iter().filter_map(|row| Some((row.item, row.value?))).collect()),
     }
+}
+
+/// The values of `rows` without those that say the same again: an item that another repetition or sitting gave the same value
+/// is one item. A clock never gives the same value again, so its values all count.
+fn distinct(rows: &[Observation]) -> Vec<f64> {
+    let key = |row: &Observation| (row.metric.clone(), row.x.map(f64::to_bits), row.item);
+    let mut items = BTreeMap::new();
+    for row in rows {
+        let Some(value) = row.value else { continue };
+        if items.insert(key(row), value).is_some_and(|before| before != value) {
+            return rows.iter().filter_map(|row| row.value).collect();
+        }
+    }
+    items.into_values().collect()
 }
 
 /// `1 − Δnll(method)/Δnll(baseline)`, windows drawn in pairs.
@@ -316,24 +350,32 @@ fn closure(
     measured.map(Finding::Number).ok_or_else(|| "the closure is not a number".into())
 }
 
-/// One slope per repetition; the interval is over repetitions, so that it holds noise and not the shape of the curve.
-fn slope(
-    evidence: &Evidence<'_>,
-    select: &Select,
-    workload: Option<&str>,
-    metric: &str,
+/// Where a curve comes from.
+struct Sweep<'a> {
+    workload: Option<&'a str>,
+    metric: &'a str,
     from: f64,
-) -> Result<Measured, String> {
+    /// Whether a clock measured it.
+    timed: bool,
+}
+
+/// One slope per repetition; the interval is over repetitions, so that it holds noise and not the shape of the curve.
+fn slope(evidence: &Evidence<'_>, select: &Select, sweep: Sweep<'_>) -> Result<Measured, String> {
+    let Sweep { workload, metric, from, timed } = sweep;
     let cell = evidence.cell(select)?;
-    let mut repetitions: BTreeMap<(u32, u32), Vec<(f64, f64)>> = BTreeMap::new();
+    // clocks compare within one sitting; counts are the same in every sitting, which may hold different lengths
+    let mut repetitions: BTreeMap<(u32, u32), BTreeMap<u64, (f64, f64)>> = BTreeMap::new();
     for row in evidence.metric(cell, workload, metric)? {
         if let (Some(x), Some(y)) = (row.x.filter(|x| *x >= from), row.value) {
-            repetitions.entry((row.sitting, row.repetition)).or_default().push((x, y));
+            let sitting = if timed { row.sitting } else { 0 };
+            repetitions.entry((sitting, row.repetition)).or_default().insert(x.to_bits(), (x, y));
         }
     }
-    let longest = repetitions.values().map(Vec::len).max().unwrap_or(0);
+    let repetitions: Vec<Vec<(f64, f64)>> =
+        repetitions.into_values().map(|points| points.into_values().collect()).collect();
+    let longest = repetitions.iter().map(Vec::len).max().unwrap_or(0);
     let slopes: Vec<Slope> = repetitions
-        .values()
+        .iter()
         .filter(|points| points.len() == longest)
         .filter_map(|points| log_log_slope(points, SEED))
         .collect();
@@ -357,7 +399,7 @@ fn share(
 ) -> Result<Measured, String> {
     let cell = evidence.cell(select)?;
     let rows = evidence.metric(cell, workload, metric)?;
-    let values: Vec<f64> = rows.iter().filter_map(|row| row.value).collect();
+    let values = distinct(&rows);
     let within = values.iter().filter(|value| **value <= limit).count();
     let interval = binomial_interval(within as u64, values.len() as u64).ok_or("no item")?;
     let worst = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

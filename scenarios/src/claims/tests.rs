@@ -1,10 +1,13 @@
 //! Verdicts over runs made by hand: every kind of measure, every word.
 
+use results::claim::Tier;
 use results::claim::Verdict::{self, *};
 use results::observation::{Direction, Observation, Status};
 use results::run::Run;
+use results::summary::Role;
 
-use super::judge;
+use super::measure::Measured;
+use super::{judge, share};
 use crate::cell::{Cell, ResolvedScenario};
 
 const HEAD: &str = r#"
@@ -90,13 +93,13 @@ fn ratios_and_their_words() {
         (1.2, 0.01, "at_least = 1.5, no_effect = 1.0", DirectionOnly),
         (0.8, 0.01, "at_least = 1.5, no_effect = 1.0", NotReproduced),
         (1.0, 0.05, "at_least = 1.5, no_effect = 1.0", Inconclusive),
-        (1.5, 0.05, "at_least = 1.5", Inconclusive),
-        (1.2, 0.01, "at_least = 1.5", NotReproduced),
+        (1.5, 0.05, "at_least = 1.5, parity = 1.5", Inconclusive),
+        (1.2, 0.01, "at_least = 1.5, parity = 1.5", NotReproduced),
         (0.5, 0.01, "at_most = 0.8, no_effect = 1.0", Reproduced),
         (0.9, 0.01, "at_most = 0.8, no_effect = 1.0", DirectionOnly),
         (1.1, 0.01, "at_most = 0.8, no_effect = 1.0", NotReproduced),
-        (2.0, 0.01, "at_least = 1.9, at_most = 2.1", Reproduced),
-        (2.4, 0.01, "at_least = 1.9, at_most = 2.1", NotReproduced),
+        (2.0, 0.01, "at_least = 1.9, at_most = 2.1, parity = 2.0", Reproduced),
+        (2.4, 0.01, "at_least = 1.9, at_most = 2.1, parity = 2.0", NotReproduced),
         (9.0, 0.01, "report_only = true", Reported),
     ] {
         let rows = [times(&naive, center, noise), times(&flash, 1.0, 0.0)].concat();
@@ -121,10 +124,11 @@ fn a_ratio_may_join_two_metrics_of_one_cell_at_the_longest_length() {
     let measure = format!(
         "kind = \"ratio\", metric = \"full_ms\", under_metric = \"causal_ms\", over = {select}, under = {select}"
     );
-    let (found, measured, _) = verdict("ratio", &[(&measure, "at_least = 1.5")], rows.clone());
+    let (found, measured, _) = verdict("ratio", &[(&measure, "at_least = 1.5, no_effect = 1.0")], rows.clone());
     assert_eq!(found, Reproduced);
     assert!((measured.expect("a number") - 3.0).abs() < 1e-9);
-    let (_, measured, _) = verdict("ratio", &[(&format!("{measure}, x = 256"), "at_least = 1.5")], rows);
+    let (_, measured, _) =
+        verdict("ratio", &[(&format!("{measure}, x = 256"), "at_least = 1.5, no_effect = 1.0")], rows);
     assert!((measured.expect("a number") - 1.5).abs() < 1e-9);
 }
 
@@ -143,7 +147,7 @@ fn a_ratio_may_join_two_workloads_with_coordinates_of_their_own() {
     }
     let measure =
         "kind = \"ratio\", metric = \"m\", workload = \"load\", under_workload = \"verify\", over = {}, under = {}";
-    let (found, measured, reason) = verdict("ratio", &[(measure, "at_least = 2.9")], rows);
+    let (found, measured, reason) = verdict("ratio", &[(measure, "at_least = 2.9, no_effect = 1.0")], rows);
     assert_eq!(found, Reproduced, "{reason}");
     assert!((measured.expect("a ratio") - 3.0).abs() < 1e-9);
 }
@@ -174,8 +178,8 @@ fn identities_hold_or_are_violated() {
 fn one_broken_part_breaks_the_claim() {
     let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
     let rows = [times(&naive, 1.2, 0.01), times(&flash, 1.0, 0.0)].concat();
-    let parts = |second: &'static str| [(RATIO, "at_least = 1.1"), (RATIO, second)];
-    assert_eq!(verdict("ratio", &parts("at_most = 1.3"), rows.clone()).0, Reproduced);
+    let parts = |second: &'static str| [(RATIO, "at_least = 1.1, no_effect = 1.0"), (RATIO, second)];
+    assert_eq!(verdict("ratio", &parts("at_most = 1.3, parity = 1.0"), rows.clone()).0, Reproduced);
     assert_eq!(verdict("ratio", &parts("at_least = 2.0, no_effect = 1.0"), rows.clone()).0, DirectionOnly);
     assert_eq!(verdict("ratio", &parts("at_most = 0.9, no_effect = 1.0"), rows.clone()).0, NotReproduced);
     assert_eq!(verdict("ratio", &parts("report_only = true"), rows.clone()).0, Reproduced);
@@ -185,7 +189,7 @@ fn one_broken_part_breaks_the_claim() {
 #[test]
 fn what_was_not_measured_fails_with_its_reason() {
     let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
-    let parts = [(RATIO, "at_least = 1.1")];
+    let parts = [(RATIO, "at_least = 1.1, no_effect = 1.0")];
     let (found, measured, reason) = verdict("ratio", &parts, times(&naive, 1.0, 0.0));
     assert_eq!((found, measured), (Failed, None));
     assert!(reason.contains("flash") && reason.contains("`m`"), "{reason}");
@@ -250,7 +254,7 @@ fn closure_of_a_gap() {
 fn a_gap_too_small_is_not_applicable_and_shown() {
     let (rtn, gptq) = (cell("naive", "rtn"), cell("naive", "gptq"));
     let rows = [losses(&rtn, 0.1, 0.0), losses(&gptq, 0.04, 0.0)].concat();
-    let (found, measured, reason) = verdict("ratio", &[(CLOSURE, "at_least = 0.3")], rows);
+    let (found, measured, reason) = verdict("ratio", &[(CLOSURE, "at_least = 0.3, no_effect = 0.0")], rows);
     assert_eq!(found, NotApplicableAtScale);
     assert!((measured.expect("shown all the same") - 0.6).abs() < 1e-9);
     assert!(reason.contains("less than the 1.0 %"), "{reason}");
@@ -259,7 +263,8 @@ fn a_gap_too_small_is_not_applicable_and_shown() {
 #[test]
 fn a_stated_reason_makes_any_claim_not_applicable() {
     let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
-    let scenario = scenario("ratio", "not_applicable = \"no such hardware here.\"", &[(RATIO, "at_least = 1.5")]);
+    let scenario =
+        scenario("ratio", "not_applicable = \"no such hardware here.\"", &[(RATIO, "at_least = 1.5, no_effect = 1.0")]);
     let rows = [times(&naive, 2.0, 0.0), times(&flash, 1.0, 0.0)].concat();
     let result = judge(&scenario, &run(rows), "").expect("judged").remove(0);
     assert_eq!(result.verdict, NotApplicableAtScale);
@@ -277,7 +282,7 @@ fn slopes_shares_and_the_best_of_several() {
             rows.push(Observation { x: Some(n), ..row(&naive, "m", repetition, i as u32, value) });
         }
     }
-    let slope = [("kind = \"slope\", metric = \"m\", from = 256", "at_least = 1.9, at_most = 2.1")];
+    let slope = [("kind = \"slope\", metric = \"m\", from = 256", "at_least = 1.9, at_most = 2.1, no_effect = 1.0")];
     let (found, measured, reason) = verdict("ratio", &slope, rows.clone());
     assert_eq!(found, Reproduced, "{reason}");
     assert!((measured.expect("a slope") - 2.0).abs() < 1e-9 && reason.contains("3 lengths"), "{reason}");
@@ -290,7 +295,8 @@ fn slopes_shares_and_the_best_of_several() {
     let fast: Vec<Observation> =
         [times(&naive, 1.0, 0.0), times(&flash, 1.5, 0.0), times(&cell("naive", "rtn"), 1.2, 0.0)].concat();
     let best = "kind = \"best-ratio\", metric = \"m\", over = [{ attention = \"flash\" }, { weights = \"rtn-4bit-g128\" }], under = {}";
-    let (found, measured, reason) = verdict("ratio", &[(best, "at_least = 1.0")], fast);
+    let (found, measured, reason) =
+        verdict("ratio", &[(best, "at_least = 1.0, no_effect = 1.0, smallest_effect = 1.05")], fast);
     assert_eq!(found, Reproduced);
     assert!((measured.expect("a ratio") - 1.5).abs() < 1e-9 && reason.contains("best is flash"), "{reason}");
 }
@@ -298,7 +304,7 @@ fn slopes_shares_and_the_best_of_several() {
 #[test]
 fn speedup_beside_its_formula() {
     let text = format!(
-        "{}\n[[claim]]\nid = \"c\"\npaper = \"p\"\nsource = \"s\"\nstatement = \"t\"\ntier = \"ratio\"\npublished = \"u\"\ncounterpart = \"v\"\n[[claim.part]]\nlabel = \"part\"\nmeasure = {{ kind = \"speedup-over-model\", speculative = {{ decoding = \"speculative-g4\" }}, plain = {{ decoding = \"greedy\" }} }}\nrule = {{ at_least = 0.85, at_most = 1.15 }}\n",
+        "{}\n[[claim]]\nid = \"c\"\npaper = \"p\"\nsource = \"s\"\nstatement = \"t\"\ntier = \"ratio\"\npublished = \"u\"\ncounterpart = \"v\"\n[[claim.part]]\nlabel = \"part\"\nmeasure = {{ kind = \"speedup-over-model\", speculative = {{ decoding = \"speculative-g4\" }}, plain = {{ decoding = \"greedy\" }} }}\nrule = {{ at_least = 0.85, at_most = 1.15, parity = 1.0 }}\n",
         "name = \"made-up\"\nquestion = \"q\"\n[matrix]\ndecoding = [\"greedy\", { kind = \"speculative\", gamma = 4 }]\n[[workload]]\nkind = \"identity\"\ncheck = \"gqa-degenerate\"\n"
     );
     let scenario = ResolvedScenario::parse(&text, None).unwrap_or_else(|e| panic!("{e}"));
@@ -350,34 +356,307 @@ fn a_run_without_rows_confirms_nothing() {
     }
 }
 
-/// The noise of a run is that of its clocks: copies of the reference that differ by up to half decide no speed, and do not touch counts.
+fn measured(value: f64, interval: (f64, f64)) -> Measured {
+    Measured { value, interval: Some(interval), unit: "×".into(), n: 30, note: String::new() }
+}
+
+/// What is found of the paper's effect by a rule and a measure given as TOML.
+fn found(measure: &str, rule: &str, value: f64, interval: (f64, f64)) -> (Option<f64>, String) {
+    let scenario = scenario("ratio", "", &[(measure, rule)]);
+    let part = &scenario.scenario.claims[0].parts[0];
+    let found = share::found(&part.measure, &part.rule, &measured(value, interval));
+    (found.share.map(|share| share.value), found.words)
+}
+
 #[test]
-fn in_an_unusable_run_claims_of_speed_stay_open() {
-    let tiers = |noise: f64, metric: &str, tier: &str| {
-        let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
-        let measure = RATIO.replace("\"m\"", &format!("{metric:?}"));
-        let scenario = scenario(tier, "", &[(&measure, "at_least = 1.5, no_effect = 1.0")]);
-        let reference = scenario.reference().clone();
-        assert_eq!(reference.axes.attention, "naive");
-        let mut rows = vec![];
-        for repetition in 0..12 {
-            let apart = if repetition % 2 == 0 { 1.0 + noise } else { 1.0 / (1.0 + noise) };
-            let mut add = |cell: &Cell, metric: &str, value| {
-                rows.push(Observation { formula_id: format!("{metric}@1"), ..row(cell, metric, repetition, 0, value) });
-            };
-            add(&naive, metric, 2.0);
-            add(&flash, metric, 1.0);
-            add(&naive, "prefill_ms", 10.0);
-            add(&naive.control(), "prefill_ms", 10.0 * apart);
-        }
-        let scenario = ResolvedScenario { cells: [scenario.cells, vec![reference.control()]].concat(), ..scenario };
-        let mut found = judge(&scenario, &run(rows), "").expect("judged");
-        let result = found.remove(0);
-        (result.verdict, result.reason)
+fn an_ordering_that_holds_by_a_third_of_a_per_cent_is_direction_only() {
+    let rule = "at_most = 1.0, no_effect = 1.0, smallest_effect = 0.98, paper = 0.484";
+    // by hand: ln 0.9966 = −0.0034058, ln 0.484 = −0.7256704, ln 0.9947 = −0.0053141, ln 0.9986 = −0.0014010
+    let (share, words) = found(RATIO, rule, 0.9966, (0.9947, 0.9986));
+    assert!((share.expect("a share") - 0.0046933).abs() < 1e-6, "{share:?}");
+    assert_eq!(words, "0.47 % [0.19 %, 0.73 %] of the paper's effect (the paper's value is 0.4840)");
+
+    let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
+    for (center, noise, expected) in [
+        (0.9966, 0.001, DirectionOnly),
+        // the point lies beyond the smallest effect, its interval does not
+        (0.978, 0.01, DirectionOnly),
+        (0.97, 0.001, Reproduced),
+        (0.484, 0.001, Reproduced),
+        (1.0, 0.01, Inconclusive),
+        (1.02, 0.001, NotReproduced),
+    ] {
+        let rows = [times(&naive, center, noise), times(&flash, 1.0, 0.0)].concat();
+        let (found, _, reason) = verdict("ratio", &[(RATIO, rule)], rows);
+        assert_eq!(found, expected, "{center}: {reason}");
+    }
+}
+
+#[test]
+fn the_share_stands_in_the_result_with_the_bound_that_was_applied() {
+    let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
+    let rule = "at_least = 1.0, no_effect = 1.0, smallest_effect = 1.05, paper = 4.0";
+    let rows = [times(&naive, 2.0, 0.0), times(&flash, 1.0, 0.0)].concat();
+    let result = judge(&scenario("ratio", "", &[(RATIO, rule)]), &run(rows), "").expect("judged").remove(0);
+    // by hand: ln 2 / ln 4
+    assert_eq!(result.found(), Some("50 % [50 %, 50 %] of the paper's effect (the paper's value is 4)"));
+    let part = &result.parts[0];
+    assert!((part.share.expect("a share").value - 0.5).abs() < 1e-12);
+    assert_eq!((part.at_least, part.origin, part.paper), (Some(1.05), Some(1.0), Some(4.0)));
+    assert!(result.rule.contains("at least 1.050, the smallest effect that matters"), "{}", result.rule);
+    assert!(result.reason.contains("reproduced; 50 %"), "{}", result.reason);
+    // records keep it, and records from before it load
+    let text = serde_json::to_string(&result).expect("JSON");
+    assert_eq!(serde_json::from_str::<results::claim::ClaimResult>(&text).expect("the same"), result);
+}
+
+#[test]
+fn shares_and_distances_in_words() {
+    let slope = "kind = \"slope\", metric = \"m\"";
+    let ratio = "at_least = 1.5, no_effect = 1.0, paper = 4.0";
+    let gap = "at_least = 0.15, no_effect = 0.0, paper = 0.33";
+    let linear = "at_most = 1.1, no_effect = 2.0, paper = 1.0";
+    let margin = "at_most = 1.02, parity = 1.0, paper = 1.007";
+    let both = "at_least = 0.995, at_most = 1.005, parity = 1.0, paper = 1.0";
+    for (measure, rule, value, interval, share, words) in [
+        // 1 − 2 over 1 − 2 is all of it; half of the way from n² to n is half of it
+        (slope, linear, 1.5, (1.4, 1.6), Some(0.5), "50 % [40 %, 60 %] of the paper's effect"),
+        (slope, linear, 1.0, (1.0, 1.0), Some(1.0), "100 % [100 %, 100 %] of the paper's effect"),
+        // a slope of 1 is not a ratio of 1: 0.9 over 2 − 1
+        (slope, "at_least = 1.5, no_effect = 1.0, paper = 2.0", 1.9, (1.8, 2.0), Some(0.9), "90 % [80 %, 100 %]"),
+        (CLOSURE, gap, 0.66, (0.44, 0.88), Some(2.0), "all of the paper's effect and more: 200 % [133 %, 267 %] of it"),
+        (
+            CLOSURE,
+            gap,
+            -0.33,
+            (-0.66, -0.165),
+            Some(-1.0),
+            "the opposite of the paper's effect: -100 % [-200 %, -50 %]",
+        ),
+        (
+            CLOSURE,
+            gap,
+            0.033,
+            (-0.033, 0.099),
+            Some(0.1),
+            "not told from none of the paper's effect: 10 % [-10 %, 30 %]",
+        ),
+        (RATIO, ratio, 2.0, (1.0, 4.0), Some(0.5), "not told from none of the paper's effect: 50 % [0 %, 100 %] of it"),
+        (
+            RATIO,
+            ratio,
+            4f64.powi(11),
+            (4f64.powi(10), 4f64.powi(12)),
+            Some(11.0),
+            "more than 10 times the paper's effect",
+        ),
+        (RATIO, "at_least = 1.5, no_effect = 1.0", 2.0, (1.9, 2.1), None, "the paper prints no effect to compare with"),
+        // nothing lost: a distance, never a share of an effect
+        (
+            RATIO,
+            margin,
+            1.0003,
+            (0.999, 1.002),
+            None,
+            "+0.030 % [-0.10 %, +0.20 %] from parity, within the paper's +0.70 %",
+        ),
+        (
+            RATIO,
+            margin,
+            1.015,
+            (1.013, 1.017),
+            None,
+            "+1.5 % [+1.3 %, +1.7 %] from parity, where the paper has +0.70 %",
+        ),
+        (RATIO, both, 1.001, (1.0, 1.002), None, "+0.10 % [0 %, +0.20 %] from parity, where the paper has 0 %"),
+        (
+            RATIO,
+            "at_least = 1.0, parity = 1.0",
+            1.1,
+            (1.05, 1.2),
+            None,
+            "+10 % [+5.0 %, +20 %] from parity; the paper prints",
+        ),
+        ("kind = \"value\", metric = \"m\"", "at_most = 4.0, paper = 3.0", 3.1, (3.0, 3.2), None, "the paper prints 3"),
+        ("kind = \"value\", metric = \"m\"", "at_most = 4.0", 3.1, (3.0, 3.2), None, ""),
+    ] {
+        let (found, said) = found(measure, rule, value, interval);
+        assert!(said.starts_with(words), "{rule}: {said}");
+        assert_eq!(found.is_some(), share.is_some(), "{said}");
+        assert!(found.zip(share).is_none_or(|(a, b)| (a - b).abs() < 1e-9), "{said}: {found:?}");
+    }
+}
+
+#[test]
+fn nothing_lost_is_judged_by_its_margin_and_by_what_it_denies() {
+    let (naive, flash) = (cell("naive", "f32"), cell("flash", "f32"));
+    for (center, rule, expected) in [
+        (1.001, "at_most = 1.02, parity = 1.0, denied = 1.4", Reproduced),
+        (1.1, "at_most = 1.02, parity = 1.0, denied = 1.4", DirectionOnly),
+        (1.5, "at_most = 1.02, parity = 1.0, denied = 1.4", NotReproduced),
+        (1.1, "at_most = 1.02, parity = 1.0", NotReproduced),
+        (0.7, "at_least = 0.8, parity = 1.0, denied = 0.5", DirectionOnly),
+        (0.4, "at_least = 0.8, parity = 1.0, denied = 0.5", NotReproduced),
+        // an effect of the right sign may be refuted all the same, where the rule says so
+        (1.5, "at_least = 2.0, no_effect = 1.0, denied = 2.0", NotReproduced),
+        (2.5, "at_least = 2.0, no_effect = 1.0, denied = 2.0", Reproduced),
+    ] {
+        let rows = [times(&naive, center, 0.001), times(&flash, 1.0, 0.0)].concat();
+        let (found, _, reason) = verdict("ratio", &[(RATIO, rule)], rows);
+        assert_eq!(found, expected, "{center} by {rule}: {reason}");
+    }
+}
+
+#[test]
+fn a_claim_never_takes_the_first_of_several_workloads_or_protocols() {
+    let (rtn, gptq) = (cell("naive", "rtn"), cell("naive", "gptq"));
+    let elsewhere = |rows: Vec<Observation>, name: &str| -> Vec<Observation> {
+        rows.into_iter().map(|row| Observation { workload: name.into(), ..row }).collect()
     };
-    assert_eq!(tiers(0.001, "tpot_ms", "ratio").0, Reproduced);
-    let (verdict, reason) = tiers(0.5, "tpot_ms", "ratio");
-    assert_eq!(verdict, Inconclusive, "{reason}");
-    assert!(reason.contains("unusable") && reason.contains("over 12 pairs"), "{reason}");
-    assert_eq!(tiers(0.5, "weights_bytes", "ratio").0, Reproduced);
+    let value = "kind = \"value\", metric = \"m\"";
+    let naive = cell("naive", "f32");
+    let rows = [times(&naive, 1.0, 0.0), elsewhere(times(&naive, 9.0, 0.0), "verify")].concat();
+    let (found, measured, reason) = verdict("ratio", &[(value, "report_only = true")], rows.clone());
+    assert_eq!((found, measured), (Failed, None));
+    assert!(reason.contains("under load and verify: the claim must name one of them"), "{reason}");
+    let named = format!("{value}, workload = \"load\"");
+    assert_eq!(verdict("ratio", &[(&named, "report_only = true")], rows).0, Reported);
+
+    let both =
+        |cell: &Cell, scale: f64| [losses(cell, scale, 0.0), elsewhere(losses(cell, scale, 0.0), "verify")].concat();
+    let (found, _, reason) =
+        verdict("ratio", &[(CLOSURE, "report_only = true")], [both(&rtn, 1.0), both(&gptq, 0.4)].concat());
+    assert_eq!(found, Failed);
+    assert!(reason.contains("must name one of them as its `workload`"), "{reason}");
+
+    let protocols = |cell: &Cell| {
+        let mut rows = [losses(cell, 1.0, 0.0), losses(cell, 2.0, 0.0)].concat();
+        rows[30..].iter_mut().for_each(|row| row.formula_id = "delta_nll@1/hf-stride-512".into());
+        rows
+    };
+    let rows = [protocols(&rtn), protocols(&gptq)].concat();
+    let (found, _, reason) = verdict("ratio", &[(CLOSURE, "report_only = true")], rows.clone());
+    assert_eq!(found, Failed);
+    assert!(reason.contains("gptq-512 and hf-stride-512: the claim must name one"), "{reason}");
+    let named = format!("{CLOSURE}, protocol = \"gptq-512\"");
+    assert_eq!(verdict("ratio", &[(&named, "report_only = true")], rows).0, Reported);
+}
+
+#[test]
+fn an_item_that_two_sittings_gave_is_one_item() {
+    let naive = cell("naive", "f32");
+    let again =
+        |rows: &[Observation]| rows.iter().map(|row| Observation { sitting: 1, ..row.clone() }).collect::<Vec<_>>();
+    let items = |values: &[f64]| -> Vec<Observation> {
+        values.iter().enumerate().map(|(i, &v)| row(&naive, "m", 0, i as u32, v)).collect()
+    };
+    let all = |kind: &str, rule: &str, rows: Vec<Observation>| {
+        let scenario = scenario("ratio", "", &[(kind, rule)]);
+        judge(&scenario, &run(rows), "").expect("judged").remove(0)
+    };
+    // nine of ten, not eighteen of twenty, whose interval would be narrower
+    let share = "kind = \"share\", metric = \"m\", limit = 0.8";
+    let once = items(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.8, 0.9]);
+    let expected = all(share, "report_only = true", once.clone());
+    let twice = all(share, "report_only = true", [once.clone(), again(&once[..7])].concat());
+    assert_eq!((twice.interval, &twice.reason), (expected.interval, &expected.reason));
+    let largest = "kind = \"value\", metric = \"m\", statistic = \"max\"";
+    let expected = all(largest, "at_most = 1.0, point = true", once.clone());
+    let twice = all(largest, "at_most = 1.0, point = true", [once.clone(), again(&once)].concat());
+    assert_eq!(twice.reason, expected.reason);
+    // the windows of one cell scored in another sitting than those of the other
+    let (rtn, gptq) = (cell("naive", "rtn"), cell("naive", "gptq"));
+    let (theirs, ours) = (losses(&rtn, 1.0, 0.0), losses(&gptq, 0.4, 1e-4));
+    let rule = "at_least = 0.3, no_effect = 0.0";
+    let expected = all(CLOSURE, rule, [theirs.clone(), ours.clone()].concat());
+    let resumed = all(CLOSURE, rule, [theirs.clone(), again(&theirs[..4]), again(&ours)].concat());
+    assert_eq!(resumed, expected);
+    // a curve of counted bytes, half of it from each sitting
+    let bytes =
+        |n: u32| Observation { x: Some(f64::from(n)), ..row(&naive, "attention_scratch_bytes", 0, n, f64::from(n)) };
+    let curve: Vec<Observation> = [256, 512, 1024, 2048].map(bytes).to_vec();
+    let slope = "kind = \"slope\", metric = \"attention_scratch_bytes\"";
+    let expected = all(slope, "at_most = 1.1, no_effect = 2.0, point = true", curve.clone());
+    assert_eq!(expected.verdict, Reproduced, "{}", expected.reason);
+    let resumed =
+        all(slope, "at_most = 1.1, no_effect = 2.0, point = true", [&curve[..2], &again(&curve[2..])].concat());
+    assert_eq!(resumed, expected);
+}
+
+#[test]
+fn speed_is_not_judged_where_two_copies_of_the_reference_differ() {
+    let claim = |metric: &str, rule: &str| {
+        format!(
+            "name = \"made-up\"\nquestion = \"q\"\n[model]\nsource = \"embedded:draft\"\n[matrix]\nweights = [\"f32\", \"f16\"]\n[reference]\nweights = \"f32\"\n\
+             [[workload]]\nkind = \"decode\"\ntokens = 8\n[[workload]]\nkind = \"identity\"\ncheck = \"gqa-degenerate\"\n\
+             [[claim]]\nid = \"c\"\npaper = \"p\"\nsource = \"s\"\nstatement = \"t\"\ntier = \"ratio\"\npublished = \"u\"\n\
+             counterpart = \"v\"\n[[claim.part]]\nlabel = \"part\"\nmeasure = {{ kind = \"ratio\", metric = \"{metric}\", \
+             over = {{ weights = \"f16\" }}, under = {{ weights = \"f32\" }} }}\nrule = {{ {rule} }}\n"
+        )
+    };
+    let judged = |metric: &str, rule: &str, copy: f64| {
+        let scenario = ResolvedScenario::parse(&claim(metric, rule), None).unwrap_or_else(|e| panic!("{e}"));
+        let of = |role: Role| scenario.cells.iter().find(|c| c.role == role).expect("such a cell");
+        let (reference, control) = (of(Role::Reference), of(Role::AaControl));
+        let candidate = of(Role::Candidate);
+        let mut rows = vec![];
+        for repetition in 0..9 {
+            let drift = 1.0 + 0.1 * f64::from(repetition);
+            let timed = |cell: &Cell, value: f64| Observation {
+                workload: "tg8".into(),
+                direction: Direction::Higher,
+                ..row(cell, "decode_tok_s", repetition, 0, value * drift)
+            };
+            rows.extend([timed(reference, 1.0), timed(control, copy), timed(candidate, 2.0)]);
+            rows.extend([row(reference, "words", repetition, 0, 1.0), row(candidate, "words", repetition, 0, 2.0)]);
+        }
+        judge(&scenario, &run(rows), "").expect("judged").remove(0)
+    };
+    let rule = "at_least = 1.5, no_effect = 1.0";
+    assert_eq!(judged("decode_tok_s", rule, 1.01).verdict, Reproduced);
+    let noisy = judged("decode_tok_s", rule, 1.5);
+    assert_eq!(noisy.verdict, Inconclusive, "{}", noisy.reason);
+    let why = "inconclusive, because this run is too noisy to judge speed: two copies of the reference have a ratio of 1.500 \
+               [1.500, 1.500] in `decode_tok_s`";
+    assert!(noisy.reason.contains(why), "{}", noisy.reason);
+    // what no clock measured stands, and what is only reported is still reported
+    assert_eq!(judged("words", rule, 1.5).verdict, Reproduced);
+    assert_eq!(judged("decode_tok_s", "report_only = true", 1.5).verdict, Reported);
+}
+
+#[test]
+fn every_judged_number_says_what_it_is_compared_with() {
+    // a bare bound is a condition of the claim; each of these is one, and none of them is an ordering
+    const CONDITIONS: [&str; 13] = [
+        "largest change of a score by the transform",
+        "share of layers with an error ratio of at most 0.8",
+        "features that meet the criterion, base",
+        "differing sums, 1 to 4 bits",
+        "relative error, 1 to 32 rows",
+        "latent over multi-head, less 576/32768",
+        "bits per weight, mean subtracted and dynamic 8-bit map (bitsandbytes)",
+        "bits per weight, 8-bit floats (the paper)",
+        "spread over orthogonal rotations (nat per token)",
+        "largest kurtosis of a place after rotation, induced outliers",
+        "largest change of a softmax weight",
+        "i.i.d. tables, largest distance in standard errors",
+        "incoherence of a weight with spikes, after over before Hadamard transforms",
+    ];
+    let mut bare = vec![];
+    for definition in crate::library::definitions() {
+        let scenario =
+            ResolvedScenario::parse(definition.text, None).unwrap_or_else(|e| panic!("{}: {e}", definition.path));
+        for claim in scenario.scenario.claims.iter().filter(|claim| claim.tier == Tier::Ratio) {
+            for part in claim.parts.iter().filter(|part| part.rule.judges()) {
+                if part.rule.no_effect.is_none() && part.rule.parity.is_none() {
+                    bare.push(part.label.clone());
+                }
+            }
+        }
+    }
+    assert_eq!(
+        bare.iter().filter(|label| !CONDITIONS.contains(&label.as_str())).collect::<Vec<_>>(),
+        Vec::<&String>::new()
+    );
+    assert_eq!(bare.len(), CONDITIONS.len());
 }

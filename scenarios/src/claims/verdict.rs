@@ -4,7 +4,7 @@ use results::claim::{Tier, Verdict};
 
 use super::measure::{Finding, Measured};
 use super::show;
-use crate::scenario::Rule;
+use crate::scenario::{Rule, Side};
 
 /// The verdict of one part.
 pub fn of_part(tier: Tier, rule: &Rule, finding: &Finding) -> Verdict {
@@ -21,7 +21,8 @@ pub fn of_part(tier: Tier, rule: &Rule, finding: &Finding) -> Verdict {
         return if tier == Tier::Identity { Verdict::Violated } else { Verdict::Failed };
     }
     let (low, high) = ends(rule, measured);
-    let confirmed = rule.at_least.is_none_or(|bound| low >= bound) && rule.at_most.is_none_or(|bound| high <= bound);
+    let (at_least, at_most) = rule.bounds();
+    let confirmed = at_least.is_none_or(|bound| low >= bound) && at_most.is_none_or(|bound| high <= bound);
     match tier {
         Tier::Identity if confirmed => Verdict::Holds,
         Tier::Identity => Verdict::Violated,
@@ -44,10 +45,9 @@ fn short_of_the_bound(rule: &Rule, low: f64, high: f64) -> Verdict {
         (_, true) => Verdict::NotReproduced,
         _ => Verdict::Inconclusive,
     };
-    match (rule.no_effect, rule.at_least, rule.at_most) {
-        // with both bounds the lower one says which way the effect goes
-        (Some(none), Some(_), _) => word(low > none, high < none || high == none && low == high),
-        (Some(none), None, Some(_)) => word(high < none, low > none || low == none && low == high),
+    match (rule.denied.or(rule.no_effect), rule.side()) {
+        (Some(none), Some(Side::Above)) => word(low > none, high < none || high == none && low == high),
+        (Some(none), Some(Side::Below)) => word(high < none, low > none || low == none && low == high),
         _ => {
             let below = rule.at_least.is_some_and(|bound| high < bound);
             let above = rule.at_most.is_some_and(|bound| low > bound);
@@ -85,7 +85,8 @@ pub fn in_words(rule: &Rule) -> String {
     if rule.report_only {
         return "reported, not judged".into();
     }
-    let mut words = match (rule.at_least, rule.at_most) {
+    let (at_least, at_most) = rule.bounds();
+    let mut words = match (at_least, at_most) {
         (Some(low), Some(high)) if low == high => format!("exactly {}", show(low)),
         (Some(low), Some(high)) => format!("between {} and {}", show(low), show(high)),
         (Some(low), None) => format!("at least {}", show(low)),
@@ -95,8 +96,18 @@ pub fn in_words(rule: &Rule) -> String {
     if !rule.point {
         words = format!("whole 95 % interval {words}");
     }
-    match rule.no_effect {
-        Some(none) => format!("{words}; no effect is {}", show(none)),
-        None => words,
+    // a reader must see where the bound comes from when it is not the one that the claim itself would set
+    if rule.smallest_effect.is_some_and(|smallest| at_least == Some(smallest) || at_most == Some(smallest)) {
+        words += ", the smallest effect that matters";
     }
+    if let Some(none) = rule.no_effect {
+        words += &format!("; no effect is {}", show(none));
+    }
+    if let Some(parity) = rule.parity {
+        words += &format!("; parity is {}", show(parity));
+    }
+    if let Some(denied) = rule.denied {
+        words += &format!("; the claim denies {}", show(denied));
+    }
+    words
 }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ci::CheckOptions;
 use clap::Args;
 
 use super::{Blame, Outcome, PASS, check, find, print, run};
+use crate::output;
 use crate::runner::{self, RunRequest};
 
 /// The command `bench-against`.
@@ -15,6 +16,8 @@ use crate::runner::{self, RunRequest};
 #[command(
     after_long_help = "The commit is checked out into a worktree below target/, built in release mode beside it, and its \
 workers run in turns with this program's: A B A B. Both sides share machine, scenario and time, so wall-clock can gate.
+
+Exit codes are those of `infermark check`; 3 also where a cell of either side failed, 2 for a commit that does not exist.
 
 Example: cargo run --release -- bench-against main --scenario smoke"
 )]
@@ -45,9 +48,18 @@ pub struct BenchAgainst {
 impl BenchAgainst {
     pub(super) fn obey(&self) -> Outcome {
         let scenario = find::resolve(find::find(&self.scenario)?, &self.sets)?;
+        // a slip of the pen should not cost a measurement
+        ci::policy::Policy::load(self.policy.as_deref()).usage()?;
+        if let Some(output) = self.output.as_ref().filter(|output| output.exists()) {
+            let occupied = std::fs::read_dir(output).map_or(true, |mut entries| entries.next().is_some());
+            if occupied {
+                return Err(anyhow!("--output {}: is a file or not empty; choose another folder", output.display()))
+                    .usage();
+            }
+        }
         find::fetch_models(&scenario)?;
         if cfg!(debug_assertions) {
-            eprintln!("note: this program is a debug build and the other one will not be; use cargo run --release");
+            output::note("note: this program is a debug build and the other one will not be; use cargo run --release");
         }
         let root = PathBuf::from(git(Path::new("."), &["rev-parse", "--show-toplevel"]).usage()?);
         let commit = git(&root, &["rev-parse", "--verify", &format!("{}^{{commit}}", self.reference)])
@@ -77,9 +89,9 @@ impl BenchAgainst {
             format: self.format,
             ..CheckOptions::default()
         };
-        let code = ci::run_check(&options).map_err(check::blame)?;
-        eprintln!("report: {}", report.display());
-        print("")?;
+        let ci::Answer { text, code, .. } = ci::run_check(&options).map_err(check::blame)?;
+        print(&text)?;
+        output::note(&format!("report: {}", report.display()));
         Ok(if code == PASS && outcome.exit == super::RUN_FAILED { super::RUN_FAILED } else { code })
     }
 }
@@ -96,7 +108,7 @@ fn build(root: &Path, commit: &str) -> Result<PathBuf> {
     let _ = git(root, &["worktree", "remove", "--force", &tree.to_string_lossy()]);
     git(root, &["worktree", "prune"])?;
     git(root, &["worktree", "add", "--detach", "--force", &tree.to_string_lossy(), commit])?;
-    eprintln!("building {commit} …");
+    output::note(&format!("building {commit} …"));
     let status = Command::new("cargo")
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(&target)

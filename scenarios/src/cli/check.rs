@@ -1,11 +1,11 @@
 //! `check` and `compare`: thin doors to the `ci` crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ci::{CheckError, CheckOptions, Format};
+use ci::{Answer, CheckError, CheckOptions, Format};
 use clap::Args;
 
-use super::{Failure, Outcome, RUN_FAILED};
+use super::{Failure, Outcome, RUN_FAILED, deliver, print};
 
 /// The command `check`.
 #[derive(Args)]
@@ -13,10 +13,15 @@ use super::{Failure, Outcome, RUN_FAILED};
     after_long_help = "Deterministic metrics (bytes, accepted tokens, perplexity, exactness) gate always. Wall-clock gates \
 only where base and head ran interleaved in one job: see `infermark bench-against`.
 
-Exit codes: 0 pass, 1 regression, 2 wrong usage, 3 a run cannot be read, 4 inconclusive (with --strict)."
+Exit codes:
+  0  pass; also no baseline named, undecided or not comparable: the last line says which
+  1  something got worse, or a claim is refuted that the baseline did not refute
+  2  wrong usage: a path, a policy, or a baseline that is not there, cannot be read or is of another scenario
+  3  the run to judge failed, was not finished or cannot be read
+  4  with --strict: undecided, not comparable, or no baseline named"
 )]
 pub struct Check {
-    /// A run directory, or a folder of them of which the newest that fits is taken
+    /// A run directory, or a folder of them of which the newest of the same scenario is taken
     #[arg(long, value_name = "DIR")]
     baseline: Option<PathBuf>,
     /// The run directory to judge
@@ -48,10 +53,19 @@ impl Check {
             strict: self.strict,
             allow_different_hardware: self.allow_different_hardware,
             format: self.format,
-            output: self.output.clone(),
         };
-        ci::run_check(&options).map_err(blame)
+        let answer = ci::run_check(&options).map_err(blame)?;
+        give(&answer, self.output.as_deref())?;
+        if self.output.is_some() {
+            print(&format!("{}\n", answer.word))?;
+        }
+        Ok(answer.code)
     }
+}
+
+/// Writes an answer where it was asked for.
+fn give(answer: &Answer, output: Option<&Path>) -> Result<(), Failure> {
+    deliver(output.unwrap_or(Path::new("-")), |out| Ok(out.write_all(answer.text.as_bytes())?))
 }
 
 /// Sorts the errors of `ci` by its own exit codes.
@@ -64,6 +78,9 @@ pub fn blame(error: CheckError) -> Failure {
 
 /// The command `compare`.
 #[derive(Args)]
+#[command(after_long_help = "Every metric that both runs have, cell by cell, with its change and no judgement.
+
+Exit codes: 0 the runs share at least one metric, 2 wrong usage or two runs that share none, 3 a run cannot be read.")]
 pub struct Compare {
     /// A run directory
     #[arg(value_name = "A")]
@@ -81,6 +98,8 @@ pub struct Compare {
 
 impl Compare {
     pub(super) fn obey(&self) -> Outcome {
-        ci::run_compare(&self.a, &self.b, self.format, self.output.as_deref()).map_err(blame)
+        let answer = ci::run_compare(&self.a, &self.b, self.format).map_err(blame)?;
+        give(&answer, self.output.as_deref())?;
+        Ok(answer.code)
     }
 }

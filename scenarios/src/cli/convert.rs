@@ -8,6 +8,7 @@ use clap::Args;
 use model::checkpoint::gguf::{Block, Types};
 
 use super::{Blame, Outcome, PASS, engine_choice, print};
+use crate::output;
 
 /// The command `convert`.
 #[derive(Args)]
@@ -52,6 +53,9 @@ fn write(model: &str, types: Types, output: &Path) -> Outcome {
     if output.is_dir() {
         return Err(anyhow!("--output {}: is a folder; expected the name of a file", output.display())).usage();
     }
+    if output.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(anyhow!("--output {}: there is no such folder to write into", output.display())).usage();
+    }
     let checkpoint = engine_choice::open(model)?;
     let mut shown = std::io::stderr();
     let live = shown.is_terminal();
@@ -63,7 +67,7 @@ fn write(model: &str, types: Types, output: &Path) -> Outcome {
     };
     checkpoint.write_gguf(output, types, &mut progress).failed()?;
     if live {
-        eprintln!();
+        output::note("");
     }
     print(&format!("{}\n", output.display()))?;
     Ok(PASS)

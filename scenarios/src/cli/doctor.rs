@@ -9,7 +9,7 @@ use clap::Args;
 use cuda_kernels::{Gpu, Nvrtc};
 
 use super::table::{bytes, table};
-use super::{Outcome, PASS, print};
+use super::{Outcome, PASS, find, print};
 use crate::external::ExternalEngine;
 use crate::external::adapter::{Adapter, Patience};
 use crate::{library, machine};
@@ -20,9 +20,9 @@ pub struct Doctor {
     /// Also measure memory bandwidth and arithmetic peaks (a few seconds)
     #[arg(long)]
     measure: bool,
-    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python)
-    #[arg(long, value_name = "PATH", default_value = "python3")]
-    python: PathBuf,
+    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python, Triton) [default: python3]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
     /// Measure the smallest slow-down that this machine tells, now: two copies of a counted loop, interleaved, for --seconds
     #[arg(long, conflicts_with_all = ["measure", "self_test"])]
     resolution: bool,
@@ -40,8 +40,9 @@ impl Doctor {
             return selftest::obey();
         }
         if self.resolution {
-            return resolution::obey(self.seconds, &self.python);
+            return resolution::obey(self.seconds, &find::python(self.python.as_deref())?);
         }
+        let python = find::python(self.python.as_deref())?;
         let threads = machine::default_threads();
         let facts = machine::facts(threads);
         let rows = facts.iter().map(|(key, value)| {
@@ -53,7 +54,7 @@ impl Doctor {
         });
         print(&format!("Machine\n{}\n", table(&["fact", "value"], rows)))?;
         print(&format!("Embedded\n{}\n", embedded()))?;
-        print(&format!("Other engines (--python {})\n{}\n", self.python.display(), engines(&self.python)))?;
+        print(&format!("Other engines (--python {})\n{}\n", python.display(), engines(&python)))?;
         print(&format!("GPU\n{}\n", gpu()))?;
         let hub = match cfg!(feature = "hub") {
             true => {

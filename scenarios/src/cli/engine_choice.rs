@@ -187,6 +187,14 @@ impl EngineChoice {
     fn windows(&self, target: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
         let tokens = target.encode(&text::resolve(&self.calibration, None).usage()?).failed()?;
         let (n, length) = CALIBRATION;
+        if tokens.len() < length {
+            let given = &self.calibration;
+            return Err(anyhow!(
+                "--calibration {given}: {} tokens are fewer than one window of {length}; give a longer text",
+                tokens.len()
+            ))
+            .usage();
+        }
         let all: Vec<&[TokenId]> = tokens.chunks_exact(length).collect();
         let n = n.min(all.len());
         Ok((0..n).map(|i| all[i * all.len() / n].to_vec()).collect())
@@ -214,6 +222,17 @@ impl Built {
         let step = Step::extend(SeqId(0), 0, tokens).with_all_logits();
         model::StepModel::forward(&mut session, &step).failed().cloned()
     }
+}
+
+/// Whether every one of `logits` is a number; `place` names the position in the error.
+pub fn finite(logits: &[f32], place: impl FnOnce() -> String) -> Result<(), Failure> {
+    let broken = logits.iter().filter(|v| !v.is_finite()).count();
+    if broken == 0 {
+        return Ok(());
+    }
+    let cause = "the checkpoint's weights hold values that are not numbers, or values overflow on the way";
+    let advice = "check the file, or try --weights f32 and --attention naive to see which part it is";
+    Err(anyhow!("{}: {broken} of {} logits are not numbers: {cause}; {advice}", place(), logits.len())).failed()
 }
 
 /// `1,2,3` as token ids below `vocab`; `flag` names them in errors.

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use results::run::{Run, StoreError};
 
 use super::{Blame, Failure, overrides};
 use crate::cell::ResolvedScenario;
 use crate::diagnostic::{At, Diagnostic, Diagnostics, Document, nearest};
+use crate::forecast::Forecast;
 use crate::library;
 use crate::scenario::{self, Scenario, Workload};
 
@@ -37,12 +39,64 @@ pub fn find(given: &str) -> Result<Found, Failure> {
     Err(anyhow!("no scenario is called `{given}`; {hint}`infermark list` shows all of them, and the path of a .toml file works too")).usage()
 }
 
+/// The run that lies in `path`.
+pub fn run(path: &Path) -> Result<Run, Failure> {
+    const EXPECTED: &str = "expected a run directory that `infermark run` wrote";
+    let none = |what: &str| Err(anyhow!("{}: {what}; {EXPECTED}", path.display())).usage();
+    match path {
+        path if !path.exists() => none("no such run directory"),
+        path if !path.is_dir() => none("is a file"),
+        path => match Run::load(path) {
+            Err(StoreError::NotARun { .. }) => {
+                none("holds no run (neither observations.parquet nor observations.jsonl)")
+            }
+            loaded => loaded.failed(),
+        },
+    }
+}
+
+/// The interpreter of other engines: `python3`, or the one that was named. A path that is not there is a slip of the pen; a bare name is
+/// looked up on the machine, and where it is missing the cells that need it are skipped.
+pub fn python(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let python = given.unwrap_or(Path::new("python3"));
+    if python.components().count() > 1 && !python.is_file() {
+        let problem = "there is no such program; expected a Python 3.9 interpreter or newer";
+        return Err(anyhow!("--python {}: {problem}", python.display())).usage();
+    }
+    Ok(python.into())
+}
+
 /// Resolves `found` with the overrides of the command line, and checks that its models can do what it asks.
 pub fn resolve(found: Found, sets: &[String]) -> Result<ResolvedScenario, Failure> {
     let text = overrides::apply(&found.text, sets)?;
     let resolved = ResolvedScenario::parse(&text, found.file.as_deref()).usage()?;
     check_lengths(&resolved)?;
+    check_calibration(&resolved)?;
     Ok(resolved)
+}
+
+/// A quantizer that is given no window would choose its codes without looking.
+fn check_calibration(resolved: &ResolvedScenario) -> Result<(), Failure> {
+    let mut forecast = Forecast::default();
+    let Some(reason) = resolved.cells.iter().find_map(|cell| forecast.calibration(resolved, cell)) else {
+        return Ok(());
+    };
+    let diagnostic = Diagnostic {
+        title: format!("`calibration`: {reason}"),
+        span: span(resolved, "calibration.text"),
+        label: "too short".into(),
+        help: "give a longer text, or set calibration.window_tokens to fewer tokens".into(),
+    };
+    Err(Diagnostics::one(&shown(resolved), &resolved.source_text, diagnostic)).usage()
+}
+
+fn span(resolved: &ResolvedScenario, path: &str) -> std::ops::Range<usize> {
+    Document::parse(&resolved.source_text).map_or(0..0, |document| document.span(path, At::Value))
+}
+
+/// The scenario as a message names it.
+fn shown(resolved: &ResolvedScenario) -> String {
+    resolved.file.as_ref().map_or(resolved.scenario.name.clone(), |file| file.display().to_string())
 }
 
 /// Nothing in the scenario may be longer than the positions its models know.
@@ -54,15 +108,13 @@ fn check_lengths(resolved: &ResolvedScenario) -> Result<(), Failure> {
         let Some(architecture) = library::architecture(&source).failed()? else { continue };
         let limit = architecture.max_positions;
         let Some((path, what)) = too_long(&resolved.scenario, limit) else { continue };
-        let span = Document::parse(&resolved.source_text).map_or(0..0, |document| document.span(&path, At::Value));
-        let shown = file.map_or(resolved.scenario.name.clone(), |f| f.display().to_string());
         let diagnostic = Diagnostic {
             title: format!("`{path}`: {what} is more than the {limit} positions of {field} = \"{given}\""),
-            span,
+            span: span(resolved, &path),
             label: format!("at most {limit}"),
             help: "shorten it, or choose a model with a longer context".into(),
         };
-        return Err(Diagnostics::one(&shown, &resolved.source_text, diagnostic)).usage();
+        return Err(Diagnostics::one(&shown(resolved), &resolved.source_text, diagnostic)).usage();
     }
     Ok(())
 }

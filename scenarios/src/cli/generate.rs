@@ -1,14 +1,18 @@
 //! `generate`: continues a prompt, streaming; with an encoder-decoder, translates a source.
 
+mod finite;
+
 use anyhow::anyhow;
 use clap::Args;
 use decoding::{Decoder, Hypothesis, Sequence};
 use engine::{EncoderDecoderCheckpoint, GenerationConfig, Tokenizer};
-use model::{SeqId, TokenId};
+use model::{SeqId, StepModel, TokenId};
 use serde::Serialize;
 
+use self::finite::{Broken, Notice, Watched};
 use super::engine_choice::{EngineChoice, token_ids};
 use super::{Blame, Failure, Outcome, PASS, json, print};
+use crate::output::{self, Reader};
 
 /// Tokens that end a text in the vocabularies this engine meets.
 const END_TOKENS: [&str; 4] = ["<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>"];
@@ -80,6 +84,8 @@ struct Job<'a> {
     source: Option<Vec<TokenId>>,
     /// Left out of the text where they end it.
     end: Vec<TokenId>,
+    /// Whether the decoder's models still compute numbers.
+    notice: Notice,
 }
 
 impl Generate {
@@ -107,9 +113,13 @@ impl Generate {
         let tokenizer = built.target.tokenizer.as_ref();
         let named = tokenizer.iter().flat_map(|t| END_TOKENS.iter().filter_map(|end| t.id_of(end)));
         let stop = named.chain(built.target.end_tokens().failed()?).collect();
-        let decoder = built.engine.decoder().failed()?;
+        let notice = Notice::default();
+        let boxed = |session| Box::new(Watched::new(session, &notice)) as Box<dyn StepModel>;
+        let engine = &built.engine;
+        let draft = if engine.spec.decoding.needs_draft() { engine.draft_session().failed()? } else { None };
+        let decoder = engine.spec.decoding.build(boxed(engine.session().failed()?), draft.map(boxed)).failed()?;
         let sequence = Sequence::new(SeqId(0), prompt, new_tokens, stop, self.seed).usage()?;
-        self.run(Job { decoder, sequence, tokenizer, source: None, end: vec![] })
+        self.run(Job { decoder, sequence, tokenizer, source: None, end: vec![], notice })
     }
 
     fn translate(&self, choice: &EngineChoice, mut pair: EncoderDecoderCheckpoint) -> Outcome {
@@ -147,20 +157,31 @@ impl Generate {
             .usage();
         }
         let sequence = sequence.constrained(constraints);
-        self.run(Job { decoder, sequence, tokenizer: tokenizer.as_ref(), source: Some(source), end })
+        let notice = Notice::default();
+        self.run(Job { decoder, sequence, tokenizer: tokenizer.as_ref(), source: Some(source), end, notice })
     }
 
     fn run(&self, job: Job<'_>) -> Outcome {
-        let Job { mut decoder, mut sequence, tokenizer, source, end } = job;
+        let Job { mut decoder, mut sequence, tokenizer, source, end, notice } = job;
         let decode = |tokens: &[TokenId]| {
             let cut = tokens.split_last().filter(|(last, _)| end.contains(last)).map_or(tokens, |(_, rest)| rest);
             tokenizer.map(|t| t.decode(cut))
         };
         let mut shown = 0;
         while sequence.finished().is_none() {
-            decoder.advance(std::slice::from_mut(&mut sequence)).failed()?;
+            let advanced = decoder.advance(std::slice::from_mut(&mut sequence));
+            if let Some(Broken { position, n, of }) = notice.first() {
+                let cause = "the checkpoint's weights hold values that are not numbers, or values overflow on the way";
+                return Err(anyhow!("position {position}: {n} of {of} logits are not numbers: {cause}")).failed();
+            }
+            advanced.failed()?;
             if !self.json {
-                shown = stream(&decode(sequence.generated()), shown, sequence.generated())?;
+                let (text, reader) = stream(&decode(sequence.generated()), shown, sequence.generated())?;
+                // tokens that nobody sees are not worth computing
+                if reader == Reader::Gone {
+                    return Ok(PASS);
+                }
+                shown = text;
             }
         }
         if !self.json {
@@ -181,17 +202,17 @@ impl Generate {
     }
 }
 
-/// Prints what is new since `shown` (bytes of text, or tokens where there is no tokenizer); gives back the new mark.
-fn stream(text: &Option<String>, shown: usize, tokens: &[TokenId]) -> Result<usize, Failure> {
+/// Prints what is new since `shown` (bytes of text, or tokens where there is no tokenizer); gives back the new mark, and whether anybody
+/// still reads.
+fn stream(text: &Option<String>, shown: usize, tokens: &[TokenId]) -> Result<(usize, Reader), Failure> {
     let Some(text) = text else {
         let new: Vec<String> = tokens[shown..].iter().map(|t| t.0.to_string()).collect();
-        print(&format!("{} ", new.join(" ")))?;
-        return Ok(tokens.len());
+        return Ok((tokens.len(), output::say(&format!("{} ", new.join(" "))).failed()?));
     };
     // a character may need more than one token: its first bytes decode to the replacement character
     let whole = text.trim_end_matches('\u{fffd}');
     match whole.get(shown..) {
-        Some(new) => print(new).map(|()| whole.len()),
-        None => Ok(shown),
+        Some(new) => Ok((whole.len(), output::say(new).failed()?)),
+        None => Ok((shown, Reader::Listening)),
     }
 }

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use model::{Activations, SeqId, Step, StepModel, TokenId};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
-use super::engine_choice::{EngineChoice, token_ids};
+use super::engine_choice::{EngineChoice, finite, token_ids};
 use super::table::table;
-use super::{Blame, Failure, Outcome, PASS, Shape, json, print};
+use super::{Blame, Failure, Outcome, PASS, Shape, deliver, json, print};
 
 /// Highest logits shown per row.
 const SHOWN: usize = 5;
@@ -77,12 +77,14 @@ impl Logits {
 
     pub(super) fn obey(&self) -> Outcome {
         let (tokens, logits) = self.compute()?;
+        for i in 0..logits.rows() {
+            finite(logits.row(i), || format!("position {i}, after token {}", tokens[i].0))?;
+        }
         if let Some(file) = &self.output {
             let bytes: Vec<u8> = logits.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, vec![logits.rows(), logits.cols()], &bytes).failed()?;
-            safetensors::serialize_to_file([("logits", view)], None, file)
-                .with_context(|| format!("{}: cannot write", file.display()))
-                .failed()?;
+            let whole = safetensors::serialize([("logits", view)], None).failed()?;
+            deliver(file, |out| Ok(out.write_all(&whole)?))?;
             return Ok(PASS);
         }
         let from = if self.all { 0 } else { tokens.len() - 1 };

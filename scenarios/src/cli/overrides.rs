@@ -5,6 +5,7 @@ use toml::{Table, Value};
 
 use super::{Blame, Failure};
 use crate::matrix::AXES;
+use crate::output;
 
 /// `text` with every `KEY=VALUE` of `sets` put in. A key that is an axis means its list in the matrix.
 pub fn apply(text: &str, sets: &[String]) -> Result<String, Failure> {
@@ -52,7 +53,7 @@ fn set_axis(table: &mut Table, axis: &str, value: Value) {
     part("reference", table);
     part("engine", table);
     if table.remove("claim").is_some() {
-        eprintln!("note: --set {axis} changes the cells, so the scenario's claims are left out");
+        output::note(&format!("note: --set {axis} changes the cells, so the scenario's claims are left out"));
     }
     let matrix = table.entry("matrix").or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(matrix) = matrix {

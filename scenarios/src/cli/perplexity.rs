@@ -4,15 +4,17 @@ use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
-use super::engine_choice::EngineChoice;
-use super::{Blame, Outcome, PASS, json, print};
+use super::engine_choice::{EngineChoice, finite};
+use super::{Blame, Failure, Outcome, PASS, json, print};
 use crate::text;
 
 /// The command `perplexity`.
 #[derive(Args)]
 #[command(
     after_help = "Disjoint windows, remainder dropped, all but the first token of a window scored (the protocol `gptq` of \
-scenarios). Scenarios know more protocols and compare cells on identical tokens."
+scenarios). Scenarios know more protocols and compare cells on identical tokens.
+
+Exit codes: 0 a perplexity was printed, 2 wrong usage or a text shorter than one window, 3 a logit is not a number."
 )]
 pub struct Perplexity {
     #[command(flatten)]
@@ -54,26 +56,28 @@ impl Perplexity {
             .usage();
         };
         let (tokens, ends) = tokenizer.encode_with_ends(&text::resolve(&self.text, None).usage()?).failed()?;
+        self.check_length(tokens.len())?;
         let built = self.engine.build(target, self.window)?;
         let (mut nll, mut n, mut n_bytes, mut windows) = (0.0, 0, 0, 0);
         for window in tokens.chunks_exact(self.window) {
             let logits = built.logits(window)?;
-            nll += (1..window.len()).map(|i| surprise(logits.row(i - 1), window[i].0 as usize)).sum::<f64>();
             let first = windows * self.window;
+            for i in 1..window.len() {
+                let place =
+                    || format!("{}: token {} of the text (token {i} of window {windows})", self.text, first + i);
+                finite(logits.row(i - 1), place)?;
+                nll += surprise(logits.row(i - 1), window[i].0 as usize);
+            }
             n_bytes += ends[first + self.window - 1] - ends[first];
             n += window.len() - 1;
             windows += 1;
         }
-        if windows == 0 {
-            let problem = anyhow!(
-                "{}: {} tokens are fewer than one window of {}; shorten --window",
-                self.text,
-                tokens.len(),
-                self.window
-            );
-            return Err(problem).usage();
-        }
         let mean = nll / n as f64;
+        if !mean.exp().is_finite() {
+            let cause = "the model gives some token of the text no probability at all, or nearly so";
+            return Err(anyhow!("{}: {mean} nat per token, whose exponential is no number: {cause}", self.text))
+                .failed();
+        }
         let score = Score {
             protocol: format!("gptq-{}", self.window),
             perplexity: mean.exp(),
@@ -90,6 +94,19 @@ impl Perplexity {
             ))?,
         }
         Ok(PASS)
+    }
+
+    /// A text that has not one window has no perplexity.
+    fn check_length(&self, n: usize) -> Result<(), Failure> {
+        if n >= self.window {
+            return Ok(());
+        }
+        let what = if n == 1 { "1 token is".to_string() } else { format!("{n} tokens are") };
+        let advice = match n {
+            0 | 1 => "give a longer text: a perplexity needs at least 2 tokens".to_string(),
+            n => format!("the largest --window that fits is {n}"),
+        };
+        Err(anyhow!("{}: {what} fewer than one window of {}; {advice}", self.text, self.window)).usage()
     }
 }
 

@@ -143,6 +143,10 @@ impl Quantize {
                 return Err(explained(error)).failed();
             }
         };
+        if let Some(problem) = quality::broken(&outcome) {
+            writer.abandon();
+            return Err(anyhow!("{}: {problem}; nothing was written", self.model)).failed();
+        }
         let sealed = writer.seal().map_err(explained).failed()?;
         let quality = Quality {
             model: self.model.clone(),
@@ -203,6 +207,9 @@ impl Quantize {
     /// Windows that start anywhere in the text; random tokens for weights that mean nothing.
     fn calibration(&self, checkpoint: &Checkpoint) -> Result<Vec<Vec<TokenId>>, Failure> {
         let length = self.window_tokens;
+        if self.windows == 0 {
+            return Err(anyhow!("--windows: expected at least 1; 64 is the default")).usage();
+        }
         let limit = checkpoint.architecture.context_limit();
         if !(2..=limit).contains(&length) {
             return Err(anyhow!("--window-tokens {length}: expected 2 to {limit}, which the model knows")).usage();
@@ -229,6 +236,11 @@ impl Quantize {
         }
         let tokens = checkpoint.encode(&text::resolve(&self.text, None).usage()?).failed()?;
         let length = checkpoint.architecture.context_limit().min(512);
+        if self.text_windows == 0 || tokens.len() < length {
+            let found = format!("{} tokens, {} windows of {length} asked for", tokens.len(), self.text_windows);
+            let advice = "give a text of at least one window and --text-windows of at least 1, or --text none";
+            return Err(anyhow!("--text {}: {found}; {advice}", self.text)).usage();
+        }
         let windows = tokens.chunks_exact(length).take(self.text_windows).map(<[TokenId]>::to_vec);
         Ok(windows.collect())
     }

@@ -7,7 +7,8 @@ use clap::Args;
 use results::claim::ClaimResult;
 
 use super::find::{self, Found};
-use super::{Blame, Failure, INCONCLUSIVE, Outcome, PASS, RUN_FAILED, print};
+use super::{Blame, Failure, INCONCLUSIVE, Outcome, PASS, RUN_FAILED, plan, print};
+use crate::output;
 use crate::runner::{self, RunOutcome, RunRequest};
 use crate::stopwatch::utc_now;
 
@@ -40,9 +41,9 @@ pub struct Run {
     /// Another value for an axis (weights=f32,int8) or a field (budget.seconds=10)
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
     sets: Vec<String>,
-    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python)
-    #[arg(long, value_name = "PATH", default_value = "python3")]
-    python: PathBuf,
+    /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python, Triton) [default: python3]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
     /// A claim that stays open fails the run (exit code 4)
     #[arg(long)]
     strict: bool,
@@ -63,19 +64,23 @@ impl Run {
             None => default_output(&scenario.scenario.name),
         };
         self.check_filter(&scenario)?;
+        if output.exists() && !output.is_dir() {
+            return Err(anyhow!("{}: is a file; expected a folder to make", output.display())).usage();
+        }
         let occupied = std::fs::read_dir(&output).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && self.resume.is_none() {
             let problem =
                 anyhow!("{}: not empty; choose another folder, or continue it with --resume", output.display());
             return Err(problem).usage();
         }
+        plan::never_run(&scenario).iter().for_each(|line| output::note(&format!("note: {line}")));
         let request = RunRequest {
             scenario,
             output,
             resume: self.resume.is_some(),
             cells_filter: self.cells.clone(),
             command: command_line(),
-            python: self.python.clone(),
+            python: find::python(self.python.as_deref())?,
             quiet: self.quiet,
         };
         finish(runner::run(request).failed()?, !self.no_report, self.strict)
@@ -140,7 +145,12 @@ fn claim_line(claim: &ClaimResult) -> String {
         let interval = claim.interval.map_or(String::new(), |(low, high)| format!(" [{low:.4}, {high:.4}]"));
         format!(": {value:.4}{interval} {}", claim.unit)
     });
-    format!("claim {}: {}{}\n", claim.id, claim.verdict.word(), measured.trim_end())
+    format!("claim {}: {}{}{}\n", claim.id, claim.verdict.word(), measured.trim_end(), share(claim))
+}
+
+/// How much of the paper's effect the number on the line is, or how far from parity it is.
+fn share(claim: &ClaimResult) -> String {
+    claim.found().map_or(String::new(), |words| format!("; {words}"))
 }
 
 /// `results/runs/20261123T074532Z-quickstart`.
@@ -169,13 +179,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn obey(&self) -> Outcome {
-        if !self.run.is_dir() {
-            return Err(anyhow!(
-                "{}: no such run directory; expected one that `infermark run` wrote",
-                self.run.display()
-            ))
-            .usage();
-        }
+        find::run(&self.run)?;
         let path = report::write(&self.run).failed()?;
         print(&format!("{}\n", path.display()))?;
         Ok(PASS)

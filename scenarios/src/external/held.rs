@@ -206,9 +206,7 @@ impl HeldExternal {
             (Workload::GpuKernels { problems, .. }, ExternalEngine::PyTorch | ExternalEngine::Triton) => {
                 self.gpu(problems)
             }
-            (other, engine) => {
-                Ok(Outcome::Refused(format!("the adapter of {} has no workload {}", engine.name(), other.name())))
-            }
+            (other, engine) => Ok(Outcome::Refused(super::refusal(engine, other).unwrap_or_default())),
         };
         Ok(match outcome {
             Ok(Outcome::Ran { events, facts }) => {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use results::trace::{Event, Trace};
 
+use crate::output::note;
+
 /// More cells than this get no lines of their own.
 const MOST_LINES: usize = 40;
 
@@ -58,7 +60,7 @@ impl Show {
         self.phase.set_length(n as u64);
         self.phase.set_position(0);
         if self.plain && !self.quiet {
-            eprintln!("{name} …");
+            note(&format!("{name} …"));
         }
     }
 
@@ -74,7 +76,7 @@ impl Show {
         }
         let ended = ["skipped", "failed", "wrong"].iter().any(|w| text.starts_with(w));
         if self.plain && !self.quiet && ended {
-            eprintln!("  {}  {text}", self.padded(id));
+            note(&format!("  {}  {text}", self.padded(id)));
         }
     }
 

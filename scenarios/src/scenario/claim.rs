@@ -155,23 +155,19 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// Whether a clock measured what it looks at: by the registry, or by the unit in a name that a workload chose.
-    pub fn is_timed(&self) -> bool {
-        let of_clock = |name: &String| match results::metric::metric(name) {
-            Some(known) => known.kind() == results::metric::Kind::Timing,
-            None => name.split(':').next().is_some_and(|base| base.ends_with("_ms") || base.ends_with("_us")),
-        };
+    /// The metrics this measure reads, by the field that names them; some measures always read the same.
+    pub fn metrics(&self) -> Vec<&str> {
         match self {
+            Measure::Ratio { metric, under_metric, .. } => {
+                [Some(metric), under_metric.as_ref()].into_iter().flatten().map(String::as_str).collect()
+            }
             Measure::Value { metric, .. }
             | Measure::BestPart { metric, .. }
             | Measure::BestRatio { metric, .. }
             | Measure::Slope { metric, .. }
-            | Measure::Share { metric, .. } => of_clock(metric),
-            Measure::Ratio { metric, under_metric, .. } => {
-                of_clock(metric) || under_metric.as_ref().is_some_and(of_clock)
-            }
-            Measure::SpeedupOverModel { .. } => true,
-            Measure::Closure { .. } => false,
+            | Measure::Share { metric, .. } => vec![metric],
+            Measure::Closure { .. } => vec!["delta_nll"],
+            Measure::SpeedupOverModel { .. } => vec!["decode_ms_per_token"],
         }
     }
 }
@@ -210,6 +206,18 @@ pub struct Select {
 }
 
 /// When a number confirms a claim. Bounds are compared with the interval, not with the point.
+///
+/// A rule of the tier `ratio` says what its number is compared with:
+/// - an **effect** states `no_effect`, and `smallest_effect` unless its bound already lies beyond no effect;
+/// - a claim that **nothing is lost** (or that a formula is met) states `parity`, and its bounds are the margin allowed;
+/// - a bare bound is a condition of the claim (an error below a tolerance, a count), not an effect.
+///
+/// Ratios and their like must be one of the first two. All of it is written before anything is measured. An example:
+///
+/// ```toml
+/// # paper: 11.39 / 23.54
+/// rule = { at_most = 1.0, no_effect = 1.0, smallest_effect = 0.98, paper = 0.484 }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
@@ -219,10 +227,55 @@ pub struct Rule {
     pub at_most: Option<f64>,
     /// The value of no effect: beyond it on the claimed side, short of the bound, is `direction-only`.
     pub no_effect: Option<f64>,
+    /// The smallest effect that matters, as a value of the number: confirmed only when the whole interval lies beyond this too.
+    pub smallest_effect: Option<f64>,
+    /// The value at which nothing is lost or gained.
+    pub parity: Option<f64>,
+    /// What the claim denies, e.g. the loss that others suffer: short of the bound, but better than this, is `direction-only`.
+    /// In place of `no_effect` where an effect of the right sign may be refuted too.
+    pub denied: Option<f64>,
+    /// What the paper prints for this very number; of a range, the end nearest to no effect. Absent where it prints none.
+    pub paper: Option<f64>,
     /// Judge the point value: the number is exact (a count, an identity), or the published rule says so.
     pub point: bool,
     /// Report the number without judging it.
     pub report_only: bool,
+}
+
+/// Which way an effect must go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The claim is that the number is larger.
+    Above,
+    /// The claim is that the number is smaller.
+    Below,
+}
+
+impl Rule {
+    /// The claimed side. With both bounds the lower one says which way the effect goes; without any, the paper's number does.
+    pub fn side(&self) -> Option<Side> {
+        match (self.at_least, self.at_most, self.no_effect.zip(self.paper)) {
+            (Some(_), _, _) => Some(Side::Above),
+            (None, Some(_), _) => Some(Side::Below),
+            (None, None, Some((none, paper))) if paper > none => Some(Side::Above),
+            (None, None, Some((none, paper))) if paper < none => Some(Side::Below),
+            _ => None,
+        }
+    }
+
+    /// The lower and the upper bound that confirm the claim, with the smallest effect that matters in them.
+    pub fn bounds(&self) -> (Option<f64>, Option<f64>) {
+        let stricter = |bound: f64, pick: fn(f64, f64) -> f64| self.smallest_effect.map_or(bound, |e| pick(bound, e));
+        match self.side() {
+            Some(Side::Above) => (self.at_least.map(|bound| stricter(bound, f64::max)), self.at_most),
+            _ => (self.at_least, self.at_most.map(|bound| stricter(bound, f64::min))),
+        }
+    }
+
+    /// Whether the number is judged at all.
+    pub fn judges(&self) -> bool {
+        !self.report_only && (self.at_least.is_some() || self.at_most.is_some())
+    }
 }
 
 fn smallest_gap() -> f64 {

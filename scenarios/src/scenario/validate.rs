@@ -1,6 +1,7 @@
 //! What a well-formed scenario must also be: everything that can be known before a model is opened.
 
 mod claim;
+mod rule;
 mod workload;
 
 use std::collections::BTreeMap;

@@ -211,6 +211,17 @@ pub struct Protocol {
 impl Protocol {
     /// Every rule there is.
     pub const RULES: [&'static str; 3] = ["gptq", "llamacpp", "hf-stride"];
+
+    /// Tokens that a text needs for a number: a whole window; only hf-stride scores a text that ends inside its first one.
+    pub fn least_tokens(&self) -> usize {
+        if self.rule == "hf-stride" { 2 } else { self.window }
+    }
+
+    /// The smallest window in which a token is scored.
+    pub fn least_window(&self) -> usize {
+        // the second half of 2 tokens, without its first, is empty
+        if self.rule == "llamacpp" { 3 } else { 2 }
+    }
 }
 
 /// One ladder at one size.

@@ -9,6 +9,7 @@ use results::trace::{Event, Roof, Trace};
 
 use super::{counted, gpu, kernels, progress, score, sensitivity, sweep, timed};
 use crate::cell::{Cell, ResolvedScenario};
+use crate::forecast;
 use crate::library;
 use crate::machine;
 use crate::protocol::{Build, Reply};
@@ -129,7 +130,7 @@ impl Held {
             .with_context(|| format!("the scenario has no workload number {index}"))?
             .clone();
         let name = workload.name();
-        if let Some(reason) = self.refusal(&workload) {
+        if let Some(reason) = forecast::on_device(&self.cells[0].spec.device, &workload) {
             return Ok(Reply::Refused { reason: reason.into() });
         }
         let limits = self.roof_of_gpu(&workload);
@@ -195,24 +196,6 @@ impl Held {
             Ok(roof) => gpu::roof::facts(&roof),
             // a model that fills the device leaves no room: speeds then stand without their limits
             Err(reason) => vec![("gpu_roof_missing".into(), reason.to_string())],
-        }
-    }
-
-    /// Why the held device cannot run `workload`, where it cannot.
-    fn refusal(&self, workload: &Workload) -> Option<&'static str> {
-        let cuda = self.device.cuda()?;
-        match workload {
-            Workload::Prefill { .. } | Workload::Decode { .. } | Workload::Generate { .. }
-                if cuda.gpu().is_emulated() =>
-            {
-                Some("an emulated device has no clock; its results are checked and its perplexity can be measured")
-            }
-            Workload::Kernels { .. }
-            | Workload::AttentionSweep { .. }
-            | Workload::Sensitivity { .. }
-            | Workload::KnownAnswer { .. }
-            | Workload::Identity { .. } => Some("this workload runs on a cpu device"),
-            _ => None,
         }
     }
 

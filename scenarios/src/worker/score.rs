@@ -13,6 +13,7 @@ use results::trace::Event;
 
 use super::cell::{Held, Outcome};
 use super::progress;
+use crate::forecast;
 use crate::scenario::Protocol;
 use crate::text;
 
@@ -46,7 +47,11 @@ fn windows_of(protocol: &Protocol, n: usize) -> Result<Vec<(Range<usize>, Range<
             let (mut windows, mut seen) = (vec![], 1);
             for begin in (0..n).step_by(stride) {
                 let end = (begin + w).min(n);
-                windows.push((begin..end, seen.max(begin + 1) - begin..end - begin));
+                let targets = seen.max(begin + 1) - begin..end - begin;
+                // a last window of one token has nothing to score
+                if !targets.is_empty() {
+                    windows.push((begin..end, targets));
+                }
                 seen = end;
                 if end == n {
                     break;
@@ -98,10 +103,10 @@ pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_token
     let keep = max_tokens.unwrap_or(usize::MAX).min(tokens.len());
     tokens.truncate(keep);
     ends.truncate(keep);
-    let windows = plan(protocols, tokens.len())?;
-    if windows.is_empty() {
-        return Ok(Outcome::Refused(format!("{name} has {} tokens, fewer than one window", tokens.len())));
+    if let Some(reason) = forecast::too_short(name, tokens.len(), protocols) {
+        return Ok(Outcome::Refused(reason));
     }
+    let windows = plan(protocols, tokens.len())?;
     let engine = held.engine.as_ref().context("no engine is built")?;
     let mut session = engine.session()?;
     let mut reference = held.reference.as_ref().map(|r| r.session()).transpose()?;
@@ -109,6 +114,10 @@ pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_token
     for (number, window) in windows.iter().enumerate() {
         progress("perplexity", number, windows.len());
         let points = score_window(&mut session, reference.as_mut(), &tokens[window.tokens.clone()], held.threads)?;
+        if let Some(broken) = first_broken(&points) {
+            let at = window.tokens.start + broken + 1;
+            bail!("token {at} of {name}: its likelihood is not a number, so neither is any perplexity of the text");
+        }
         for (protocol, index, targets) in &window.scored {
             let at = |i: usize| window.tokens.start + i;
             let bytes = ends[at(targets.end - 1)] - ends[at(targets.start - 1)];
@@ -116,6 +125,11 @@ pub fn perplexity(held: &mut Held, name: &str, protocols: &[Protocol], max_token
         }
     }
     Ok(events.into())
+}
+
+/// The first point whose likelihood, or whose reference's, is no number.
+fn first_broken(points: &[Point]) -> Option<usize> {
+    points.iter().position(|point| !point.nll.is_finite() || !point.reference_nll.is_finite())
 }
 
 fn score_event(protocol: &str, window: u32, points: &[Point], n_bytes: u64) -> Event {
@@ -227,6 +241,28 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..21).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_window_is_without_a_target() {
+        for n in 2..40 {
+            for stride in 1..=8 {
+                let windows = plan(&[protocol("hf-stride", 8, Some(stride))], n).unwrap();
+                let targets = windows.iter().flat_map(|w| &w.scored).map(|(_, _, targets)| targets.len());
+                assert!(targets.clone().all(|len| len > 0), "{n} tokens, stride {stride}");
+                assert_eq!(targets.sum::<usize>(), n - 1, "{n} tokens, stride {stride}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_likelihood_that_is_no_number_is_found() {
+        let rows = [[0.0f32, 1.0], [f32::NAN, 1.0], [f32::NEG_INFINITY, 1.0]];
+        let points = rows.map(|row| score_row(&row, Some(&[0.0, 1.0]), TokenId(0)));
+        assert_eq!((first_broken(&points), first_broken(&points[2..])), (Some(1), Some(0)));
+        assert_eq!(first_broken(&points[..1]), None);
+        let beside = score_row(&rows[0], Some(&[f32::NAN, 1.0]), TokenId(0));
+        assert_eq!(first_broken(&[beside]), Some(0), "the reference counts too");
     }
 
     #[test]

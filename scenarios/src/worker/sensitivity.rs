@@ -19,6 +19,7 @@ use weights::{MixedRule, MixedSpec, Projection, WeightsSpec};
 use self::budget::{Choice, spend};
 use super::cell::{Held, Outcome, build_engine, calibration_windows, spread};
 use super::{progress, score};
+use crate::forecast;
 
 /// What the workload asks for.
 pub struct Asked<'a> {
@@ -59,10 +60,10 @@ struct Part {
 pub fn run(held: &mut Held, asked: &Asked<'_>) -> Result<Outcome> {
     let mut references = vec![];
     for text in asked.texts {
-        let windows = spread(&held.tokens_of(text)?, asked.windows, asked.window_tokens);
+        let tokens = held.tokens_of(text)?;
+        let windows = spread(&tokens, asked.windows, asked.window_tokens);
         if windows.is_empty() {
-            let needs = format!("{text} has fewer tokens than one window of {}", asked.window_tokens);
-            return Ok(Outcome::Refused(needs));
+            return Ok(Outcome::Refused(forecast::fewer(text, tokens.len(), "one window", asked.window_tokens)));
         }
         let engine = held.engine.as_ref().context("no engine is built")?;
         references.push(Reference::of(engine, windows)?);

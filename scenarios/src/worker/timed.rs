@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use results::trace::{Chunk, Event, Work};
 
 use super::cell::{Held, Outcome};
+use crate::forecast;
 use crate::stopwatch::Stopwatch;
 
 const SEQ: SeqId = SeqId(0);
@@ -196,10 +197,7 @@ pub fn generate(held: &Held, text: &str, prompts: usize, prompt_tokens: usize, n
     }
     let tokens = held.tokens_of(text)?;
     if tokens.len() < prompt_tokens {
-        return Ok(Outcome::Refused(format!(
-            "{text} has {} tokens, fewer than one prompt of {prompt_tokens}",
-            tokens.len()
-        )));
+        return Ok(Outcome::Refused(forecast::fewer(text, tokens.len(), "one prompt", prompt_tokens)));
     }
     let mut decoder = NotedDecoder::new(engine)?;
     let mut events = vec![];

@@ -96,6 +96,139 @@ fn each_mistake_is_named_where_it_is() {
     }
 }
 
+/// A claim about a ratio of perplexities with `rule`.
+fn ratio_claim(tier: &str, rule: &str) -> String {
+    format!(
+        "[[claim]]\nid = \"a\"\npaper = \"p\"\nsource = \"s\"\nstatement = \"s\"\ntier = \"{tier}\"\npublished = \"p\"\n\
+         counterpart = \"c\"\n[[claim.part]]\nlabel = \"l\"\nmeasure = {{ kind = \"ratio\", metric = \"ppl\", \
+         over = {{ weights = \"rtn-4bit-g32\" }}, under = {{ weights = \"f32\" }} }}\nrule = {{ {rule} }}\n"
+    )
+}
+
+#[test]
+fn a_rule_says_what_its_number_is_compared_with() {
+    for (rule, field, what, help) in [
+        (
+            "at_most = 1.0",
+            "rule",
+            "does not say what the number is compared with",
+            "no_effect = 1.0 and smallest_effect",
+        ),
+        ("at_most = 1.0, no_effect = 1.0", "rule", "would confirm any effect, however small", "smallest_effect = 0.98"),
+        (
+            "at_least = 1.0, no_effect = 1.0",
+            "rule",
+            "would confirm any effect, however small",
+            "smallest_effect = 1.02",
+        ),
+        ("at_most = 1.1, no_effect = 1.0", "rule.at_most", "on the wrong side of no_effect = 1", "state parity"),
+        (
+            "at_most = 1.0, no_effect = 1.0, smallest_effect = 1.02",
+            "rule.smallest_effect",
+            "at_most claims an effect below 1",
+            "turn the bound round",
+        ),
+        (
+            "at_most = 0.9, no_effect = 1.0, paper = 1.5",
+            "rule.paper",
+            "at_most claims an effect below 1",
+            "below no_effect",
+        ),
+        (
+            "at_most = 0.9, no_effect = 1.0, paper = 1.0",
+            "rule.paper",
+            "no effect of which a share could be found",
+            "leave",
+        ),
+        ("at_most = 0.9, no_effect = 1.0, paper = nan", "rule.paper", "no number to compare with", "a finite number"),
+        (
+            "at_most = 1.02, smallest_effect = 0.98, parity = 1.0",
+            "rule.smallest_effect",
+            "nothing without no_effect",
+            "add",
+        ),
+        (
+            "report_only = true, no_effect = 1.0, smallest_effect = 0.98",
+            "rule.smallest_effect",
+            "without a bound",
+            "add",
+        ),
+        ("at_most = 1.02, no_effect = 1.4, parity = 1.0", "rule.parity", "not both", "keep one of the two"),
+        (
+            "at_most = 0.98, parity = 1.0",
+            "rule.parity",
+            "parity = 1 itself would not confirm",
+            "state no_effect instead",
+        ),
+        (
+            "at_most = 1.02, parity = 1.0, denied = 1.01",
+            "rule.denied",
+            "would confirm the claim",
+            "at the bound or beyond",
+        ),
+        (
+            "at_least = 0.5, at_most = 0.9, no_effect = 0.0, smallest_effect = 0.95",
+            "rule",
+            "no number is at least 0.95 and at most 0.9",
+            "leave a range",
+        ),
+        (
+            "at_most = 1.0, no_effect = 1.0, smalest_effect = 0.98",
+            "rule",
+            "unknown field `smalest_effect`",
+            "smallest_effect",
+        ),
+    ] {
+        let said = plan(&format!("{GOOD}{}", ratio_claim("ratio", rule)));
+        let place = format!("claim[0].part[0].{field}");
+        let seen = said.contains("case.toml:") && said.contains(&place) || said.contains("unknown field");
+        assert!(seen && said.contains(what) && said.contains(help), "{rule}: {said}");
+    }
+    let said = plan(&format!("{GOOD}{}", ratio_claim("identity", "at_most = 1.0, paper = 1.0")));
+    assert!(said.contains("an identity has no `paper`"), "{said}");
+    for rule in [
+        "at_most = 1.0, no_effect = 1.0, smallest_effect = 0.98, paper = 0.48",
+        "at_most = 0.8, no_effect = 1.0",
+        "at_most = 1.02, parity = 1.0, denied = 1.4, paper = 1.007",
+        "at_least = 2.0, no_effect = 1.0, denied = 2.0",
+        "at_least = 0.9, at_most = 1.1, parity = 1.0",
+        "report_only = true, no_effect = 1.0, paper = 2.3",
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text = format!("{GOOD}{}", ratio_claim("ratio", rule));
+        std::fs::write(folder.path().join("case.toml"), text).expect("writable");
+        infermark(folder.path()).args(["plan", "case.toml"]).assert().success();
+    }
+}
+
+#[test]
+fn a_claim_names_its_workload_where_several_have_the_metric() {
+    let again = "[[workload]]\nkind = \"decode\"\ntokens = 4\n";
+    let of = |metric: &str, more: &str| {
+        ratio_claim("ratio", "report_only = true").replace("metric = \"ppl\"", &format!("metric = \"{metric}\"{more}"))
+    };
+    let said = plan(&format!("{GOOD}{again}{}", of("decode_tok_s", "")));
+    assert!(said.contains("claim[0].part[0].measure") && said.contains("may come from tg8 and tg4"), "{said}");
+    assert!(said.contains("workload = \"tg8\""), "{said}");
+    let said = plan(&format!("{GOOD}{}", of("weights_bytes", "")));
+    assert!(said.contains("may come from tg8 and load"), "{said}");
+    let several = GOOD.replace("window = 128 }", "window = 128 }, { rule = \"llamacpp\", window = 128 }");
+    let closure = ratio_claim("ratio", "report_only = true")
+        .replace("kind = \"ratio\", metric = \"ppl\", over", "kind = \"closure\", method")
+        .replace("under =", "baseline =");
+    let said = plan(&format!("{several}{closure}"));
+    assert!(said.contains("several protocols") && said.contains("protocol = \"gptq-128\""), "{said}");
+    for text in [
+        format!("{GOOD}{again}{}", of("decode_tok_s", ", workload = \"tg4\"")),
+        format!("{GOOD}{}", of("decode_tok_s", "")),
+        format!("{GOOD}{closure}"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("case.toml"), text).expect("writable");
+        infermark(folder.path()).args(["plan", "case.toml"]).assert().success();
+    }
+}
+
 #[test]
 fn claims_are_checked_against_the_cells() {
     let claim = |id: &str, weights: &str, rule: &str| {

@@ -31,7 +31,7 @@ fn a_missing_interpreter_skips_the_cell() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("beside.toml"), WITH_ENGINE).expect("writable");
     assert!(printed(folder.path(), &["plan", "beside.toml"]).contains("pytorch+sdpa+f32+f32"));
-    let words = ["run", "beside.toml", "--output", "out", "--quiet", "--no-report", "--python", "./nowhere"];
+    let words = ["run", "beside.toml", "--output", "out", "--quiet", "--no-report", "--python", "nowhere"];
     assert!(printed(folder.path(), &words).ends_with("pass\n"));
     let csv = printed(folder.path(), &["export", "out", "--csv", "-"]);
     let skipped = csv.lines().find(|line| line.contains("pytorch") && line.contains("skipped")).unwrap_or("");

@@ -3,6 +3,7 @@
 mod bad_files;
 mod commands;
 mod external;
+mod gates;
 mod gguf;
 mod runs;
 mod translation;

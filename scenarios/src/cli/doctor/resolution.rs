@@ -167,6 +167,8 @@ mod tests {
             reference: "counted-loop".into(),
             workload: "known-answer".into(),
             metric: "us_per_call".into(),
+            reference_metric: "us_per_call".into(),
+            note: String::new(),
             unit: "us".into(),
             direction: Direction::Lower,
             x: None,

@@ -1,6 +1,6 @@
 //! What quantizing cost: the report beside the weights.
 
-use engine::quantize::{Likelihood, MatrixError};
+use engine::quantize::{Likelihood, MatrixError, QuantizeOutcome};
 use model::TokenId;
 use serde::Serialize;
 
@@ -94,6 +94,22 @@ impl Scored {
             before: mean(likelihood.nll_before),
             after: mean(likelihood.nll_after),
         }
+    }
+}
+
+/// What is no number among the results: weights that would be written are then worth nothing.
+pub fn broken(outcome: &QuantizeOutcome) -> Option<String> {
+    if let Some(e) =
+        outcome.errors.iter().find(|e| !e.error.is_finite() || e.round_to_nearest.is_some_and(|x| !x.is_finite()))
+    {
+        let cause = "its weights or its inputs on the calibration text hold values that are not numbers";
+        return Some(format!("the output error of {} in layer {} is not a number: {cause}", e.name, e.layer));
+    }
+    let Likelihood { nll_before, nll_after, .. } = outcome.likelihood?;
+    match (nll_before.is_finite(), nll_after.is_finite()) {
+        (true, true) => None,
+        (false, _) => Some("its perplexity is not a number before anything is quantized".into()),
+        (true, false) => Some("its perplexity is not a number once it is quantized".into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Faults;
+use super::rule;
 use crate::diagnostic::meant;
 use crate::matrix::{self, AXES};
 use crate::scenario::{Claim, Measure, Scenario, Select, Workload};
@@ -67,15 +68,88 @@ fn check(
                 faults.add(format!("{part_path}.measure.{field}"), title, meant(name, &known, "workloads"));
             }
         }
-        let rule = &part.rule;
-        let judged = rule.at_least.is_some() || rule.at_most.is_some();
-        let title = "the rule judges nothing: no at_least, no at_most, not report_only";
-        faults.need(
-            judged || rule.report_only,
-            &format!("{part_path}.rule"),
-            title,
-            "add a bound, or report_only = true",
-        );
+        one_source(&part_path, &part.measure, scenario, faults);
+        rule::check(&format!("{part_path}.rule"), claim.tier, &part.measure, &part.rule, faults);
+    }
+}
+
+/// Where several workloads give the same metric, the measure says which of them it means.
+fn one_source(path: &str, measure: &Measure, scenario: &Scenario, faults: &mut Faults<'_>) {
+    // the best part is looked for by its name; where two workloads hold it, the judge says so
+    let found_by_name = matches!(measure, Measure::BestPart { .. });
+    if found_by_name || measure.workloads().iter().any(|(field, _)| *field == "workload") {
+        return;
+    }
+    for metric in measure.metrics() {
+        let mut sources: Vec<String> =
+            scenario.workloads.iter().filter(|w| w.may_measure(metric)).map(Workload::name).collect();
+        if is_memory(metric) && !sources.is_empty() {
+            sources.push("load".into());
+        }
+        if sources.len() > 1 {
+            let title = format!("`{metric}` may come from {}", sources.join(" and "));
+            let help = format!("name the one that the claim is about, e.g. workload = \"{}\"", sources[0]);
+            return faults.add(format!("{path}.measure"), title, help);
+        }
+    }
+    if let Measure::Closure { protocol: None, .. } = measure {
+        let protocols = scenario.workloads.iter().find_map(|workload| match workload {
+            Workload::Perplexity { protocols, .. } if protocols.len() > 1 => Some(protocols),
+            _ => None,
+        });
+        if let Some(protocols) = protocols {
+            let title = "the text is scored by several protocols";
+            let help = format!(
+                "name the one that the claim is about, e.g. protocol = \"{}-{}\"",
+                protocols[0].rule, protocols[0].window
+            );
+            faults.add(format!("{path}.measure"), title, help);
+        }
+    }
+}
+
+/// Memory that every workload with a model reports, and loading too.
+fn is_memory(metric: &str) -> bool {
+    metric.ends_with("_bytes") && results::metric::metric(metric).is_some()
+}
+
+impl Workload {
+    /// Whether it may have rows of `metric`. Which values an identity has is known only when it has run, so each of them may.
+    fn may_measure(&self, metric: &str) -> bool {
+        let (base, part) = metric.split_once(':').unwrap_or((metric, ""));
+        if base == "check" {
+            return false;
+        }
+        let (speed, kernel) = (base.starts_with("roof_"), base.starts_with("us_per_call") || base.ends_with("op_s"));
+        let known = results::metric::metric(base).is_some();
+        let speculation = ["acceptance", "draft", "verify_ms", "accepted", "target_runs", "tokens_per_run"];
+        let of_model = is_memory(metric) || known && speculation.iter().any(|start| base.starts_with(start));
+        let scored = ["ppl", "nll", "bits_per_byte", "delta_nll", "kl_", "top1"];
+        // a kernel's part is `op/rung/shape`, and roofs speak of phases as well as of kernels
+        let has = |mut ops: Box<dyn Iterator<Item = (String, String)> + '_>| {
+            ops.any(|(op, shape)| part.starts_with(&format!("{op}/")) && part.ends_with(&format!("/{shape}")))
+        };
+        match self {
+            Workload::Perplexity { .. } => known && scored.iter().any(|start| base.starts_with(start)),
+            Workload::Sensitivity { .. } => base.starts_with("sensitivity_") || base.starts_with("mixture_"),
+            Workload::Prefill { .. } => base.starts_with("prefill_") || (speed && part.is_empty()) || is_memory(metric),
+            Workload::Decode { .. } => base.starts_with("decode_") || (speed && part.is_empty()) || of_model,
+            Workload::Generate { .. } => {
+                ["ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "chunk_tokens"].contains(&base) || of_model
+            }
+            Workload::Kernels { kernels } if kernel || speed => {
+                has(Box::new(kernels.iter().map(|k| (k.op.clone(), format!("{}x{}x{}", k.rows, k.n, k.k)))))
+            }
+            Workload::GpuKernels { problems, .. } if kernel || speed => {
+                has(Box::new(problems.iter().map(|p| (p.op().to_string(), p.shape()))))
+            }
+            Workload::Kernels { .. } | Workload::GpuKernels { .. } => false,
+            Workload::AttentionSweep { .. } => {
+                base.starts_with("attention_") || base.starts_with("projections_") || (speed && part.is_empty())
+            }
+            Workload::KnownAnswer { .. } => metric == "us_per_call",
+            Workload::Identity { .. } => !known && !base.starts_with("attention_") && !base.starts_with("projections_"),
+        }
     }
 }
 

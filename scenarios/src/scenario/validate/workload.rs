@@ -60,6 +60,12 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             }
             let enough = max_tokens.is_none_or(|n| n >= 2);
             faults.need(enough, &field("max_tokens"), "must be at least 2", "leave it out to read the whole text");
+            for (i, protocol) in protocols.iter().enumerate().filter(|_| enough) {
+                let Some(limit) = max_tokens.filter(|&limit| limit < protocol.least_tokens()) else { continue };
+                let title = format!("a window of {} tokens is longer than max_tokens = {limit}", protocol.window);
+                let help = "nothing would be scored: shorten the window or raise max_tokens";
+                faults.add(field(&format!("protocols[{i}].window")), title, help);
+            }
         }
         Workload::Prefill { tokens } => {
             let lengths = !tokens.is_empty() && tokens.iter().all(|&n| n >= 1);
@@ -250,10 +256,10 @@ fn check_protocol(path: &str, protocol: &Protocol, faults: &mut Faults<'_>) {
         faults.add(format!("{path}.rule"), format!("unknown rule `{}`", protocol.rule), help);
     }
     faults.need(
-        protocol.window >= 2,
+        protocol.window >= protocol.least_window(),
         &format!("{path}.window"),
-        "must be at least 2 tokens",
-        "the first token of a window has nothing before it, so one token is never scored",
+        &format!("must be at least {} tokens", protocol.least_window()),
+        "the first token of a window has nothing before it, so it is never scored; llamacpp scores the second half alone",
     );
     match (protocol.rule.as_str(), protocol.stride) {
         ("hf-stride", Some(stride)) => {
