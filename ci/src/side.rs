@@ -69,5 +69,6 @@ fn from_rows(run: &Run) -> Summary {
         started: String::new(),
         elapsed_s: 0.0,
         complete: false,
+        ..Summary::default()
     }
 }

@@ -36,6 +36,7 @@ fn sample_run(id: &str) -> Run {
             started: "2026-01-01T00:00:00Z".to_owned(),
             elapsed_s: 1.0,
             complete: true,
+            ..Summary::default()
         }),
         ..Run::default()
     };

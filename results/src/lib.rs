@@ -12,6 +12,7 @@ pub mod metric;
 pub mod noise;
 pub mod observation;
 pub mod pairing;
+pub mod progress;
 pub mod run;
 pub mod statistics;
 mod store;

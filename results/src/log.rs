@@ -96,7 +96,7 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
                 // if even this fails, the torn batch is ignored by every reader
                 let _ = self.file.set_len(self.bytes);
                 if is_full(&error) {
-                    return Err(StoreError::Full { path: self.path.clone(), saved_rows: self.rows });
+                    return Err(StoreError::Full { path: self.path.clone(), saved_rows: Some(self.rows) });
                 }
                 Err(StoreError::io("append to", &self.path, error))
             }

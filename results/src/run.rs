@@ -24,6 +24,7 @@ const PARQUET: &str = "observations.parquet";
 const FACT_PARQUET: &str = "provenance.parquet";
 const SUMMARY: &str = "summary.json";
 const CLAIMS: &str = "claims.json";
+const SCENARIO: &str = "scenario.toml";
 const LOCK: &str = "run.lock";
 
 /// Everything a run left behind.
@@ -51,14 +52,21 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// A new run in `path`, which must not exist or be an empty folder.
+    /// A new run in `path`, which must not exist, be an empty folder, or hold what a run left that ended before its first row.
     pub fn create(path: &Path) -> Result<RunDirectory, StoreError> {
         fs::create_dir_all(path).map_err(|error| StoreError::io("create", path, error))?;
-        let mut entries = fs::read_dir(path).map_err(|error| StoreError::io("list", path, error))?;
-        if entries.next().is_some() {
+        if is_occupied(path)? {
             return Err(StoreError::Occupied { path: path.to_owned() });
         }
         let lock = Lock::take(path)?;
+        for leftover in [FACT_LOG, SCENARIO, SUMMARY, CLAIMS] {
+            match fs::remove_file(path.join(leftover)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::io("replace", &path.join(leftover), error));
+                }
+                _ => {}
+            }
+        }
         let (observations, _) = Log::open(&path.join(LOG))?;
         let (facts, _) = Log::open(&path.join(FACT_LOG))?;
         Ok(RunDirectory { path: path.to_owned(), observations, facts, _lock: lock })
@@ -79,6 +87,15 @@ impl RunDirectory {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keeps the text of the scenario, unless the folder has it already: what a run asks never changes.
+    pub fn keep_scenario(&self, text: &str) -> Result<(), StoreError> {
+        let path = self.path.join(SCENARIO);
+        match path.is_file() {
+            true => Ok(()),
+            false => write_atomically(&path, text.as_bytes()),
+        }
     }
 
     /// Saves rows as one batch: after a return they survive a kill, and a kill meanwhile keeps all of them or none.
@@ -129,15 +146,66 @@ impl Run {
         Ok(Run { observations, facts, claims, summary, warnings })
     }
 
-    /// The sitting that a resumed run starts: one above the highest so far, 0 without rows.
+    /// The sitting that a resumed run starts: one above the highest that left a row or a fact, 0 without any.
     pub fn next_sitting(&self) -> u32 {
-        self.observations.iter().map(|row| row.sitting + 1).max().unwrap_or(0)
+        let rows = self.observations.iter().map(|row| row.sitting);
+        let facts = self.facts.iter().filter_map(|fact| sitting_of(&fact.scope));
+        rows.chain(facts).max().map_or(0, |last| last + 1)
     }
 
-    /// The value of the first fact with this scope and key.
-    pub fn fact(&self, scope: &str, key: &str) -> Option<&str> {
-        self.facts.iter().find(|fact| fact.scope == scope && fact.key == key).map(|fact| fact.value.as_str())
+    /// The run's id; absent where nothing was saved.
+    pub fn run_id(&self) -> Option<&str> {
+        let summary = self.summary.iter().map(|summary| summary.run_id.as_str());
+        let rows = self.observations.first().map(|row| row.run_id.as_str());
+        summary.chain(rows).chain(self.facts.first().map(|fact| fact.run_id.as_str())).next()
     }
+
+    /// Every value that was stated with this scope and key, each once, in the order they were stated: a run of several
+    /// sittings may have been built, or may have found the machine, in several ways.
+    pub fn values(&self, scope: &str, key: &str) -> Vec<&str> {
+        let mut values: Vec<&str> = vec![];
+        for fact in self.facts.iter().filter(|fact| fact.scope == scope && fact.key == key) {
+            if !values.contains(&fact.value.as_str()) {
+                values.push(&fact.value);
+            }
+        }
+        values
+    }
+
+    /// [`Run::values`] as a reader sees them: the one value, or all of them with `, then ` between.
+    pub fn fact(&self, scope: &str, key: &str) -> Option<String> {
+        let values = self.values(scope, key);
+        (!values.is_empty()).then(|| values.join(", then "))
+    }
+}
+
+/// Scope of the facts about one sitting: rows name theirs in the column `sitting`.
+pub fn sitting_scope(sitting: u32) -> String {
+    format!("sitting {sitting}")
+}
+
+/// The sitting that a scope is about.
+pub fn sitting_of(scope: &str) -> Option<u32> {
+    scope.strip_prefix("sitting ")?.parse().ok()
+}
+
+/// Whether `path` holds anything that a new run must not replace. A run that ended before its first row left nothing.
+pub fn is_occupied(path: &Path) -> Result<bool, StoreError> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(|error| StoreError::io("list", path, error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io("list", path, error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of_a_run = [LOCK, FACT_LOG, SCENARIO, SUMMARY, CLAIMS].contains(&name.as_str());
+        let unfinished = name.starts_with('.') && name.ends_with(".part");
+        let empty_log = name == LOG && entry.metadata().is_ok_and(|file| file.len() == 0);
+        if !(of_a_run || unfinished || empty_log) || (of_a_run && !path.join(LOG).is_file() && name != LOCK) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn holds_run(path: &Path) -> bool {

@@ -22,15 +22,12 @@ pub enum StoreError {
         error: io::Error,
     },
     /// No space left; everything saved before is intact.
-    #[error(
-        "no space left for {}: {saved_rows} rows saved before are intact; free some space and continue with --resume",
-        path.display()
-    )]
+    #[error("no space left for {}: {}", path.display(), after_full(path, *saved_rows))]
     Full {
         /// File that could not grow.
         path: PathBuf,
-        /// Rows that are safely in it.
-        saved_rows: usize,
+        /// Rows that are safely in it; absent for a file that is no log.
+        saved_rows: Option<usize>,
     },
     /// `create` on a folder that holds something.
     #[error("{} is not empty: continue it with --resume, or name another folder with --output", path.display())]
@@ -99,7 +96,7 @@ impl StoreError {
     /// An error of the operating system; a full disk becomes [`StoreError::Full`].
     pub(crate) fn io(action: &'static str, path: &Path, error: io::Error) -> StoreError {
         if is_full(&error) {
-            StoreError::Full { path: path.to_owned(), saved_rows: 0 }
+            StoreError::Full { path: path.to_owned(), saved_rows: None }
         } else {
             StoreError::Io { action, path: path.to_owned(), error }
         }
@@ -108,6 +105,17 @@ impl StoreError {
     /// A file that its parser gave up on.
     pub(crate) fn unreadable(path: &Path, error: impl std::fmt::Display) -> StoreError {
         StoreError::Unreadable { path: path.to_owned(), message: error.to_string() }
+    }
+}
+
+/// What a full disk has left alone, and how to go on.
+fn after_full(path: &Path, saved_rows: Option<usize>) -> String {
+    let folder = path.parent().unwrap_or(path).display();
+    match saved_rows {
+        Some(n) => format!(
+            "{n} rows saved before are intact; free some space and continue with `infermark run --resume {folder}`"
+        ),
+        None => "what was there before is intact; free some space and try again".into(),
     }
 }
 

@@ -46,8 +46,54 @@ pub struct ModelCard {
     pub facts: Vec<(String, String)>,
 }
 
+/// How a run ended, in one word. Of several that fit, the first in this order is the one said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// Somebody stopped it: what was measured until then is kept.
+    Interrupted,
+    /// A cell failed or computes something wrong, or the measurement of a claim failed.
+    Failed,
+    /// Cells or repetitions are still owed.
+    Incomplete,
+    /// A claim was tested and refuted.
+    Refuted,
+    /// A workload was measured on no cell.
+    Skipped,
+    /// A claim was tested and stays open.
+    Inconclusive,
+    /// Everything asked for was measured and held.
+    Pass,
+}
+
+impl Ending {
+    /// The word printed for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Ending::Interrupted => "interrupted",
+            Ending::Failed => "failed",
+            Ending::Incomplete => "incomplete",
+            Ending::Refuted => "refuted",
+            Ending::Skipped => "skipped",
+            Ending::Inconclusive => "inconclusive",
+            Ending::Pass => "pass",
+        }
+    }
+}
+
+/// A workload that every cell is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSummary {
+    /// Name in the rows.
+    pub name: String,
+    /// Whether a clock measures it; what needs no clock is done once.
+    pub timed: bool,
+    /// Repetitions that every cell is owed.
+    pub repetitions: u32,
+}
+
 /// The whole of `summary.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Layout version.
     pub schema_version: u32,
@@ -75,4 +121,16 @@ pub struct Summary {
     pub elapsed_s: f64,
     /// False while cells are still owed (killed, out of budget).
     pub complete: bool,
+    /// How it ended; absent while it goes on, after a kill, and in runs of earlier versions.
+    #[serde(default)]
+    pub ending: Option<Ending>,
+    /// Why it ended so, in sentences: what is missing, and for which reason.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// What every cell was asked to do.
+    #[serde(default)]
+    pub workloads: Vec<WorkloadSummary>,
+    /// Command that continues the run from where it is; empty where it cannot be continued.
+    #[serde(default)]
+    pub continue_with: String,
 }

@@ -28,12 +28,16 @@ use crate::output;
 
 /// Everything asked for held.
 pub const PASS: u8 = 0;
+/// A claim was refuted, or a gate found a regression.
+pub const REFUTED: u8 = 1;
 /// The command line or a scenario file is wrong.
 pub const USAGE: u8 = 2;
 /// A run, or what it needs, failed.
 pub const RUN_FAILED: u8 = 3;
 /// The measurement does not decide.
 pub const INCONCLUSIVE: u8 = 4;
+/// Nothing was measured, or one of the workloads on no cell.
+pub const SKIPPED: u8 = 5;
 
 /// Why a command ends without a result.
 #[derive(Debug)]
@@ -81,7 +85,8 @@ needs no network.")]
   infermark plan mine.toml            what would run, and what would be skipped and why
   infermark doctor                    what this machine can measure
 
-Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage, path or scenario, 3 a run failed, 4 inconclusive (--strict).")]
+Exit codes: 0 pass, 1 regression or refuted claim, 2 wrong usage, path or scenario, 3 a run failed or is incomplete, \
+4 inconclusive (--strict), 5 skipped (a workload was measured on no cell), 130 stopped by Ctrl-C, 143 by SIGTERM.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -15,6 +15,7 @@ mod protocol;
 mod runner;
 mod scenario;
 mod selftest;
+mod stop;
 mod stopwatch;
 mod text;
 mod worker;

@@ -174,6 +174,10 @@ fn interleaved(rows: &[Observation]) -> Run {
         started: String::new(),
         elapsed_s: 0.0,
         complete: true,
+        ending: None,
+        missing: vec![],
+        workloads: vec![],
+        continue_with: String::new(),
     };
     Run { observations: rows.iter().filter_map(named).collect(), summary: Some(summary), ..Run::default() }
 }

@@ -24,6 +24,12 @@ impl Stopwatch {
     }
 }
 
+/// Nanoseconds since 1970: what tells two runs apart that start in the same second.
+#[allow(clippy::disallowed_methods)] // the single home of the clock
+pub fn unix_ns() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos()
+}
+
 /// Wall-clock time in UTC as `YYYY-MM-DDTHH:MM:SSZ`.
 #[allow(clippy::disallowed_methods)] // the single home of the clock
 pub fn utc_now() -> String {

@@ -13,6 +13,8 @@ mod verify;
 pub use cell::{Held, Models, Outcome, build_engine, calibration_windows, open_models, same_forward};
 
 use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::EngineError;
@@ -20,6 +22,9 @@ use engine::EngineError;
 use crate::external::HeldExternal;
 use crate::machine::{self, Patience};
 use crate::protocol::{Command, PROTOCOL, Reply};
+
+/// How long a worker whose runner is gone may still take.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Writes one reply; a runner that is gone ends the worker.
 fn say(reply: &Reply) -> Result<()> {
@@ -47,7 +52,9 @@ enum Holding {
 pub fn main() -> Result<()> {
     say(&Reply::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() })?;
     let mut held: Option<Holding> = None;
-    let outcome = serve(&mut held);
+    let (sender, commands) = channel();
+    std::thread::spawn(move || listen(&sender));
+    let outcome = serve(&commands, &mut held);
     // a runner that ends a worker kills it: whoever comes here was left alone, by a runner that was killed itself
     if let Some(Holding::External(held)) = held {
         held.abandon();
@@ -55,9 +62,30 @@ pub fn main() -> Result<()> {
     outcome
 }
 
-fn serve(held: &mut Option<Holding>) -> Result<()> {
+/// Passes commands on. Their end means that the runner is gone: a worker in the midst of long work would go on with it, and
+/// disturb whatever is measured next, so it is given a moment to end and then ended, with the other engine that it holds.
+fn listen(sender: &Sender<std::io::Result<String>>) {
     for line in std::io::stdin().lock().lines() {
-        let line = line.context("cannot read a command")?;
+        if sender.send(line).is_err() {
+            return;
+        }
+    }
+    // the receiver hears of the end when it next listens
+    let _ = sender.send(Err(std::io::ErrorKind::UnexpectedEof.into()));
+    std::thread::sleep(LAST_MOMENT);
+    #[cfg(unix)]
+    if rustix::process::getpgrp() == rustix::process::getpid() {
+        let _ = rustix::process::kill_current_process_group(rustix::process::Signal::KILL);
+    }
+    std::process::exit(1);
+}
+
+fn serve(commands: &Receiver<std::io::Result<String>>, held: &mut Option<Holding>) -> Result<()> {
+    for line in commands {
+        let line = match line {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            line => line.context("cannot read a command")?,
+        };
         let command: Command =
             serde_json::from_str(&line).with_context(|| format!("not a command of protocol {PROTOCOL}: {line}"))?;
         let reply = obey(command, held).unwrap_or_else(|e| Reply::Failed { reason: format!("{e:#}") });

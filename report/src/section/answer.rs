@@ -3,8 +3,9 @@
 use results::claim::Verdict;
 use results::metric::{Kind, metric};
 use results::noise::{NoiseLevel, noise};
-use results::observation::Observation;
-use results::summary::Role;
+use results::observation::{Observation, Status};
+use results::progress::Progress;
+use results::summary::{Ending, Role};
 use serde::Serialize;
 
 use super::{Content, Section};
@@ -55,7 +56,11 @@ struct VerdictChip {
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let summary = digest.summary();
-    let n_ok = digest.cells.iter().filter(|cell| cell.status == results::observation::Status::Ok).count();
+    // a run that was killed has a summary from its start: cells are counted by their rows
+    let has_rows = |id: &str| {
+        digest.run.observations.iter().any(|row| row.cell == id && row.status == Status::Ok && row.value.is_some())
+    };
+    let n_ok = digest.cells.iter().filter(|cell| cell.status == Status::Ok && has_rows(&cell.id)).count();
     let cells = format!("{n_ok} of {} cells measured", digest.cells.len());
     let complete = summary.is_some_and(|summary| summary.complete);
     let mut facts = Vec::new();
@@ -64,7 +69,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         facts.push(duration(summary.elapsed_s));
     }
     facts.push(cells);
-    facts.extend(digest.run.fact("machine", "cpu_model").map(str::to_owned));
+    facts.extend(digest.run.fact("machine", "cpu_model"));
     facts.extend(threads(digest));
     let words = |pick: fn(&results::summary::Summary) -> &str| summary.map_or(String::new(), |s| pick(s).to_owned());
     let question = words(|s| &s.question);
@@ -73,8 +78,8 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         question: if question.is_empty() { "What did this run measure?".into() } else { question },
         analysis: words(|s| &s.analysis),
         answer: summary.map_or_else(Vec::new, |s| s.answer.clone()),
-        complete,
-        state: if complete { "complete".into() } else { "partial: some cells are still owed".into() },
+        complete: complete && !matches!(summary.and_then(|s| s.ending), Some(Ending::Skipped | Ending::Failed)),
+        state: state(digest),
         facts,
         command: words(|s| &s.command),
         verdicts: chips(digest),
@@ -115,6 +120,23 @@ fn noise_badge(digest: &Digest) -> Option<NoiseBadge> {
 
 fn is_of_clock(id: &str) -> bool {
     metric(id).is_some_and(|metric| metric.kind() == Kind::Timing)
+}
+
+/// How the run ended, and how far it is where it did not.
+fn state(digest: &Digest) -> String {
+    let Some(summary) = digest.summary() else { return "partial: the run was not summed up".into() };
+    let partial = || match Progress::of(digest.run) {
+        Some(progress) => format!("partial: {}", progress.in_words()),
+        None => "partial: some cells are still owed".into(),
+    };
+    match summary.ending {
+        Some(Ending::Interrupted) => format!("stopped, {}", partial()),
+        Some(Ending::Skipped) if !summary.complete => "skipped: nothing was measured".into(),
+        Some(Ending::Skipped) => "skipped: a workload was measured on no cell".into(),
+        Some(Ending::Failed) => "failed: a cell or the measurement of a claim failed".into(),
+        _ if summary.complete => "complete".into(),
+        _ => partial(),
+    }
 }
 
 fn threads(digest: &Digest) -> Option<String> {

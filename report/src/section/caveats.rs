@@ -1,5 +1,8 @@
 //! What to doubt before quoting a number.
 
+use results::progress::Progress;
+use results::run::Run;
+use results::summary::{Ending, Summary};
 use serde::Serialize;
 
 use super::pareto::{Missing, missing};
@@ -25,12 +28,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let mut caveats: Vec<String> = Vec::new();
     match digest.summary() {
         None => caveats.push("The run has no summary: it ended before it wrote one, or was copied without it.".into()),
-        Some(summary) if !summary.complete => {
-            caveats.push(format!(
-                "The run is partial: some cells or repetitions are still owed. Continue it with: {} --resume",
-                summary.command
-            ));
-        }
+        Some(summary) if !summary.complete => caveats.extend(unfinished(digest.run, summary)),
         Some(_) => {}
     }
     let stated = digest.summary().into_iter().flat_map(|summary| &summary.caveats).chain(&digest.run.warnings);
@@ -39,10 +37,30 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
             caveats.push(caveat.clone());
         }
     }
+    let stated = digest.summary().into_iter().flat_map(|summary| &summary.missing);
+    let stated: Vec<String> = stated.filter(|sentence| !caveats.contains(sentence)).cloned().collect();
+    caveats.extend(stated);
     let missing = missing(digest);
     if caveats.is_empty() && missing.is_empty() {
         caveats
             .push("None were recorded. The numbers still hold for this machine, this build and this text only.".into());
     }
     Content::of(&Values { caveats, missing })
+}
+
+/// How far a run is that did not end, and the command that continues it.
+fn unfinished(run: &Run, summary: &Summary) -> Option<String> {
+    let said = |sentence: &String| !summary.continue_with.is_empty() && sentence.contains(&summary.continue_with);
+    if summary.ending == Some(Ending::Skipped) || summary.missing.iter().any(said) {
+        return None;
+    }
+    let how_far = match Progress::of(run) {
+        Some(progress) => progress.in_words(),
+        None => "some cells or repetitions are still owed".into(),
+    };
+    let command = match summary.continue_with.as_str() {
+        "" => "infermark run --resume with its folder",
+        command => command,
+    };
+    Some(format!("The run is partial: {how_far}. Continue it with: {command}"))
 }

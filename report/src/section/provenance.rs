@@ -1,5 +1,6 @@
 //! Everything a number depends on that is no column: code, machine, inputs, hashes.
 
+use results::run::sitting_of;
 use serde::Serialize;
 
 use super::{Content, Section};
@@ -39,6 +40,7 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
                 let (title, open) = match fact.scope.as_str() {
                     "run" => ("The run".to_owned(), true),
                     "machine" => ("The machine".to_owned(), true),
+                    sitting if sitting_of(sitting).is_some() => (format!("Rows with {sitting}"), true),
                     cell => (digest.index(cell).map_or(cell, |index| &digest.cells[index].label).to_owned(), false),
                 };
                 scopes.push(Scope { name: fact.scope.clone(), title, open, facts: Vec::new() });

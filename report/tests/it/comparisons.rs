@@ -77,6 +77,7 @@ fn run(cells: &[&str], observations: Vec<Observation>) -> Run {
         started: String::new(),
         elapsed_s: 1.0,
         complete: true,
+        ..Summary::default()
     };
     Run { summary: Some(summary), observations, ..Run::default() }
 }

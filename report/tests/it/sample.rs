@@ -283,6 +283,7 @@ fn summary() -> Summary {
         started: "2026-11-23T07:00:00Z".into(),
         elapsed_s: 164.0,
         complete: false,
+..Summary::default()
     }
 }
 

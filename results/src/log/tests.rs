@@ -27,7 +27,7 @@ fn a_full_disk_is_told_apart() {
     let file = OpenOptions::new().write(true).open(device).expect("every Linux has it");
     let mut log = Log::<Fact> { path: device.to_owned(), file, bytes: 0, rows: 12, kind: PhantomData };
     let error = log.append(&[fact("a")]).expect_err("full");
-    assert!(matches!(error, StoreError::Full { saved_rows: 12, .. }), "{error}");
+    assert!(matches!(error, StoreError::Full { saved_rows: Some(12), .. }), "{error}");
     assert!(
         error.to_string().contains("12 rows saved before are intact") && error.to_string().contains("--resume"),
         "{error}"

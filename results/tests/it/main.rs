@@ -3,6 +3,7 @@
 mod aggregate;
 mod frame;
 mod metric;
+mod progress;
 mod run;
 
 use results::observation::{Axes, Direction, Observation, Status};

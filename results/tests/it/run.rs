@@ -36,6 +36,7 @@ fn summary(schema_version: u32) -> Summary {
         started: "2026-01-01T00:00:00Z".to_owned(),
         elapsed_s: 0.1,
         complete: true,
+        ..Summary::default()
     }
 }
 
@@ -79,7 +80,7 @@ fn the_life_of_a_run() {
     let rows = started(&path);
     let (directory, run) = RunDirectory::resume(&path).expect("resume");
     assert_eq!((run.observations.as_slice(), run.facts.as_slice()), (rows.as_slice(), [fact()].as_slice()));
-    assert_eq!((run.next_sitting(), run.fact("run", "git_commit"), &run.summary), (1, Some("abc"), &None));
+    assert_eq!((run.next_sitting(), run.fact("run", "git_commit").as_deref(), &run.summary), (1, Some("abc"), &None));
     directory.write_summary(&summary(1)).expect("summary");
     directory.write_claims(&[claim()]).expect("claims");
     directory.seal().expect("seal");
@@ -279,4 +280,55 @@ fn a_killed_writer_loses_no_batch() {
         directory.seal().expect("seal");
         assert_eq!(Run::load(&path).expect("load").observations.len(), n + 10);
     }
+}
+
+fn stated(scope: &str, key: &str, value: &str) -> Fact {
+    Fact { scope: scope.to_owned(), key: key.to_owned(), value: value.to_owned(), ..fact() }
+}
+
+#[test]
+fn a_fact_with_several_values_shows_all_of_them() {
+    let facts = vec![
+        stated("run", "git_commit", "abc"),
+        stated("run", "git_commit", "def"),
+        stated("run", "git_commit", "abc"),
+        stated("machine", "git_commit", "other scope"),
+    ];
+    let run = Run { facts, ..Run::default() };
+    assert_eq!(run.values("run", "git_commit"), ["abc", "def"]);
+    assert_eq!(run.fact("run", "git_commit").as_deref(), Some("abc, then def"));
+    assert_eq!((run.values("run", "rustc").len(), run.fact("run", "rustc")), (0, None));
+}
+
+#[test]
+fn sittings_are_counted_by_facts_too() {
+    let mut run = Run { facts: vec![stated("sitting 1", "command", "x")], ..Run::default() };
+    assert_eq!((run.next_sitting(), run.run_id()), (2, Some("r1")));
+    run.observations = batch(0);
+    assert_eq!(run.next_sitting(), 2, "rows of sitting 0 do not outweigh a sitting that left none");
+    assert_eq!(Run::default().next_sitting(), 0);
+}
+
+#[test]
+fn what_a_run_left_that_ended_before_its_first_row_is_replaced() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path();
+    drop(RunDirectory::create(path).expect("create"));
+    for (name, text) in
+        [("run.lock", "1\n"), ("scenario.toml", "old"), (".summary.json.part", "{"), ("summary.json", "{")]
+    {
+        fs::write(path.join(name), text).expect("write");
+    }
+    let directory = RunDirectory::create(path).expect("nothing was measured there");
+    directory.keep_scenario("new").expect("written");
+    directory.keep_scenario("newer").expect("left alone");
+    assert_eq!(fs::read_to_string(path.join("scenario.toml")).expect("text"), "new");
+    assert!(!path.join("summary.json").exists());
+    drop(directory);
+    // anything that a person may have put there is not
+    fs::write(path.join("notes.txt"), "mine").expect("write");
+    assert!(matches!(RunDirectory::create(path), Err(StoreError::Occupied { .. })));
+    let alone = tempfile::tempdir().expect("folder");
+    fs::write(alone.path().join("scenario.toml"), "a file of that name, without a log").expect("write");
+    assert!(matches!(RunDirectory::create(alone.path()), Err(StoreError::Occupied { .. })));
 }

@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use ci::CheckOptions;
 use clap::Args;
+use results::summary::Ending;
 
 use super::{Blame, Outcome, PASS, check, find, print, run};
 use crate::output;
-use crate::runner::{self, RunRequest};
+use crate::runner::{self, Asked, RunRequest};
 
 /// The command `bench-against`.
 #[derive(Args)]
@@ -66,21 +67,23 @@ impl BenchAgainst {
             .with_context(|| format!("{}: not a commit of this repository", self.reference))
             .usage()?;
         let base = build(&root, &commit).failed()?;
-        let output = self.output.clone().unwrap_or_else(|| {
-            let name = format!("{}-against-{}", scenario.scenario.name, &commit[..commit.len().min(8)]);
-            run::default_output(&name)
-        });
-        let command = run::command_line();
+        let name = format!("{}-against-{}", scenario.scenario.name, &commit[..commit.len().min(8)]);
+        let output = self.output.clone().map_or_else(|| run::default_output(&name), Ok)?;
+        let asked = Asked { command: run::command_line(), ..Asked::default() };
         let request = RunRequest {
             scenario,
             output,
             resume: false,
             cells_filter: None,
-            command,
+            asked,
+            allow_other_build: false,
             python: "python3".into(),
             quiet: false,
         };
         let outcome = runner::run_against(request, base).failed()?;
+        if outcome.summary.ending == Some(Ending::Interrupted) {
+            return run::finish(outcome, false, self.strict);
+        }
         let report = report::write(&outcome.run_dir).failed()?;
         let options = CheckOptions {
             head: outcome.run_dir.clone(),

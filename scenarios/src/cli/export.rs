@@ -15,7 +15,13 @@ use super::{Blame, Failure, Outcome, PASS, deliver, find};
 
 /// The command `export`.
 #[derive(Args)]
-#[command(after_help = "`-` as FILE means standard output.")]
+#[command(
+    after_help = "`-` as FILE means standard output. A pipe that its reader closes ends the text quietly; a full disk is an error.
+
+Two commits under llama.cpp's own script:
+  infermark export A --llama-bench - > both.jsonl; infermark export B --llama-bench - >> both.jsonl
+  compare-llama-bench.py -t llama-bench -i both.jsonl -b COMMIT-OF-A -c COMMIT-OF-B"
+)]
 pub struct Export {
     /// A run directory
     #[arg(value_name = "RUN")]

@@ -7,6 +7,22 @@ use super::{Blame, Failure};
 use crate::matrix::AXES;
 use crate::output;
 
+/// What may be set anew when a run is continued: how long and how often to measure, which changes no row's meaning.
+const RESUMABLE: [&str; 4] = ["budget.seconds", "budget.min_repetitions", "budget.max_repetitions", "budget.precision"];
+
+/// Refuses overrides of a run that is continued that would change what its rows mean.
+pub fn check_resumable(sets: &[String]) -> Result<(), Failure> {
+    let key = |set: &String| set.split('=').next().unwrap_or(set).trim().to_string();
+    match sets.iter().map(key).find(|key| !RESUMABLE.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(anyhow!(
+            "--set {key} with --resume: the rows of a run that is continued must mean the same, so only {} can be set; start a new run for another {key}",
+            RESUMABLE.join(", ")
+        ))
+        .usage(),
+    }
+}
+
 /// `text` with every `KEY=VALUE` of `sets` put in. A key that is an axis means its list in the matrix.
 pub fn apply(text: &str, sets: &[String]) -> Result<String, Failure> {
     // a file that does not parse is explained by the parser that shows carets

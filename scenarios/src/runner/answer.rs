@@ -255,7 +255,9 @@ pub fn caveats(session: &Session, run: &Run) -> Vec<String> {
     if excess > 0 {
         caveats.push(format!("{excess} rows lie above the measured roof: either the roof was measured under load or the counted work is not all done; treat these speeds with suspicion."));
     }
-    let load = run.fact("machine", "load_average").and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+    let loads = run.values("machine", "load_average").into_iter();
+    let loads = loads.filter_map(|load| load.split_whitespace().next()?.parse::<f64>().ok());
+    let load = loads.reduce(f64::max);
     if load.is_some_and(|l| l > 0.5) {
         caveats.push(format!("Other work was running when the run began (load average {:.2}); intervals are wider for it, and medians may be slower.", load.unwrap_or_default()));
     }

@@ -2,7 +2,6 @@
 //! are timed in batches that each contain the reference. Another engine's cell stays with ours of the same weights.
 
 use engine::Checkpoint;
-use results::observation::Status;
 use results::summary::Role;
 
 use super::Session;
@@ -19,7 +18,7 @@ const SLACK: f64 = 1.2;
 
 /// Indices of live cells, in batches.
 pub fn batches(session: &Session) -> Vec<Vec<usize>> {
-    let timed: Vec<usize> = (0..session.live.len()).filter(|&i| session.live[i].status == Status::Ok).collect();
+    let timed: Vec<usize> = (0..session.live.len()).filter(|&i| session.live[i].runs()).collect();
     let bytes: Vec<f64> = session.live.iter().map(|live| worker_bytes(session, &live.cell)).collect();
     let cell = |i: usize| &session.live[i].cell;
     let (fixed, candidates): (Vec<usize>, Vec<usize>) =

@@ -1,41 +1,68 @@
 //! Provenance: everything that a number depends on and no column says.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use engine::ModelSource;
 use results::observation::Fact;
-use results::run::Run;
+use results::run::sitting_scope;
 use results::summary::ModelCard;
 use results::trace::Roof;
 
+use super::Asked;
+use super::process::Program;
 use crate::cell::ResolvedScenario;
 use crate::library;
-use crate::machine;
 use crate::scenario::ModelPart;
-use crate::stopwatch::utc_now;
+use crate::stopwatch::{unix_ns, utc_now};
 use crate::text;
 use crate::worker::open_models;
 
-/// Name of a run: scenario, start, and a few digits of what was asked.
+/// Name of a run: scenario, start, and digits that no other run has, on this machine in this second or elsewhere.
 pub fn run_id(scenario: &ResolvedScenario, started: &str) -> String {
-    let hash = blake3::hash(scenario.source_text.as_bytes()).to_hex();
-    format!("{}-{}-{}", scenario.scenario.name, started.replace([':', '-'], ""), &hash[..8])
+    let unlike = format!("{} {} {}", scenario.source_text, std::process::id(), unix_ns());
+    let hash = blake3::hash(unlike.as_bytes()).to_hex();
+    format!("{}-{}-{}", scenario.scenario.name, started.replace([':', '-'], ""), &hash[..12])
 }
 
-/// Facts about the run as a whole.
-pub fn of_run(run_id: &str, scenario: &ResolvedScenario, command: &str, threads: usize) -> Result<Vec<Fact>> {
-    let s = &scenario.scenario;
-    let mut facts = vec![
-        ("command".to_string(), command.to_string()),
-        ("sitting_started".into(), utc_now()),
+/// What this program was built from; the hash tells builds apart where the rest cannot.
+pub fn of_build(program: &Program) -> Vec<(String, String)> {
+    vec![
         ("infermark_version".into(), env!("CARGO_PKG_VERSION").into()),
         ("git_commit".into(), env!("INFERMARK_COMMIT").into()),
         ("rustc".into(), env!("INFERMARK_RUSTC").into()),
         ("build".into(), env!("INFERMARK_BUILD").into()),
-        ("scenario_blake3".into(), blake3::hash(scenario.source_text.as_bytes()).to_hex().to_string()),
+        ("program_blake3".into(), program.blake3()),
+    ]
+}
+
+/// Facts about one sitting: its rows name it in their column `sitting`, so each row has its build and its command.
+pub fn of_sitting(run_id: &str, sitting: u32, asked: &Asked, build: &[(String, String)]) -> Vec<Fact> {
+    let mut facts = vec![("command".to_string(), asked.command.clone()), ("sitting_started".into(), utc_now())];
+    facts.extend(asked.sets.iter().map(|set| ("set".to_string(), set.clone())));
+    facts.extend_from_slice(build);
+    scoped(run_id, &sitting_scope(sitting), facts)
+}
+
+/// Facts about the run as a whole.
+pub fn of_run(
+    run_id: &str,
+    scenario: &ResolvedScenario,
+    asked: &Asked,
+    threads: usize,
+    build: &[(String, String)],
+) -> Result<Vec<Fact>> {
+    let s = &scenario.scenario;
+    let mut facts = build.to_vec();
+    facts.extend([
+        ("scenario_blake3".to_string(), blake3::hash(scenario.source_text.as_bytes()).to_hex().to_string()),
         ("seed".into(), s.seed.to_string()),
         ("random_generator".into(), "ChaCha8".into()),
         ("threads".into(), threads.to_string()),
-    ];
+    ]);
+    if let Some(file) = &scenario.file {
+        let path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        facts.push(("scenario_file".into(), path.display().to_string()));
+        facts.extend(asked.file_blake3.iter().map(|hash| ("scenario_file_blake3".to_string(), hash.clone())));
+    }
     for name in texts(scenario) {
         let text = text::resolve(&name, scenario.file.as_deref())?;
         facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
@@ -87,25 +114,6 @@ fn of_encoder_decoder(scenario: &ResolvedScenario, part: &ModelPart, of: &str) -
     Ok(facts)
 }
 
-/// Refuses to continue a run whose numbers would not belong together: other weights, texts, scenario or processor.
-pub fn check_same(before: &Run, now: &[Fact]) -> Result<()> {
-    let decides = |key: &str| {
-        ["scenario_blake3", "text_blake3", "model_", "draft_", "threads"].iter().any(|p| key.starts_with(p))
-    };
-    let changed = |key: &str, old: Option<&str>, new: &str| match old.filter(|old| *old != new) {
-        Some(old) => bail!(
-            "cannot resume: `{key}` was {old} and is now {new}; their rows do not belong in one run, start a new one"
-        ),
-        None => Ok(()),
-    };
-    for fact in now.iter().filter(|f| decides(&f.key)) {
-        changed(&fact.key, before.fact("run", &fact.key), &fact.value)?;
-    }
-    let cpu =
-        machine::facts(0).into_iter().find(|(key, _)| key == "cpu_model").map_or(String::new(), |(_, value)| value);
-    changed("cpu_model", before.fact("machine", "cpu_model"), &cpu)
-}
-
 /// Facts about the machine: its description and its roofs, which may be stated again when they have risen.
 pub fn of_machine(run_id: &str, roof: &Roof, facts: &[(String, String)]) -> Vec<Fact> {
     let roofs = [
@@ -118,7 +126,8 @@ pub fn of_machine(run_id: &str, roof: &Roof, facts: &[(String, String)]) -> Vec<
     scoped(run_id, "machine", facts.iter().cloned().chain(roofs).collect())
 }
 
-fn scoped(run_id: &str, scope: &str, facts: Vec<(String, String)>) -> Vec<Fact> {
+/// Facts of one scope.
+pub fn scoped(run_id: &str, scope: &str, facts: Vec<(String, String)>) -> Vec<Fact> {
     facts.into_iter().map(|(key, value)| Fact { run_id: run_id.into(), scope: scope.into(), key, value }).collect()
 }
 

@@ -10,36 +10,63 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::protocol::{Command, PROTOCOL, Reply};
+use crate::stop::{LOOK, Stop};
+use crate::stopwatch::Stopwatch;
 
 /// Longest silence of a worker; building and scoring report progress much more often.
 const SILENCE: Duration = Duration::from_secs(1800);
 /// Lines of standard error kept for a failure's reason.
 const KEPT_LINES: usize = 12;
 
+/// This process's own file, also after a compiler has put another in its place.
+const OWN_FILE: &str = "/proc/self/exe";
+
 /// A binary that can be a worker.
 #[derive(Debug, Clone)]
-pub struct Program(PathBuf);
+pub struct Program {
+    /// What is started.
+    file: PathBuf,
+    /// What it is called.
+    name: PathBuf,
+    stop: Stop,
+}
 
 impl Program {
-    /// This binary.
-    pub fn this() -> Result<Program> {
-        Ok(Program(std::env::current_exe().context("cannot find this program's own file, needed to start workers")?))
+    /// This binary, and this build of it: a run that is going must not change builds because somebody compiled.
+    pub fn this(stop: &Stop) -> Result<Program> {
+        let name = std::env::current_exe().context("cannot find this program's own file, needed to start workers")?;
+        let own = PathBuf::from(OWN_FILE);
+        let file = if own.exists() { own } else { name.clone() };
+        Ok(Program { file, name, stop: stop.clone() })
     }
 
     /// Another build.
-    pub fn at(path: PathBuf) -> Program {
-        Program(path)
+    pub fn at(path: PathBuf, stop: &Stop) -> Program {
+        Program { file: path.clone(), name: path, stop: stop.clone() }
+    }
+
+    /// Hash of the file: what tells builds apart of which nothing else does.
+    pub fn blake3(&self) -> String {
+        let hash = || {
+            let mut hasher = blake3::Hasher::new();
+            std::io::copy(&mut std::fs::File::open(&self.file)?, &mut hasher)?;
+            std::io::Result::Ok(hasher.finalize().to_hex().to_string())
+        };
+        hash().unwrap_or_else(|error| format!("unknown ({error})"))
     }
 
     /// Starts a worker and hears its first line.
     pub fn start(&self) -> Result<Worker> {
-        let mut child = System::new(&self.0)
-            .arg("worker")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("{}: cannot start a worker", self.0.display()))?;
+        self.stop.check()?;
+        let mut command = System::new(&self.file);
+        command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        #[cfg(unix)]
+        {
+            use std::os::unix::process::CommandExt;
+            // a group of its own: Ctrl-C reaches the runner alone, which then ends the group with all that the worker started
+            command.arg0(&self.name).process_group(0);
+        }
+        let mut child = command.spawn().with_context(|| format!("{}: cannot start a worker", self.name.display()))?;
         let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             bail!("a worker has no pipes");
@@ -55,16 +82,16 @@ impl Program {
         let last_words = Arc::<Mutex<Vec<String>>>::default();
         let heard = last_words.clone();
         std::thread::spawn(move || listen(errors, &heard));
-        let mut worker = Worker { child, input, replies, last_words };
+        let mut worker = Worker { child, input, replies, last_words, stop: self.stop.clone() };
         match worker.next()? {
             Reply::Hello { protocol: PROTOCOL, .. } => Ok(worker),
             Reply::Hello { protocol, version } => {
                 bail!(
                     "{}: worker of version {version} speaks protocol {protocol}, this program {PROTOCOL}",
-                    self.0.display()
+                    self.name.display()
                 )
             }
-            _ => bail!("{}: does not answer as a worker", self.0.display()),
+            _ => bail!("{}: does not answer as a worker", self.name.display()),
         }
     }
 }
@@ -85,15 +112,18 @@ pub struct Worker {
     input: ChildStdin,
     replies: Receiver<String>,
     last_words: Arc<Mutex<Vec<String>>>,
+    stop: Stop,
 }
 
 impl Worker {
-    /// Sends `command` and waits for its outcome; progress lines go to `progress`. An error means the worker is gone.
+    /// Sends `command` and waits for its outcome; progress lines go to `progress`. An error means that the worker is gone,
+    /// or, where it is a [`crate::stop::Stopped`], that the run should end.
     pub fn call(&mut self, command: &Command, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Reply> {
         let mut line = serde_json::to_string(command)?;
         line.push('\n');
+        self.stop.check()?;
         if self.input.write_all(line.as_bytes()).and_then(|()| self.input.flush()).is_err() {
-            bail!("{}", self.obituary());
+            return Err(self.died());
         }
         loop {
             match self.next()? {
@@ -104,14 +134,29 @@ impl Worker {
     }
 
     fn next(&mut self) -> Result<Reply> {
-        match self.replies.recv_timeout(SILENCE) {
-            Ok(line) => serde_json::from_str(&line).with_context(|| {
-                format!("a worker said something that is not a reply: {}", line.chars().take(200).collect::<String>())
-            }),
-            Err(RecvTimeoutError::Timeout) => {
+        let silence = Stopwatch::start();
+        loop {
+            match self.replies.recv_timeout(LOOK) {
+                Ok(line) => {
+                    return serde_json::from_str(&line).with_context(|| {
+                        let start: String = line.chars().take(200).collect();
+                        format!("a worker said something that is not a reply: {start}")
+                    });
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(self.died()),
+                Err(RecvTimeoutError::Timeout) => self.stop.check()?,
+            }
+            if silence.seconds() > SILENCE.as_secs_f64() {
                 bail!("the worker said nothing for {} s and was stopped", SILENCE.as_secs())
             }
-            Err(RecvTimeoutError::Disconnected) => bail!("{}", self.obituary()),
+        }
+    }
+
+    /// The error of a worker that is gone: its failure, unless the run is to end.
+    fn died(&mut self) -> anyhow::Error {
+        match self.stop.check_after_a_death() {
+            Err(stopped) => stopped.into(),
+            Ok(()) => anyhow::anyhow!("{}", self.obituary()),
         }
     }
 
@@ -130,7 +175,12 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // a worker that is done leaves on its own when its input closes; one that hangs must not outlive the run
+        // a worker that is done leaves on its own when its input closes; one that hangs must not outlive the run, nor may
+        // the other engine that it holds
+        #[cfg(unix)]
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -2,13 +2,13 @@
 //! compute the same logits, so one worker serves them all.
 
 use anyhow::Result;
-use results::observation::Status;
+use results::observation::{Observation, Status};
 use results::summary::Role;
 use results::trace::{Event, Trace};
 
-use super::Session;
 use super::process::{Worker, reason};
-use crate::protocol::{Build, CellChecks, Command, Reply};
+use super::{Session, timing};
+use crate::protocol::{Build, Command, Reply};
 use crate::scenario::Workload;
 use crate::worker::same_forward;
 
@@ -17,13 +17,12 @@ pub fn verify_and_score(session: &mut Session) -> Result<()> {
     let groups = groups(session);
     session.show.phase("verifying and scoring", groups.len());
     for group in groups {
-        if let Err(error) = group_of(session, &group) {
-            // the disk and the run directory are not the cell's fault
-            if error.downcast_ref::<results::run::StoreError>().is_some() {
-                return Err(error);
-            }
+        if !owes_nothing(session, &group)
+            && let Err(error) = group_of(session, &group)
+        {
+            let reason = session.fault(error)?;
             for &index in &group {
-                session.mark(index, Status::Failed, &format!("{error:#}"))?;
+                session.mark(index, Status::Failed, &reason)?;
             }
         }
         session.show.step();
@@ -31,10 +30,19 @@ pub fn verify_and_score(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+/// Whether earlier sittings have all of the group, and it will not be timed: it need not be built again.
+fn owes_nothing(session: &Session, group: &[usize]) -> bool {
+    let once = session.scenario.scenario.workloads.iter().filter(|w| !w.is_timed()).map(Workload::name);
+    let mut names: Vec<String> = once.collect();
+    names.push("verify".into());
+    let scored = |&index: &usize| names.iter().all(|name| is_done(session, index, name));
+    !timing::remains(session) && group.iter().filter(|&&i| session.live[i].cell.role != Role::AaControl).all(scored)
+}
+
 /// Indices of cells that share a forward pass (and a program), in order; the A/A control joins its twin.
 fn groups(session: &Session) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = vec![];
-    for (index, live) in session.live.iter().enumerate().filter(|(_, l)| l.status == Status::Ok) {
+    for (index, live) in session.live.iter().enumerate().filter(|(_, l)| l.runs()) {
         let twin = |g: &&mut Vec<usize>| {
             let first = &session.live[g[0]];
             first.program == live.program && same_forward(&first.cell, &live.cell)
@@ -70,26 +78,19 @@ fn group_of(session: &mut Session, group: &[usize]) -> Result<()> {
     }
     let reply = spoken(session, &mut worker, &id, &Command::Verify)?;
     let Reply::Verified { checks, sample } = reply else { anyhow::bail!("{}", reason(&reply)) };
+    let mut kept = vec![];
     for (&index, checks) in group.iter().zip(checks) {
         session.live[index].sample.clone_from(&sample);
-        note_checks(session, index, &checks)?;
+        // a check that fails makes the cell wrong, and nothing of it will be timed
+        let end = failed_checks(&checks.trace).map(|reason| (Status::Wrong, reason));
+        kept.push((index, session.rows_of(index, &checks.trace), end));
     }
+    session.keep(kept)?;
     let once: Vec<usize> = (0..session.scenario.scenario.workloads.len())
         .filter(|&w| !session.scenario.scenario.workloads[w].is_timed())
         .collect();
     for workload in once {
         run_once(session, group, &mut worker, workload)?;
-    }
-    Ok(())
-}
-
-/// Rows of the checks; a check that fails makes the cell wrong, and nothing of it will be timed.
-pub fn note_checks(session: &mut Session, index: usize, checks: &CellChecks) -> Result<()> {
-    let live = &session.live[index];
-    let rows = session.rows.of(&checks.trace, &live.cell, &live.kernel_path);
-    session.directory.append(&rows)?;
-    if let Some(reason) = failed_checks(&checks.trace) {
-        session.mark(index, Status::Wrong, &reason)?;
     }
     Ok(())
 }
@@ -104,38 +105,27 @@ pub fn failed_checks(trace: &Trace) -> Option<String> {
     (!failed.is_empty()).then(|| failed.join("; "))
 }
 
-/// Whether an earlier sitting already has this workload's rows of every cell of the group: they need no clock, so
-/// running them again would give the same numbers.
-fn is_done(session: &Session, group: &[usize], name: &str) -> bool {
-    let has = |cell: &str| {
-        session.before.observations.iter().any(|o| o.cell == cell && o.workload == name && o.value.is_some())
-    };
-    group.iter().map(|&i| &session.live[i].cell).filter(|c| c.role != Role::AaControl).all(|c| has(&c.id))
+/// Whether an earlier sitting already has the cell's rows of this workload, or its refusal. It needs no clock, so doing it
+/// again would give the same. What a sitting measured of a cell that ended wrong or failed there is not believed.
+fn is_done(session: &Session, index: usize, name: &str) -> bool {
+    let cell = session.live[index].cell.id.as_str();
+    let settles = |o: &Observation| o.value.is_some() || o.status == Status::Skipped;
+    let rows = session.before.observations.iter().filter(|o| o.cell == cell && o.workload == name);
+    rows.filter(|o| settles(o)).any(|o| !session.bad.contains(&(cell.to_string(), o.sitting)))
 }
 
 fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workload: usize) -> Result<()> {
-    if is_done(session, group, &session.scenario.scenario.workloads[workload].name()) {
+    let name = session.scenario.scenario.workloads[workload].name();
+    // the A/A control measures noise of the clock; likelihood has none
+    let owed = |&&index: &&usize| session.live[index].cell.role != Role::AaControl && !is_done(session, index, &name);
+    let owing: Vec<usize> = group.iter().filter(owed).copied().collect();
+    if owing.is_empty() {
         return Ok(());
     }
     let id = session.live[group[0]].cell.id.clone();
     let reply = spoken(session, worker, &id, &Command::Run { workload, repetition: 0, roof: session.roof })?;
-    let name = session.scenario.scenario.workloads[workload].name();
-    for &index in group {
-        let live = &session.live[index];
-        // the A/A control measures noise of the clock; likelihood has none
-        if live.cell.role == Role::AaControl {
-            continue;
-        }
-        let mut rows = match &reply {
-            Reply::Trace { trace, .. } => session.rows.of(trace, &live.cell, &live.kernel_path),
-            Reply::Refused { reason } => vec![session.rows.status(&live.cell, Status::Skipped, reason)],
-            other => vec![session.rows.status(&live.cell, Status::Failed, &reason(other))],
-        };
-        if live.status == Status::Wrong {
-            rows.iter_mut().for_each(|r| (r.status, r.value) = (Status::Wrong, None));
-        }
-        rows.iter_mut().for_each(|r| r.workload.clone_from(&name));
-        session.directory.append(&rows)?;
+    // rows come last and at once: where they are, everything that belongs to them is
+    for &index in &owing {
         let cell = session.live[index].cell.id.clone();
         if index != group[0] {
             session.state(&cell, &[(format!("{name}_shared_with"), id.clone())])?;
@@ -143,13 +133,26 @@ fn run_once(session: &mut Session, group: &[usize], worker: &mut Worker, workloa
         if let Reply::Trace { facts, .. } = &reply {
             session.state(&cell, facts)?;
         }
-        if let Reply::Failed { reason } = &reply {
-            session.mark(index, Status::Failed, &format!("{name}: {reason}"))?;
-        } else if let Some(reason) = trace_of(&reply).and_then(failed_checks) {
-            session.mark(index, Status::Wrong, &reason)?;
-        }
     }
-    Ok(())
+    let mut kept = vec![];
+    for &index in &owing {
+        let live = &session.live[index];
+        let mut rows = match &reply {
+            Reply::Trace { trace, .. } => session.rows_of(index, trace),
+            Reply::Refused { reason } => vec![session.rows.status(&live.cell, Status::Skipped, reason)],
+            other => vec![session.rows.status(&live.cell, Status::Failed, &reason(other))],
+        };
+        if live.status == Status::Wrong {
+            rows.iter_mut().for_each(|r| (r.status, r.value) = (Status::Wrong, None));
+        }
+        rows.iter_mut().for_each(|r| r.workload.clone_from(&name));
+        let end = match &reply {
+            Reply::Failed { reason } => Some((Status::Failed, format!("{name}: {reason}"))),
+            other => trace_of(other).and_then(failed_checks).map(|reason| (Status::Wrong, reason)),
+        };
+        kept.push((index, rows, end));
+    }
+    session.keep(kept)
 }
 
 fn trace_of(reply: &Reply) -> Option<&Trace> {

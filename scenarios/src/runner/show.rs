@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,8 +27,16 @@ pub struct Show {
 
 impl Show {
     /// A display for `cells` (id, label) of `scenario`.
-    pub fn new<'a>(quiet: bool, scenario: &str, cells: impl Iterator<Item = (&'a str, &'a str)>) -> Show {
+    pub fn new<'a>(
+        quiet: bool,
+        folder: &Path,
+        scenario: &str,
+        cells: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Show {
         let plain = !std::io::stderr().is_terminal();
+        if !quiet {
+            note(&format!("results go to {}", folder.display()));
+        }
         let hidden = quiet || plain;
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
         let bars = MultiProgress::with_draw_target(target);

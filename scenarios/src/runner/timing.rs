@@ -33,53 +33,68 @@ struct Timed {
     refused: Vec<bool>,
 }
 
-/// Times everything; true when repetitions are still owed.
-pub fn time(session: &mut Session) -> Result<bool> {
-    let workloads: Vec<usize> = (0..session.scenario.scenario.workloads.len())
-        .filter(|&w| session.scenario.scenario.workloads[w].is_timed())
-        .collect();
+/// Times everything that is still owed.
+pub fn time(session: &mut Session) -> Result<()> {
+    let workloads = timed_workloads(session);
     if workloads.is_empty() {
-        return Ok(false);
-    }
-    let done = rounds_done(session, &workloads);
-    let budget = &mut session.scenario.scenario.budget;
-    budget.min_repetitions = budget.min_repetitions.saturating_sub(done);
-    budget.max_repetitions = budget.max_repetitions.saturating_sub(done);
-    if budget.max_repetitions == 0 {
-        return Ok(false);
+        return Ok(());
     }
     let batches = batches(session);
     if batches.len() > 1 {
-        session.caveats.push(format!("memory holds {} batches of cells, not all at once: each batch is interleaved with the reference, cells of different batches are not", batches.len()));
+        session.caveat(format!("memory holds {} batches of cells, not all at once: each batch is interleaved with the reference, cells of different batches are not", batches.len()))?;
     }
     let share = session.scenario.scenario.budget.seconds / batches.len().max(1) as f64;
-    let mut owed = false;
     for (number, batch) in batches.iter().enumerate() {
+        let done = rounds_done(session, batch, &workloads);
+        if done >= session.scenario.scenario.budget.max_repetitions {
+            continue;
+        }
         let mut timed = start(session, batch, workloads.len())?;
         warm_up(session, &mut timed, &workloads)?;
-        owed |= rounds(session, &mut timed, &workloads, number as u32 * BATCH_STRIDE, share)?;
+        let rounds = Rounds { base: number as u32 * BATCH_STRIDE, done, seconds: share };
+        rounds.run(session, &mut timed, &workloads)?;
         verify_again(session, &mut timed)?;
     }
-    Ok(owed)
+    Ok(())
 }
 
-/// Repetitions that every live cell already has of every timed workload from earlier sittings.
-fn rounds_done(session: &Session, workloads: &[usize]) -> u32 {
-    let names: Vec<String> = workloads.iter().map(|&w| session.scenario.scenario.workloads[w].name()).collect();
-    let mut repetitions: HashMap<(&str, &str), HashSet<(u32, u32)>> = HashMap::new();
+/// Whether anything is still to be timed, as far as can be told before cells are verified.
+pub fn remains(session: &Session) -> bool {
+    let workloads = timed_workloads(session);
+    let running: Vec<usize> = (0..session.live.len()).filter(|&i| session.live[i].runs()).collect();
+    !workloads.is_empty()
+        && rounds_done(session, &running, &workloads) < session.scenario.scenario.budget.max_repetitions
+}
+
+/// Numbers of the workloads that a clock measures.
+fn timed_workloads(session: &Session) -> Vec<usize> {
+    let workloads = &session.scenario.scenario.workloads;
+    (0..workloads.len()).filter(|&w| workloads[w].is_timed()).collect()
+}
+
+/// Rounds of earlier sittings that are whole: every cell of `batch` has every workload there, so that all of them pair.
+/// The next round gets their number as its repetition, so that what depends on it (prompts, checks of the first) comes once.
+fn rounds_done(session: &Session, batch: &[usize], workloads: &[usize]) -> u32 {
+    let mut places: HashMap<(&str, &str), HashSet<(u32, u32)>> = HashMap::new();
     let mut refused: HashSet<(&str, &str)> = HashSet::new();
     for row in &session.before.observations {
         let key = (row.cell.as_str(), row.workload.as_str());
         match row.status {
-            Status::Ok => _ = repetitions.entry(key).or_default().insert((row.sitting, row.repetition)),
+            Status::Ok if !session.bad.contains(&(row.cell.clone(), row.sitting)) => {
+                places.entry(key).or_default().insert((row.sitting, row.repetition));
+            }
             Status::Skipped => _ = refused.insert(key),
-            Status::Wrong | Status::Failed => {}
+            _ => {}
         }
     }
-    let live = session.live.iter().filter(|l| l.status == Status::Ok);
-    let pairs = live.flat_map(|l| names.iter().map(move |name| (l.cell.id.as_str(), name.as_str())));
-    let counts = pairs.filter(|key| !refused.contains(key)).map(|key| repetitions.get(&key).map_or(0, HashSet::len));
-    counts.min().unwrap_or(0) as u32
+    let names: Vec<String> = workloads.iter().map(|&w| session.scenario.scenario.workloads[w].name()).collect();
+    let cells = batch.iter().map(|&index| session.live[index].cell.id.as_str());
+    let pairs = cells.flat_map(|cell| names.iter().map(move |name| (cell, name.as_str())));
+    let whole = pairs
+        .filter(|key| !refused.contains(key) || places.contains_key(key))
+        .map(|key| places.get(&key).cloned().unwrap_or_default())
+        .reduce(|whole, of_pair| &whole & &of_pair);
+    whole.map_or(0, |whole| whole.len() as u32)
 }
 
 fn start(session: &mut Session, batch: &[usize], n_workloads: usize) -> Result<Vec<Timed>> {
@@ -104,17 +119,20 @@ fn start(session: &mut Session, batch: &[usize], n_workloads: usize) -> Result<V
                 });
             }
             Ok((_, other)) => session.mark(index, Status::Failed, &reason(&other))?,
-            Err(error) => session.mark(index, Status::Failed, &format!("{error:#}"))?,
+            Err(error) => {
+                let fault = session.fault(error)?;
+                session.mark(index, Status::Failed, &fault)?;
+            }
         }
         session.show.step();
     }
     Ok(timed)
 }
 
+/// Rows of a trace, and the end of the cell where a check in it failed.
 fn append(session: &mut Session, index: usize, trace: &Trace) -> Result<()> {
-    let live = &session.live[index];
-    let rows = session.rows.of(trace, &live.cell, &live.kernel_path);
-    Ok(session.directory.append(&rows)?)
+    let end = failed_checks(trace).map(|wrong| (Status::Wrong, wrong));
+    session.keep(vec![(index, session.rows_of(index, trace), end)])
 }
 
 /// One run of one workload on one cell; a worker that dies or fails takes its cell out.
@@ -131,11 +149,7 @@ fn one(
             session.state(&id, &facts)?;
             match failed_checks(&trace) {
                 None => Ok(Some(trace)),
-                Some(wrong) => {
-                    append(session, timed.index, &trace)?;
-                    session.mark(timed.index, Status::Wrong, &wrong)?;
-                    Ok(None)
-                }
+                Some(_) => append(session, timed.index, &trace).map(|()| None),
             }
         }
         Ok(Reply::Refused { reason }) => {
@@ -147,7 +161,10 @@ fn one(
             Ok(None)
         }
         Ok(other) => session.mark(timed.index, Status::Failed, &reason(&other)).map(|()| None),
-        Err(error) => session.mark(timed.index, Status::Failed, &format!("{error:#}")).map(|()| None),
+        Err(error) => {
+            let fault = session.fault(error)?;
+            session.mark(timed.index, Status::Failed, &fault).map(|()| None)
+        }
     }
 }
 
@@ -173,54 +190,88 @@ fn warm_up(session: &mut Session, timed: &mut [Timed], workloads: &[usize]) -> R
     Ok(())
 }
 
-fn rounds(session: &mut Session, timed: &mut [Timed], workloads: &[usize], base: u32, seconds: f64) -> Result<bool> {
-    let budget = session.scenario.scenario.budget.clone();
-    let mut rng = ChaCha8Rng::seed_from_u64(session.scenario.scenario.seed ^ u64::from(base));
-    let clock = Stopwatch::start();
-    session.show.phase("timing", budget.max_repetitions as usize);
-    for round in 0..budget.max_repetitions {
-        let owed = round < budget.min_repetitions;
-        let over = clock.seconds() > if owed { seconds * OVERRUN } else { seconds };
-        if over {
-            session.caveats.push(match owed {
-                true => format!("the time budget of {seconds:.0} s held {round} of at least {} repetitions; raise budget.seconds and resume", budget.min_repetitions),
-                false => format!("timing stopped after {round} repetitions with its budget of {seconds:.0} s spent; intervals are as wide as they are"),
-            });
-            return Ok(owed);
-        }
-        session.raise_roofs();
-        for (slot, &workload) in workloads.iter().enumerate() {
-            let settled = |t: &Timed| {
-                t.refused[slot]
-                    || session.live[t.index].status != Status::Ok
-                    || is_precise(&t.durations[slot], budget.precision)
-            };
-            if !owed && timed.iter().all(settled) {
-                continue;
+/// The rounds of one batch in this sitting.
+struct Rounds {
+    /// Number of the batch's first repetition.
+    base: u32,
+    /// Whole rounds of earlier sittings.
+    done: u32,
+    /// Seconds to spend.
+    seconds: f64,
+}
+
+impl Rounds {
+    fn run(&self, session: &mut Session, timed: &mut [Timed], workloads: &[usize]) -> Result<()> {
+        let budget = session.scenario.scenario.budget.clone();
+        // another order than in the rounds of earlier sittings
+        let seed = session.scenario.scenario.seed ^ u64::from(self.base) ^ (u64::from(self.done) << 32);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let clock = Stopwatch::start();
+        session.show.phase("timing", (budget.max_repetitions - self.done) as usize);
+        for round in self.done..budget.max_repetitions {
+            let owed = round < budget.min_repetitions;
+            let over = clock.seconds() > if owed { self.seconds * OVERRUN } else { self.seconds };
+            if over {
+                return self.out_of_time(session, round, clock.seconds());
             }
-            for at in order(timed.len(), &mut rng) {
-                let cell = &mut timed[at];
-                if session.live[cell.index].status != Status::Ok || cell.refused[slot] {
-                    continue;
+            session.raise_roofs()?;
+            for (slot, &workload) in workloads.iter().enumerate() {
+                if owed || !all_settled(session, timed, slot) {
+                    interleaved(session, timed, (slot, workload), self.base + round, &mut rng)?;
                 }
-                let Some(trace) = one(session, cell, slot, workload, base + round)? else { continue };
-                append(session, cell.index, &trace)?;
-                cell.durations[slot].push(duration(&trace));
-                let id = &session.live[cell.index].cell.id;
-                session.show.timed(id, &trace);
+            }
+            session.show.step();
+            if !owed && (0..workloads.len()).all(|slot| all_settled(session, timed, slot)) {
+                break;
             }
         }
-        session.show.step();
-        if !owed
-            && timed.iter().all(|t| {
-                session.live[t.index].status != Status::Ok
-                    || t.durations.iter().zip(&t.refused).all(|(d, &r)| r || is_precise(d, budget.precision))
-            })
-        {
-            break;
-        }
+        Ok(())
     }
-    Ok(false)
+
+    /// The budget is spent after `round` of all rounds: what is owed is said at the end, from the rows.
+    fn out_of_time(&self, session: &mut Session, round: u32, spent: f64) -> Result<()> {
+        let budget = &session.scenario.scenario.budget;
+        let missing = budget.min_repetitions.saturating_sub(round);
+        if missing > 0 {
+            // as long as the missing rounds take at the pace of this sitting
+            let pace = spent / f64::from((round - self.done).max(1));
+            session.seconds_owed = session.seconds_owed.max(budget.seconds).max(pace * f64::from(missing));
+            return Ok(());
+        }
+        let seconds = self.seconds;
+        session.caveat(format!("timing stopped after {round} repetitions with its budget of {seconds:.0} s spent; intervals are as wide as they are"))
+    }
+}
+
+/// Whether one workload needs no more repetitions of any cell.
+fn all_settled(session: &Session, timed: &[Timed], slot: usize) -> bool {
+    let precision = session.scenario.scenario.budget.precision;
+    let settled = |t: &Timed| {
+        t.refused[slot] || session.live[t.index].status != Status::Ok || is_precise(&t.durations[slot], precision)
+    };
+    timed.iter().all(settled)
+}
+
+/// One repetition of one workload on every cell, in a new order.
+fn interleaved(
+    session: &mut Session,
+    timed: &mut [Timed],
+    (slot, workload): (usize, usize),
+    repetition: u32,
+    rng: &mut ChaCha8Rng,
+) -> Result<()> {
+    for at in order(timed.len(), rng) {
+        let cell = &mut timed[at];
+        if session.live[cell.index].status != Status::Ok || cell.refused[slot] {
+            continue;
+        }
+        let Some(trace) = one(session, cell, slot, workload, repetition)? else { continue };
+        append(session, cell.index, &trace)?;
+        cell.durations[slot].push(duration(&trace));
+        let id = &session.live[cell.index].cell.id;
+        session.show.timed(id, &trace);
+    }
+    Ok(())
 }
 
 /// The order of one round: random, so that what disturbs a moment disturbs no cell more than another.
@@ -231,18 +282,18 @@ pub(crate) fn order(cells: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 }
 
 fn verify_again(session: &mut Session, timed: &mut [Timed]) -> Result<()> {
+    session.show.phase("verifying again", timed.len());
     for cell in timed.iter_mut().filter(|t| session.live[t.index].status == Status::Ok).collect::<Vec<_>>() {
         let sample = session.live[cell.index].sample.clone();
         match cell.worker.call(&Command::VerifyAgain { sample }, &mut |_, _, _| {}) {
-            Ok(Reply::Trace { trace, .. }) => {
-                append(session, cell.index, &trace)?;
-                if let Some(wrong) = failed_checks(&trace) {
-                    session.mark(cell.index, Status::Wrong, &wrong)?;
-                }
-            }
+            Ok(Reply::Trace { trace, .. }) => append(session, cell.index, &trace)?,
             Ok(other) => session.mark(cell.index, Status::Failed, &reason(&other))?,
-            Err(error) => session.mark(cell.index, Status::Failed, &format!("{error:#}"))?,
+            Err(error) => {
+                let fault = session.fault(error)?;
+                session.mark(cell.index, Status::Failed, &fault)?;
+            }
         }
+        session.show.step();
     }
     Ok(())
 }

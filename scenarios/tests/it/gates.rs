@@ -394,7 +394,7 @@ fn weights_that_are_not_numbers_are_told_and_nothing_is_printed() {
         "--output",
         "q",
     ];
-    let said = refused(at, &[&words[..], &["--windows", "2", "--text", "none"]].concat(), 3);
+    let said = refused(at, &[&words[..], &["--windows", "2", "--text-windows", "1"]].concat(), 3);
     assert!(said.contains("is not a number") && !at.join("q").exists(), "{said}");
 }
 

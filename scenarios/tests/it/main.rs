@@ -5,6 +5,7 @@ mod commands;
 mod external;
 mod gates;
 mod gguf;
+mod resume;
 mod runs;
 mod translation;
 

@@ -12,7 +12,7 @@ source = "embedded:draft"
 weights = ["f32", "f16"]
 [budget]
 threads = 1
-seconds = 1.5
+seconds = 60
 min_repetitions = 2
 max_repetitions = 2
 measure_machine = false
@@ -76,4 +76,54 @@ fn a_refuted_claim_ends_with_its_own_code() {
     let assert = infermark(folder.path()).args(["run", "tiny.toml", "--output", "out", "--quiet"]).assert().code(1);
     let said = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
     assert!(said.contains("claim free-lunch: violated") && said.ends_with("refuted\n"), "{said}");
+}
+
+#[test]
+fn a_workload_that_no_cell_could_measure_is_no_pass() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let long = TINY.replace("window = 32", "window = 500");
+    write(folder.path(), &long);
+    let assert = infermark(folder.path()).args(["run", "tiny.toml", "--output", "out", "--quiet"]).assert().code(5);
+    let said = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    assert!(said.contains("No cell has measured `ppl-words`") && said.contains("fewer than one window"), "{said}");
+    assert!(said.ends_with("skipped\n"), "{said}");
+    let summary = std::fs::read_to_string(folder.path().join("out/summary.json")).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    assert_eq!((&summary["ending"], &summary["complete"]), (&"skipped".into(), &true.into()));
+    let report = std::fs::read_to_string(folder.path().join("out/report.html")).expect("a report");
+    assert!(report.contains("skipped: a workload was measured on no cell") && report.contains("ppl-words"));
+
+    // no machine has so many
+    let nowhere = TINY.replace("[matrix]", "[engine]\ndevice = { kind = \"cuda\", ordinal = 63 }\n[matrix]");
+    write(folder.path(), &nowhere);
+    let assert = infermark(folder.path()).args(["run", "tiny.toml", "--output", "none", "--quiet"]).assert().code(5);
+    let said = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    assert!(said.starts_with("Nothing could be measured here: every cell was skipped ("), "{said}");
+    assert!(said.ends_with("skipped\n"), "{said}");
+    let summary = std::fs::read_to_string(folder.path().join("none/summary.json")).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    assert_eq!((&summary["ending"], &summary["complete"]), (&"skipped".into(), &false.into()));
+    let report = std::fs::read_to_string(folder.path().join("none/report.html")).expect("a report");
+    assert!(report.contains("skipped: nothing was measured") && report.contains("Nothing could be measured here"));
+    assert!(!report.contains("has not been summed up"));
+}
+
+#[test]
+fn cells_that_were_left_out_are_named_and_can_be_added() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), TINY);
+    let words = ["run", "tiny.toml", "--output", "out", "--quiet", "--no-report", "--cells", "f32"];
+    assert!(printed(folder.path(), &words).ends_with("pass\n"));
+    let left_out = || {
+        let summary = std::fs::read_to_string(folder.path().join("out/summary.json")).expect("a summary");
+        summary.matches("left out by --cells f32").count()
+    };
+    assert_eq!(left_out(), 1, "the cell in f16; the control's id contains f32 as well");
+    let said = printed(folder.path(), &["run", "--resume", "out", "--quiet", "--no-report"]);
+    assert!(said.ends_with("pass\n"), "{said}");
+    assert_eq!(left_out(), 0);
+    // what an earlier sitting measured stands, whatever a later one leaves out
+    let said = printed(folder.path(), &["run", "--resume", "out", "--quiet", "--no-report", "--cells", "f32"]);
+    assert!(said.ends_with("pass\n"), "{said}");
+    assert_eq!(left_out(), 0);
 }

@@ -16,7 +16,7 @@ use crate::cell::ResolvedScenario;
 use crate::cli::table::table;
 use crate::cli::{Blame, Outcome, PASS, RUN_FAILED, print};
 use crate::machine;
-use crate::runner::{self, RunRequest};
+use crate::runner::{self, Asked, RunRequest};
 use crate::stopwatch::Stopwatch;
 
 /// Longest measurement.
@@ -49,7 +49,13 @@ pub(super) fn obey(seconds: f64, python: &Path) -> Outcome {
         output: folder.clone(),
         resume: false,
         cells_filter: None,
-        command: format!("infermark doctor --resolution --seconds {seconds}"),
+        asked: Asked {
+            command: format!("infermark doctor --resolution --seconds {seconds}"),
+            continue_with: String::new(),
+            sets: vec![],
+            file_blake3: None,
+        },
+        allow_other_build: false,
         python: python.to_path_buf(),
         quiet: true,
     };

@@ -25,8 +25,8 @@ struct Test<'a> {
 pub struct Line<'a> {
     build_commit: String,
     build_number: u64,
-    cpu_info: &'a str,
-    gpu_info: &'a str,
+    cpu_info: String,
+    gpu_info: String,
     backends: String,
     model_filename: &'a str,
     model_type: String,
@@ -112,7 +112,11 @@ fn line<'a>(run: &'a Run, test: Test<'a>) -> Option<Line<'a>> {
         build_commit: commit(run, &row.cell),
         build_number: 0,
         cpu_info: run.fact("machine", "cpu_model").unwrap_or_default(),
-        gpu_info: if on_gpu { run.fact("machine", "gpu_name").unwrap_or(&axes.device) } else { "" },
+        gpu_info: if on_gpu {
+            run.fact("machine", "gpu_name").unwrap_or_else(|| axes.device.clone())
+        } else {
+            String::new()
+        },
         backends: format!("{} {}", axes.engine, axes.device),
         model_filename: &axes.model,
         model_type: model_type(axes),
@@ -183,7 +187,11 @@ fn lengths(row: &Observation) -> Option<(u64, u64, u64)> {
 /// The commit in as many digits as llama-bench prints; the other build of `bench-against` did not leave its own.
 fn commit(run: &Run, cell: &str) -> String {
     let is_other = cell.starts_with(ci::interleaved::BASE_PREFIX);
-    let stated = run.fact("run", "git_commit").filter(|_| !is_other).unwrap_or("unknown");
+    // of several commits none is the one
+    let stated = match run.values("run", "git_commit").as_slice() {
+        [only] if !is_other => *only,
+        _ => "unknown",
+    };
     let digits: String = stated.chars().take_while(char::is_ascii_hexdigit).take(COMMIT_DIGITS).collect();
     if digits.len() == COMMIT_DIGITS { digits } else { "unknown".into() }
 }
