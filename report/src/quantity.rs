@@ -1,5 +1,7 @@
 //! Numbers as a reader wants them: few digits, grouped thousands, one prefix per table.
 
+use results::statistics::Ratio;
+
 /// How the values of one metric are printed: multiply by `factor`, append `suffix`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Unit {
@@ -30,6 +32,11 @@ impl Unit {
         significant(value * self.factor, 4)
     }
 
+    /// As a sentence has it: three digits, no zeros at the end.
+    pub fn short(&self, value: f64) -> String {
+        format!("{}\u{202f}{}", trimmed(value * self.factor, 3), self.suffix)
+    }
+
     /// The number with its unit, joined by a narrow no-break space.
     pub fn text(&self, value: f64) -> String {
         match self.suffix {
@@ -47,14 +54,12 @@ fn is_share(base: &str) -> bool {
     ["agreement", "rate", "fraction", "share", "acceptance_at"].iter().any(|end| base.ends_with(end))
 }
 
+/// Sizes are in powers of 1024 everywhere in infermark, as caches and pages are; rates stay decimal, as memory is sold.
 fn bytes(largest: f64) -> Unit {
-    let (factor, suffix) = match largest.abs() {
-        l if l >= 1e9 => (1e-9, "GB"),
-        l if l >= 1e6 => (1e-6, "MB"),
-        l if l >= 1e4 => (1e-3, "kB"),
-        _ => (1.0, "B"),
-    };
-    Unit { factor, suffix }
+    let steps = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fits = |(power, _): &(i32, &str)| largest.abs() >= 2f64.powi(*power);
+    let (power, suffix) = steps.into_iter().find(fits).unwrap_or((0, "B"));
+    Unit { factor: 2f64.powi(-power), suffix }
 }
 
 /// `value` to at most `digits` significant digits; thousands grouped, tiny values as powers of ten, whole numbers without a point.
@@ -122,6 +127,21 @@ pub fn times(ratio: f64) -> String {
     if (0.9..1.1).contains(&ratio) { format!("{ratio:.3}×") } else { format!("{}×", significant(ratio, 3)) }
 }
 
+/// A ratio with its 95 % interval, `2.04× [1.98, 2.11]`: as many decimals as the width of the interval carries.
+pub fn ratio_text(ratio: &Ratio) -> String {
+    let Ratio { ratio, low, high, .. } = *ratio;
+    let decimals = match (high.abs(), high - low) {
+        (h, _) if h >= 100.0 => 0,
+        (h, _) if h >= 10.0 => 1,
+        (_, width) if width >= 0.03 => 2,
+        // next to 1 a thousandth more matters
+        (_, width) if width < 0.003 && (ratio - 1.0).abs() < 0.02 => 4,
+        _ => 3,
+    };
+    let [middle, low, high] = [ratio, low, high].map(|v| format!("{v:.decimals$}"));
+    if low == high { format!("{}×", trimmed(ratio, 4)) } else { format!("{middle}× [{low}, {high}]") }
+}
+
 /// A duration in words, e.g. `2 min 5 s`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
@@ -159,8 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn ratios_have_the_digits_that_their_interval_carries() {
+        let text = |ratio, low, high| ratio_text(&Ratio { ratio, low, high, n: 9 });
+        assert_eq!(text(2.0371, 1.981, 2.112), "2.04× [1.98, 2.11]");
+        assert_eq!(text(1.00694, 1.0012, 1.0121), "1.007× [1.001, 1.012]");
+        assert_eq!(text(14.23, 13.9, 14.5), "14.2× [13.9, 14.5]");
+        assert_eq!(text(0.25, 0.25, 0.25), "0.25×");
+    }
+
+    #[test]
     fn units_follow_the_metric() {
-        assert_eq!(Unit::of("weights_bytes", "B", 7.5e6).text(7.5e6), "7.500\u{202f}MB");
+        let size = |bytes: f64| Unit::of("weights_bytes", "B", bytes).text(bytes);
+        assert_eq!(size(7.5 * 1024.0 * 1024.0), "7.500\u{202f}MiB");
+        assert_eq!(size(1023.0), "1023\u{202f}B");
+        assert_eq!(size(1536.0), "1.500\u{202f}KiB");
+        assert_eq!(size(3.0 * 1024f64.powi(3)), "3\u{202f}GiB");
         assert_eq!(Unit::of("top1_agreement:gptq-256", "1", 1.0).text(0.987), "98.70\u{202f}%");
         assert_eq!(Unit::of("ppl", "1", 30.0).text(20.25), "20.25");
         assert_eq!(Unit::of("us_per_call:gemv", "us", 30.0).suffix, "µs");

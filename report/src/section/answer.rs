@@ -4,11 +4,11 @@ use results::claim::Verdict;
 use results::metric::{Kind, metric};
 use results::noise::{NoiseLevel, noise};
 use results::observation::{Observation, Status};
-use results::progress::Progress;
 use results::summary::{Ending, Role};
 use serde::Serialize;
 
 use super::{Content, Section};
+use crate::answer::{answer, progress};
 use crate::digest::Digest;
 use crate::quantity::duration;
 use crate::wording;
@@ -56,10 +56,7 @@ struct VerdictChip {
 
 fn content(digest: &Digest) -> tera::TeraResult<Content> {
     let summary = digest.summary();
-    // a run that was killed has a summary from its start: cells are counted by their rows
-    let has_rows = |id: &str| {
-        digest.run.observations.iter().any(|row| row.cell == id && row.status == Status::Ok && row.value.is_some())
-    };
+    let has_rows = |id: &str| digest.aggregates.iter().any(|a| a.cell == id && a.median.is_some());
     let n_ok = digest.cells.iter().filter(|cell| cell.status == Status::Ok && has_rows(&cell.id)).count();
     let cells = format!("{n_ok} of {} cells measured", digest.cells.len());
     let complete = summary.is_some_and(|summary| summary.complete);
@@ -77,7 +74,8 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         scenario: words(|s| &s.scenario),
         question: if question.is_empty() { "What did this run measure?".into() } else { question },
         analysis: words(|s| &s.analysis),
-        answer: summary.map_or_else(Vec::new, |s| s.answer.clone()),
+        // a run that was killed has not been summed up: its rows say what there is
+        answer: summary.map(|s| s.answer.clone()).filter(|a| !a.is_empty()).unwrap_or_else(|| answer(digest.run)),
         complete: complete && !matches!(summary.and_then(|s| s.ending), Some(Ending::Skipped | Ending::Failed)),
         state: state(digest),
         facts,
@@ -125,10 +123,7 @@ fn is_of_clock(id: &str) -> bool {
 /// How the run ended, and how far it is where it did not.
 fn state(digest: &Digest) -> String {
     let Some(summary) = digest.summary() else { return "partial: the run was not summed up".into() };
-    let partial = || match Progress::of(digest.run) {
-        Some(progress) => format!("partial: {}", progress.in_words()),
-        None => "partial: some cells are still owed".into(),
-    };
+    let partial = || format!("partial: {}", progress(digest.run));
     match summary.ending {
         Some(Ending::Interrupted) => format!("stopped, {}", partial()),
         Some(Ending::Skipped) if !summary.complete => "skipped: nothing was measured".into(),

@@ -7,6 +7,7 @@ use results::metric::roof::EXCESS_LIMIT;
 use serde::Serialize;
 
 use super::{Content, Section};
+use crate::answer::{bandwidth, listed};
 use crate::chart::forest;
 use crate::digest::Digest;
 use crate::quantity::{Unit, significant};
@@ -48,6 +49,13 @@ struct Row {
     flag: &'static str,
 }
 
+impl Row {
+    /// The cell and which part of it.
+    fn name(&self) -> String {
+        if self.part.is_empty() { self.label.clone() } else { format!("{} ({})", self.label, self.part) }
+    }
+}
+
 #[derive(Serialize)]
 struct Workload {
     name: String,
@@ -80,14 +88,17 @@ fn workload(digest: &Digest, name: &str, fractions: &[&Aggregate]) -> Option<Wor
     let sweep = fractions.iter().any(|a| a.x != fractions[0].x);
     let mut rows: Vec<Row> = fractions.iter().map(|a| row(digest, a, sweep)).collect();
     rows.sort_by(|a, b| b.sort.total_cmp(&a.sort));
-    let n_impossible = rows.iter().filter(|row| row.sort > EXCESS_LIMIT).count();
+    let impossible: Vec<String> = rows.iter().filter(|row| row.sort > EXCESS_LIMIT).map(Row::name).collect();
+    let impossible: Vec<&str> = impossible.iter().map(String::as_str).collect();
     (!rows.is_empty()).then(|| Workload {
         name: name.to_owned(),
         open: rows.len() <= MOST_OPEN_ROWS,
         has_part: rows.iter().any(|row| !row.part.is_empty()),
-        gist: match n_impossible {
+        gist: match impossible.len() {
             0 => format!("{} to {}", rows[rows.len() - 1].percent, rows[0].percent),
-            n => format!("{} to {}; {n} impossible", rows[rows.len() - 1].percent, rows[0].percent),
+            _ => {
+                format!("{} to {}; impossible: {}", rows[rows.len() - 1].percent, rows[0].percent, listed(&impossible))
+            }
         },
         rows,
     })
@@ -105,13 +116,13 @@ fn roofs(digest: &Digest) -> Vec<Roof> {
     };
     let (machine, gpu) = (|key: &str| digest.machine(key), |key: &str| digest.most(key));
     let all = [
-        tile(machine("stream_bytes_s"), &rate, "GB/s", "reading from memory"),
-        tile(machine("cache_bytes_s"), &rate, "GB/s", "reading from the cache"),
+        tile(machine("stream_bytes_s"), &rate, "GB/s", "memory bandwidth (reading)"),
+        tile(machine("cache_bytes_s"), &rate, "GB/s", "cache bandwidth (reading)"),
         tile(machine("fma_flop_s"), &rate, "GFLOP/s", "f32 multiply-add"),
         tile(machine("int8_op_s"), &rate, "GOP/s", "int8 dot products"),
         tile(machine("llc_bytes"), &size, "", "last-level cache"),
-        tile(gpu("gpu_stream_bytes_s"), &rate, "GB/s", "reading from the GPU’s memory"),
-        tile(gpu("gpu_cache_bytes_s"), &rate, "GB/s", "reading from the GPU’s L2 cache"),
+        tile(gpu("gpu_stream_bytes_s"), &rate, "GB/s", "memory bandwidth of the GPU (reading)"),
+        tile(gpu("gpu_cache_bytes_s"), &rate, "GB/s", "L2 cache bandwidth of the GPU (reading)"),
         tile(gpu("gpu_product_flop_s"), &rate, "GFLOP/s", "16-bit products on the GPU"),
         tile(gpu("gpu_l2_bytes"), &size, "", "L2 cache of the GPU"),
     ];
@@ -129,7 +140,7 @@ fn cache(digest: &Digest) -> Vec<String> {
             (format!("{} in f32; the last-level cache holds {}", bytes(weights), bytes(llc)), &model.source);
         match weights {
             w if w <= llc => Some(format!(
-                "The weights of {source} fit the last-level cache ({sizes}): their speed says nothing about memory bandwidth."
+                "The weights of {source} fit the last-level cache ({sizes}): their speed depends on the cache bandwidth and says nothing about memory bandwidth."
             )),
             w if w < CACHE_MULTIPLE * llc => Some(format!(
                 "The weights of {source} are not much larger than the last-level cache ({sizes}): part of them, and all of them in a \
@@ -177,7 +188,7 @@ fn part(a: &Aggregate, sweep: bool) -> String {
 /// The limit that `roof_fraction` was the largest share of.
 fn binding(digest: &Digest, a: &Aggregate) -> &'static str {
     let limits = [
-        ("roof_bandwidth_fraction", "bandwidth"),
+        ("roof_bandwidth_fraction", ""),
         ("roof_flop_fraction", "f32 arithmetic"),
         ("roof_int8_fraction", "int8 arithmetic"),
     ];
@@ -191,5 +202,33 @@ fn binding(digest: &Digest, a: &Aggregate) -> &'static str {
         of(digest, id).find(same).and_then(|b| b.median)
     };
     let shares = limits.into_iter().filter_map(|(id, words)| Some((share(id)?, words)));
-    shares.max_by(|a, b| a.0.total_cmp(&b.0)).map_or("–", |(_, words)| words)
+    match shares.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        None => "–",
+        Some((share, "")) => level(digest, a, share),
+        Some((_, words)) => words,
+    }
+}
+
+/// Which level of memory the bytes of `a` were held against. Kernels have a rate, which over its share is the roof itself; a model's
+/// pass reads its weights, which the cache can hold or cannot.
+fn level(digest: &Digest, a: &Aggregate, share: f64) -> &'static str {
+    let part = wording::part(&a.metric);
+    let rate =
+        of(digest, "gb_s").find(|b| b.cell == a.cell && b.workload == a.workload && wording::part(&b.metric) == part);
+    if let Some(rate) = rate.and_then(|b| b.median) {
+        let gpu = digest.most("gpu_stream_bytes_s").zip(digest.most("gpu_cache_bytes_s"));
+        let on_gpu = digest.run.observations.iter().any(|row| row.cell == a.cell && row.axes.device.contains("cuda"));
+        let machine = match gpu.filter(|_| on_gpu) {
+            Some((stream, cache)) => [Some(stream), Some(cache)],
+            None => ["stream_bytes_s", "cache_bytes_s"].map(|key| digest.machine(key)),
+        };
+        return bandwidth(Some(rate * 1e9 / share), machine);
+    }
+    let bytes = |id: &str| of(digest, id).filter(|b| b.cell == a.cell).filter_map(|b| b.median).reduce(f64::max);
+    match (bytes("weights_bytes"), digest.machine("llc_bytes")) {
+        (Some(weights), Some(llc)) if weights + bytes("kv_logical_bytes").unwrap_or(0.0) <= llc => "cache bandwidth",
+        // a table of embeddings is stored and hardly read
+        (Some(weights), Some(llc)) if weights > 2.0 * llc => "memory bandwidth",
+        _ => "cache or memory bandwidth",
+    }
 }

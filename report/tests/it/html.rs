@@ -117,6 +117,12 @@ fn impossible_speeds_and_cached_weights_are_called_so() {
     let html = &*PAGE;
     let roofline = section(html, "roofline");
     assert!(roofline.contains("impossible: distrust"));
+    assert!(roofline.contains("; impossible: flash · int8"), "cells above the roof are named");
+    assert!(
+        roofline.contains("cache bandwidth") && !roofline.contains("<td>bandwidth</td>"),
+        "the level of memory is named"
+    );
+    assert!(!html.contains("\u{202f}MB") && html.contains("\u{202f}MiB"), "sizes are binary everywhere");
     assert!(
         roofline.contains("says nothing about memory bandwidth")
             || roofline.contains("say nothing about memory bandwidth")

@@ -260,7 +260,7 @@ fn summary() -> Summary {
         analysis: "Decode reads every weight once per token, so fewer bytes should mean more tokens per second until arithmetic takes over.".into(),
         answer: vec![
             "flash · int8 generates fastest without losing 1 % of perplexity: 2137 tok/s, 2.65× the reference [2.63, 2.67].".into(),
-            "The smallest weights within 1 % of the reference’s perplexity are those of flash · int8: 3.3 MB instead of 12.8 MB.".into(),
+            "The smallest weights within 1 % of the reference’s perplexity are those of flash · int8: 3.1 MiB instead of 12.2 MiB.".into(),
             "Two copies of the reference differed by up to 1.2 %: smaller differences of speed are noise on this machine.".into(),
             format!("A hostile label stays text: {HOSTILE}"),
         ],

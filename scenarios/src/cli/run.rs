@@ -319,11 +319,17 @@ pub struct Report {
     /// A run directory
     #[arg(value_name = "RUN")]
     run: PathBuf,
+    /// Write the answer in words anew from the rows, as this build words them, also into summary.json
+    #[arg(long)]
+    answer_again: bool,
 }
 
 impl Report {
     pub(super) fn obey(&self) -> Outcome {
         find::run(&self.run)?;
+        if self.answer_again {
+            report::answer_again(&self.run).failed()?;
+        }
         let path = report::write(&self.run).failed()?;
         print(&format!("{}\n", path.display()))?;
         Ok(PASS)

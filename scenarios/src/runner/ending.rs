@@ -19,7 +19,7 @@ pub fn judge(session: &mut Session) -> Result<RunOutcome> {
     let path = session.directory.path().to_path_buf();
     // the rows decide: what is planned is in the summary, which is therefore written first
     session.write_summary()?;
-    let run = Run::load(&path)?;
+    let mut run = Run::load(&path)?;
     let progress = Progress::of(&run);
     let mut summary = session.summary();
     let claims = claims::judge(&session.scenario, &run, &summary.command)?;
@@ -33,6 +33,7 @@ pub fn judge(session: &mut Session) -> Result<RunOutcome> {
     if owing {
         summary.missing.extend(progress.as_ref().map(|p| owed(session, p)));
     }
+    (run.claims, run.summary) = (claims.clone(), Some(summary.clone()));
     summary.answer = answer::answer(session, &run);
     if summary.answer.is_empty() && !measured {
         summary.answer.clone_from(&summary.missing);
