@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use results::aggregate::median_of_clusters;
 use results::metric::Kind;
 use results::pairing::{Grain, Taken, independent};
-use results::statistics::{Center, mann_whitney, mean, median, median_interval, paired_difference, paired_ratio};
+use results::statistics::{
+    Center, mann_whitney, mean, median, median_interval, paired_difference, paired_ratio, signed_rank_p,
+};
 use serde::Serialize;
 
 use crate::series::Series;
-use crate::signed_rank::signed_rank_p;
 
 /// Seed of every bootstrap here: a check of the same files prints the same digits.
 const SEED: u64 = 0;

@@ -203,7 +203,7 @@ fn quality(metric: &str, direction: Direction, estimate: &Estimate, on: &Circums
     }
 }
 
-/// The paired ratio against the smallest slow-down that matters, the noise floor and the corrected level.
+/// The paired ratio against the corrected level, the noise floor and the smallest slow-down that matters.
 fn timing(metric: &str, direction: Direction, estimate: &Estimate, on: &Circumstances) -> Finding {
     let rule = &on.policy.timing;
     let Some(change) = &estimate.ratio else {
@@ -215,26 +215,28 @@ fn timing(metric: &str, direction: Direction, estimate: &Estimate, on: &Circumst
     }
     let floor = on.noise_floor.unwrap_or(0.0) * rule.noise_multiplier;
     let min_effect = (1.0 + on.policy.min_effect(metric)).ln();
-    let threshold = min_effect.max(floor);
     let logs = Change { value: change.value.ln(), low: change.low.ln(), high: change.high.ln(), ..*change };
     let (low, high) = worse_interval(&logs, direction);
     let worse = worsening(logs.value, direction);
     let p = on.adjusted_p.unwrap_or(1.0);
     let significant = p <= rule.alpha;
     let numbers = format!(
-        "{:+.1} % [{:+.1}, {:+.1}], threshold {:.1} %, corrected p {}, {} pairs",
+        "{:+.1} % [{:+.1}, {:+.1}], matters from {:.1} %, noise {:.1} %, corrected p {}, {} pairs",
         percent(logs.value),
         percent(logs.low),
         percent(logs.high),
-        percent(threshold),
+        percent(min_effect),
+        percent(floor),
         numbers::probability(p),
         estimate.pairs
     );
+    // A change counts when it is real (the test) and may be as large as what matters (the interval's far end). The estimate alone is no
+    // bound: of a slow-down of exactly `min_effect` it falls short every other time.
     if direction == Direction::None {
         Finding::new(Outcome::Advisory, format!("no better direction: {numbers}"))
-    } else if worse > threshold && low > 0.0 && significant {
+    } else if significant && low > 0.0 && worse > floor && high >= min_effect {
         Finding::new(Outcome::Regression, numbers)
-    } else if worse < -threshold && high < 0.0 && significant {
+    } else if significant && high < 0.0 && worse < -floor && low <= -min_effect {
         Finding::new(Outcome::Improvement, numbers)
     } else if high > min_effect {
         // A noisy job raises the bar for a regression, never the one for a pass.

@@ -22,7 +22,6 @@ pub mod numbers;
 pub mod policy;
 pub mod series;
 pub mod side;
-pub mod signed_rank;
 pub mod verdict;
 
 pub use command::{Answer, CheckError, CheckOptions, check_interleaved, run_check, run_compare};

@@ -402,7 +402,7 @@ mod tests {
         assert!(unknown.contains(&format!(":{line}:")), "{unknown}, expected line {line}");
         assert!(unknown.contains("min_efect") && unknown.contains("expected one of"), "{unknown}");
 
-        let wrong_type = error_of(&DEFAULT_POLICY.replace("alpha = 0.05", "alpha = \"five\""));
+        let wrong_type = error_of(&DEFAULT_POLICY.replace("alpha = 0.01", "alpha = \"five\""));
         assert!(wrong_type.contains("`timing.alpha`"), "{wrong_type}");
 
         let wrong_word = error_of(&DEFAULT_POLICY.replace("\"benjamini-hochberg\"", "\"bonferroni\""));
@@ -411,7 +411,7 @@ mod tests {
         let broken = error_of("schema = \n");
         assert!(broken.starts_with("mine.toml:1:"), "{broken}");
 
-        let range = error_of(&DEFAULT_POLICY.replace("alpha = 0.05", "alpha = 1.5"));
+        let range = error_of(&DEFAULT_POLICY.replace("alpha = 0.01", "alpha = 1.5"));
         assert!(range.contains("timing.alpha") && range.contains("between 0 and 1"), "{range}");
 
         let negative = error_of(&DEFAULT_POLICY.replacen("relative = 0.0", "relative = -1.0", 1));

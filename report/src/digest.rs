@@ -84,8 +84,7 @@ impl<'a> Digest<'a> {
         let cell_index = cells.iter().enumerate().map(|(index, cell)| (cell.id.clone(), index)).collect();
         let (comparisons, climbs) = (placed(comparisons.unwrap_or_default()), placed(climb(&run.observations)));
         let floors = noise.into_iter().filter_map(|c| {
-            let ratio = c.ratio?;
-            let floor = ratio.low.ln().abs().max(ratio.high.ln().abs());
+            let floor = c.reach()?;
             Some(((c.workload, c.metric, c.x.map(f64::to_bits)), floor))
         });
         let floors = floors.collect();

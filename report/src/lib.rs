@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use results::aggregate::Comparison;
 use results::run::{Run, StoreError};
 use results::summary::Summary;
 
@@ -51,6 +52,11 @@ pub enum ReportError {
 pub fn render(run: &Run) -> Result<String, ReportError> {
     let digest = digest::Digest::new(run);
     Ok(page::page(&digest)?)
+}
+
+/// The word of the report's tables for a comparison, where two copies of the reference reach `floor` (a logarithm; 0 without copies).
+pub fn word(comparison: &Comparison, floor: f64) -> &'static str {
+    reading::of_comparison(comparison, floor).word
 }
 
 /// Writes the sentences of the run in `run_dir` anew from its rows and claims, into its `summary.json`; nothing else is touched.

@@ -138,6 +138,17 @@ pub struct Comparison {
     pub ratio: Option<Ratio>,
     /// cell - reference, in the metric's unit.
     pub difference: Interval,
+    /// Chance of pairs as one-sided as these between two equal cells (signed-rank test); of clocks and memory only.
+    #[serde(default)]
+    pub p: Option<f64>,
+}
+
+impl Comparison {
+    /// How far the interval of the ratio reaches from 1, as a logarithm: between two copies of a cell, what is noise.
+    pub fn reach(&self) -> Option<f64> {
+        let ratio = self.ratio?;
+        Some(ratio.low.ln().abs().max(ratio.high.ln().abs()))
+    }
 }
 
 /// Groups rows by (cell, workload, metric, x), sorted by that key. Only ok rows count; a group without any keeps status and reason.

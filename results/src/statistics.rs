@@ -7,6 +7,8 @@ mod describe;
 mod paired;
 mod proportion;
 mod rank;
+mod resolution;
+mod signed_rank;
 mod slope;
 mod special;
 
@@ -15,5 +17,7 @@ pub use describe::{cv, mean, median, quantile, sd};
 pub use paired::{Ratio, paired_difference, paired_ratio, paired_statistic};
 pub use proportion::{binomial_interval, chi_square_p, sign_test};
 pub use rank::{benjamini_hochberg, mann_whitney};
+pub use resolution::{ALPHA, FEWEST_PAIRS, Resolution};
+pub use signed_rank::{hodges_lehmann, interval_coverage, signed_rank_p};
 pub use slope::{Slope, log_log_slope};
 pub use special::{normal_cdf, t_quantile};

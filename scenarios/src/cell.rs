@@ -32,6 +32,8 @@ pub struct Cell {
     pub axes: Axes,
     /// Its role in the comparison.
     pub role: Role,
+    /// How many times the reference's work it does, in a scenario of known answer; 1 in every other.
+    pub slowdown: f64,
     /// Why it cannot run here; it is then listed as skipped.
     pub unsupported: Option<String>,
 }

@@ -123,6 +123,7 @@ pub fn on_device(device: &DeviceSpec, workload: &Workload) -> Option<&'static st
         Workload::Kernels { .. }
         | Workload::AttentionSweep { .. }
         | Workload::Sensitivity { .. }
+        | Workload::KnownAnswer { .. }
         | Workload::Identity { .. } => Some("this workload runs on a cpu device"),
         _ => None,
     }

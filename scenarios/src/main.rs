@@ -14,6 +14,7 @@ mod part;
 mod protocol;
 mod runner;
 mod scenario;
+mod selftest;
 mod stop;
 mod stopwatch;
 mod text;

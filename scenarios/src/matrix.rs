@@ -22,7 +22,10 @@ pub const MOST_CELLS: usize = 256;
 pub fn lists(scenario: &Scenario) -> [Vec<String>; 6] {
     let parts = Lists::of(scenario);
     [
-        parts.model.iter().map(model_tag).collect(),
+        match scenario.slowdowns() {
+            [] => parts.model.iter().map(model_tag).collect(),
+            costs => costs.iter().map(|cost| programmed_tag(*cost)).collect(),
+        },
         parts.attention.iter().map(AttentionSpec::tag).collect(),
         parts.weights.iter().map(WeightsSpec::tag).collect(),
         parts.kv.iter().map(KvSpec::tag).collect(),
@@ -140,11 +143,14 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         let unsupported = plan(&spec, facts).err().map(|refusal| refusal.to_string());
         let [model, attention, weights, kv, decoding, device] = tags;
         let axes = Axes { engine: OWN_ENGINE.into(), model, attention, weights, kv, decoding, device };
-        Cell { id, label, model: part, spec, external: None, axes, role, unsupported }
+        Cell { id, label, model: part, spec, external: None, axes, role, slowdown: 1.0, unsupported }
     };
     let mut cells: Vec<Cell> = parts.product().into_iter().map(cell).collect();
     // stable: the other cells keep the order of the lists
     cells.sort_by_key(|cell| cell.role != Role::Reference);
+    if let (Some(plain), [_, ..]) = (cells.first(), scenario.slowdowns()) {
+        cells = programmed(plain, scenario.slowdowns());
+    }
     let timed = scenario.workloads.iter().any(Workload::is_timed);
     cells.extend(externals(scenario, &cells, varies[0]));
     match cells.first() {
@@ -205,8 +211,31 @@ fn external(reference: &Cell, model_varies: bool, part: ExternalPart) -> Cell {
         external: Some(part),
         axes,
         role: Role::Candidate,
+        slowdown: 1.0,
         unsupported: None,
     }
+}
+
+/// The cells of a scenario of known answer: one per programmed cost, the first the reference. What they run stands where other cells have
+/// their model.
+fn programmed(plain: &Cell, slowdowns: &[f64]) -> Vec<Cell> {
+    let cell = |(i, &slowdown): (usize, &f64)| {
+        let tag = programmed_tag(slowdown);
+        Cell {
+            id: tag.clone(),
+            label: if i == 0 { "counted loop".into() } else { format!("cost × {slowdown}") },
+            axes: Axes { model: tag, ..plain.axes.clone() },
+            role: if i == 0 { Role::Reference } else { Role::Candidate },
+            slowdown,
+            ..plain.clone()
+        }
+    };
+    slowdowns.iter().enumerate().map(cell).collect()
+}
+
+/// `counted-loop`, `counted-loop[x1.03]`.
+fn programmed_tag(slowdown: f64) -> String {
+    if slowdown == 1.0 { "counted-loop".into() } else { format!("counted-loop[x{slowdown}]") }
 }
 
 /// The tags of the axes that vary; when none does, those that say most.
@@ -295,6 +324,50 @@ mod tests {
                     [[workload]]\nkind = \"gpu-kernels\"\nproblems = [{ op = \"gemv\", n = 8, k = 8 }]\n";
         let devices: Vec<String> = cells(text).into_iter().map(|c| c.axes.device).collect();
         assert_eq!(devices, ["cuda-emulated", "cpu", "cuda", "cuda"]);
+    }
+
+    #[test]
+    fn programmed_costs_are_cells_with_a_control() {
+        let text =
+            "name = \"a\"\nquestion = \"q\"\n[[workload]]\nkind = \"known-answer\"\nslowdowns = [1, 1.03, 1.1]\n";
+        let cells = cells(text);
+        let found: Vec<(&str, f64, Role)> = cells.iter().map(|c| (c.id.as_str(), c.slowdown, c.role)).collect();
+        let expected = [
+            ("counted-loop", 1.0, Role::Reference),
+            ("counted-loop[x1.03]", 1.03, Role::Candidate),
+            ("counted-loop[x1.1]", 1.1, Role::Candidate),
+            ("counted-loop#aa", 1.0, Role::AaControl),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(cells[1].axes.model, "counted-loop[x1.03]");
+    }
+
+    #[test]
+    fn what_a_known_answer_cannot_be_is_named_with_its_field() {
+        let head = "name = \"a\"\nquestion = \"q\"\n";
+        let known = |fields: &str| format!("[[workload]]\nkind = \"known-answer\"\n{fields}\n");
+        for (text, field, said) in [
+            (known("slowdowns = []"), "slowdowns", "must list"),
+            (known("slowdowns = [1.03, 1.0]"), "slowdowns[0]", "must be 1"),
+            (known("slowdowns = [1.0, 1.0]"), "slowdowns[1]", "same number of steps"),
+            (known("slowdowns = [1.0, 0.0]"), "slowdowns[1]", "must lie between"),
+            (known("slowdowns = [1.0, nan]"), "slowdowns[1]", "must lie between"),
+            (known("slowdowns = [1.0, 1.01]\nunits = 10"), "units", "must be"),
+            (known("slowdowns = [1.0]") + &known("slowdowns = [1.0]"), "workload[1]", "name of workload number 1"),
+            (
+                "[matrix]\nweights = [\"f32\", \"f16\"]\n".to_string() + &known("slowdowns = [1.0]"),
+                "matrix.weights",
+                "only its costs",
+            ),
+            (
+                "[model]\nsource = \"embedded:base\"\n".to_string() + &known("slowdowns = [1.0]"),
+                "model",
+                "runs no model",
+            ),
+        ] {
+            let error = ResolvedScenario::parse(&format!("{head}{text}"), None).expect_err(&text).to_string();
+            assert!(error.contains(said), "{text}: {error}, expected {field} {said}");
+        }
     }
 
     #[test]

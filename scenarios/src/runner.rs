@@ -10,7 +10,7 @@ mod quality;
 mod resume;
 mod rows;
 mod show;
-mod timing;
+pub(crate) mod timing;
 
 use std::collections::HashSet;
 use std::path::PathBuf;

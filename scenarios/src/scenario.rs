@@ -154,6 +154,15 @@ impl Scenario {
         }
     }
 
+    /// The programmed costs that are the cells of a scenario of known answer; empty in every other.
+    pub fn slowdowns(&self) -> &[f64] {
+        let listed = |workload: &'_ Workload| matches!(workload, Workload::KnownAnswer { .. });
+        match self.workloads.iter().find(|workload| listed(workload)) {
+            Some(Workload::KnownAnswer { slowdowns, .. }) => slowdowns,
+            _ => &[],
+        }
+    }
+
     /// The draft that every cell may use.
     pub fn draft(&self) -> Option<&str> {
         self.model.as_ref()?.draft.as_deref()

@@ -1,6 +1,7 @@
 //! The child process: holds a cell, does what the runner says, answers in lines.
 
 mod cell;
+pub mod counted;
 mod gpu;
 mod kernels;
 pub mod score;

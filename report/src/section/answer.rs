@@ -1,8 +1,10 @@
 //! The question, the answer in words, how the run ended, and the verdicts at a glance.
 
 use results::claim::Verdict;
-use results::observation::Status;
-use results::summary::Ending;
+use results::metric::{Kind, metric};
+use results::noise::{NoiseLevel, noise};
+use results::observation::{Observation, Status};
+use results::summary::{Ending, Role};
 use serde::Serialize;
 
 use super::{Content, Section};
@@ -32,6 +34,16 @@ struct Values {
     command: String,
     verdicts: Vec<VerdictChip>,
     judged: String,
+    noise: Option<NoiseBadge>,
+}
+
+/// The noise of the run in a word, with the numbers behind it.
+#[derive(Serialize)]
+struct NoiseBadge {
+    tone: &'static str,
+    icon: &'static str,
+    word: &'static str,
+    numbers: String,
 }
 
 #[derive(Serialize)]
@@ -70,7 +82,42 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
         command: words(|s| &s.command),
         verdicts: chips(digest),
         judged: judged(digest),
+        noise: noise_badge(digest),
     })
+}
+
+/// `None` where no clock was read, so that there is nothing to doubt.
+fn noise_badge(digest: &Digest) -> Option<NoiseBadge> {
+    let clock = |row: &Observation| {
+        row.value.is_some() && !row.workload.is_empty() && row.metric != "load_s" && is_of_clock(&row.metric)
+    };
+    if !digest.run.observations.iter().any(clock) {
+        return None;
+    }
+    let id = |role| digest.cells.iter().find(|cell| cell.role == role).map(|cell| cell.id.as_str());
+    let known = |why: &str| NoiseBadge { tone: "quiet", icon: "?", word: "unknown", numbers: why.to_owned() };
+    let (Some(reference), Some(control)) = (id(Role::Reference), id(Role::AaControl)) else {
+        return Some(known(
+            "No second copy of the reference ran (budget.aa_control), so nothing says how noisy the clocks were.",
+        ));
+    };
+    Some(match noise(&digest.run.observations, reference, control) {
+        None => known(
+            "The two copies of the reference share fewer than five repetitions, which say nothing about the noise.",
+        ),
+        Some(found) => {
+            let (tone, icon) = match found.level {
+                NoiseLevel::Quiet => ("good", "✔"),
+                NoiseLevel::Noisy => ("open", "◐"),
+                NoiseLevel::Unusable => ("bad", "✘"),
+            };
+            NoiseBadge { tone, icon, word: found.level.word(), numbers: found.numbers() }
+        }
+    })
+}
+
+fn is_of_clock(id: &str) -> bool {
+    metric(id).is_some_and(|metric| metric.kind() == Kind::Timing)
 }
 
 /// How the run ended, and how far it is where it did not.

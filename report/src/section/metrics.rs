@@ -20,7 +20,7 @@ pub const SECTION: Section = Section {
     id: "tables",
     title: "Tables",
     reading: "One table per metric: the median of all repetitions, its 95 % interval in brackets, and the paired ratio to the reference. A \
-              ratio whose interval includes 1, or that is no larger than the difference between two copies of the reference (the shaded \
+              ratio whose interval includes 1, that equal cells give more than once in a hundred runs, or that is no larger than the difference between two copies of the reference (the shaded \
               band), is within noise. n counts what is independent: repetitions of a clock, windows of text; 27 × 124 are 27 repetitions of \
               124 events each, and the interval draws whole repetitions. A kernel is compared with the reference’s on the same problem, and \
               with the first rung of its own ladder. Click a heading to sort.",

@@ -6,7 +6,7 @@ use super::{Comparison, Groups, Key, SEED, Spread, comparable, taken, windows_be
 use crate::metric::{Kind, kernel, metric};
 use crate::observation::{Direction, Observation};
 use crate::pairing::{Grain, Taken, needs_clock};
-use crate::statistics::{Center, Interval, Ratio, mean, median, paired_difference, paired_ratio};
+use crate::statistics::{Center, Interval, Ratio, mean, median, paired_difference, paired_ratio, signed_rank_p};
 
 /// The comparison of the group `key` with the group `other`; `None` without a pair.
 pub(super) fn compare_groups(key: &Key, other: &Key, groups: &Groups) -> Option<Comparison> {
@@ -31,6 +31,7 @@ pub(super) fn compare_groups(key: &Key, other: &Key, groups: &Groups) -> Option<
         n_pairs: difference.n,
         ratio,
         difference,
+        p: if center == Center::Median { pairs.chance() } else { None },
     })
 }
 
@@ -104,7 +105,7 @@ impl Pairs {
             return None;
         }
         let means = self.clusters().into_iter().filter_map(|cluster| {
-            let logarithms: Vec<f64> = cluster.iter().map(|(cell, reference)| (cell / reference).ln()).collect();
+            let logarithms: Vec<f64> = cluster.iter().map(|(cell, reference)| cell.ln() - reference.ln()).collect();
             Some((mean(&logarithms)?.exp(), 1.0))
         });
         paired_ratio(&means.collect::<Vec<_>>(), center, SEED)
@@ -116,6 +117,16 @@ impl Pairs {
             Some((mean(&differences)?, 0.0))
         });
         paired_difference(&means.collect::<Vec<_>>(), center, SEED)
+    }
+
+    /// The signed-rank p of the clusters' mean log ratios; of their differences where a value is not positive.
+    fn chance(&self) -> Option<f64> {
+        let positive = self.pairs.iter().all(|pair| pair.values.0 > 0.0 && pair.values.1 > 0.0);
+        let apart =
+            |(cell, reference): &(f64, f64)| if positive { cell.ln() - reference.ln() } else { cell - reference };
+        let means =
+            self.clusters().into_iter().filter_map(|cluster| mean(&cluster.iter().map(apart).collect::<Vec<_>>()));
+        signed_rank_p(&means.collect::<Vec<_>>())
     }
 
     /// Means of the cell's and of the reference's values.

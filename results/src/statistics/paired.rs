@@ -1,8 +1,12 @@
 //! Differences between two cells whose repetitions were interleaved, so that drift of the machine cancels inside each pair.
+//!
+//! Pairs of clocks ([`Center::Median`]) get the Hodges-Lehmann estimate and the interval that inverts the signed-rank test: the order of
+//! the cells inside a round is random, which is all that this test needs. Means of likelihoods get the bootstrap.
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Center, Interval, bootstrap_interval, ends, median_interval, resample};
+use super::bootstrap::{Center, Interval, bootstrap_interval, ends, resample};
+use super::signed_rank::hodges_lehmann;
 
 /// Ratio of a cell to its reference with a 95 % interval; computed on logarithms, so that ratio(a, b) = 1 / ratio(b, a).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,12 +26,13 @@ pub fn paired_ratio(pairs: &[(f64, f64)], center: Center, seed: u64) -> Option<R
     if pairs.iter().any(|(cell, reference)| *cell <= 0.0 || *reference <= 0.0) {
         return None;
     }
-    let logarithms: Vec<f64> = pairs.iter().map(|(cell, reference)| (cell / reference).ln()).collect();
+    // a difference of logarithms changes its sign with the order of the pair, to the last bit
+    let logarithms: Vec<f64> = pairs.iter().map(|(cell, reference)| cell.ln() - reference.ln()).collect();
     let interval = interval(&logarithms, center, seed)?;
     Some(Ratio { ratio: interval.estimate.exp(), low: interval.low.exp(), high: interval.high.exp(), n: interval.n })
 }
 
-/// Center of cell - reference over `(cell, reference)` pairs.
+/// Center of cell - reference over `(cell, reference)` pairs; of the median kind that is the Hodges-Lehmann estimate, which no seed changes.
 pub fn paired_difference(pairs: &[(f64, f64)], center: Center, seed: u64) -> Option<Interval> {
     let differences: Vec<f64> = pairs.iter().map(|(cell, reference)| cell - reference).collect();
     interval(&differences, center, seed)
@@ -52,7 +57,7 @@ pub fn paired_statistic(
 fn interval(values: &[f64], center: Center, seed: u64) -> Option<Interval> {
     match center {
         Center::Mean => bootstrap_interval(values, Center::Mean, seed),
-        Center::Median => median_interval(values, seed),
+        Center::Median => hodges_lehmann(values),
     }
 }
 
@@ -67,8 +72,23 @@ mod tests {
         let forth = paired_ratio(&pairs, Center::Median, 3).expect("positive");
         let back = paired_ratio(&swapped, Center::Median, 3).expect("positive");
         assert!((forth.ratio - 2.0).abs() < 1e-12);
-        assert!((forth.ratio * back.ratio - 1.0).abs() < 1e-12);
+        for (one, other) in [(forth.ratio, back.ratio), (forth.low, back.high), (forth.high, back.low)] {
+            assert!((one * other - 1.0).abs() < 4.0 * f64::EPSILON, "{forth:?} {back:?}");
+        }
         assert!(forth.low <= forth.ratio && forth.ratio <= forth.high && forth.n == 5);
+        let forth = paired_difference(&pairs, Center::Median, 3).expect("pairs");
+        let back = paired_difference(&swapped, Center::Median, 3).expect("pairs");
+        assert_eq!((forth.estimate, forth.low, forth.high), (-back.estimate, -back.high, -back.low));
+    }
+
+    /// Oracle: by hand. The logarithms (base 2) of the ratios are 0, 1 and 3, so the pair means are 0, 0.5, 1, 1.5, 2, 3: the estimate is
+    /// 2^1.25, and three pairs have their whole range, 1 to 8, as the interval. The median of the ratios would be 2.
+    #[test]
+    fn clocks_get_the_hodges_lehmann_estimate() {
+        let ratio = paired_ratio(&[(1.0, 1.0), (4.0, 2.0), (8.0, 1.0)], Center::Median, 0).expect("positive");
+        for (got, expected) in [(ratio.ratio, 2f64.powf(1.25)), (ratio.low, 1.0), (ratio.high, 8.0)] {
+            assert!((got / expected - 1.0).abs() < 1e-12, "{ratio:?}");
+        }
     }
 
     #[test]

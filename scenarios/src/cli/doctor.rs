@@ -1,5 +1,8 @@
 //! `doctor`: what this machine, this build and this environment can measure.
 
+mod resolution;
+mod selftest;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -20,10 +23,25 @@ pub struct Doctor {
     /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python, Triton) [default: python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// Measure the smallest slow-down that this machine tells, now: two copies of a counted loop, interleaved, for --seconds
+    #[arg(long, conflicts_with_all = ["measure", "self_test"])]
+    resolution: bool,
+    /// How long --resolution measures
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, requires = "resolution", value_parser = resolution::seconds)]
+    seconds: f64,
+    /// Count false alarms, missed slow-downs and covering intervals of the statistics in thousands of forged runs (no clock is read)
+    #[arg(long, conflicts_with = "measure")]
+    self_test: bool,
 }
 
 impl Doctor {
     pub(super) fn obey(&self) -> Outcome {
+        if self.self_test {
+            return selftest::obey();
+        }
+        if self.resolution {
+            return resolution::obey(self.seconds, &find::python(self.python.as_deref())?);
+        }
         let python = find::python(self.python.as_deref())?;
         let threads = machine::default_threads();
         let facts = machine::facts(threads);

@@ -260,9 +260,7 @@ fn interleaved(
     repetition: u32,
     rng: &mut ChaCha8Rng,
 ) -> Result<()> {
-    let mut order: Vec<usize> = (0..timed.len()).collect();
-    order.shuffle(rng);
-    for at in order {
+    for at in order(timed.len(), rng) {
         let cell = &mut timed[at];
         if session.live[cell.index].status != Status::Ok || cell.refused[slot] {
             continue;
@@ -274,6 +272,13 @@ fn interleaved(
         session.show.timed(id, &trace);
     }
     Ok(())
+}
+
+/// The order of one round: random, so that what disturbs a moment disturbs no cell more than another.
+pub(crate) fn order(cells: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..cells).collect();
+    order.shuffle(rng);
+    order
 }
 
 fn verify_again(session: &mut Session, timed: &mut [Timed]) -> Result<()> {

@@ -103,6 +103,14 @@ pub enum Workload {
         /// Budgets, in bits per weight of the layers' matrices, scales included.
         budgets: Vec<f64>,
     },
+    /// A counted loop whose cost is programmed: what comes out is known, so that a run shows what it can see. Its slow-downs are the cells.
+    KnownAnswer {
+        /// Steps of the reference's loop.
+        #[serde(default = "default_units")]
+        units: u64,
+        /// Cost of each cell as a multiple of `units`; the first is the reference's and must be 1.
+        slowdowns: Vec<f64>,
+    },
     /// A named identity measured once: it emits values that a claim judges.
     Identity {
         /// Name in the identity registry.
@@ -144,6 +152,7 @@ impl Workload {
                 format!("attention-{heads}-{kv_heads}-{head_dim}{mode}{threads}")
             }
             Workload::Sensitivity { text, .. } => format!("sensitivity-{}", stem(text)),
+            Workload::KnownAnswer { .. } => "known-answer".into(),
             Workload::Identity { check } => check.clone(),
         }
     }
@@ -165,6 +174,7 @@ impl Workload {
                 | Kernels { .. }
                 | GpuKernels { .. }
                 | AttentionSweep { .. }
+                | KnownAnswer { .. }
         )
     }
 
@@ -180,6 +190,7 @@ impl Workload {
             Workload::Kernels { .. }
             | Workload::GpuKernels { .. }
             | Workload::AttentionSweep { .. }
+            | Workload::KnownAnswer { .. }
             | Workload::Identity { .. } => 0,
         }
     }
@@ -238,6 +249,11 @@ fn stem(text: &str) -> &str {
 
 fn default_context() -> usize {
     16
+}
+
+/// About ten milliseconds of a release build.
+fn default_units() -> u64 {
+    5_000_000
 }
 
 fn default_windows() -> usize {

@@ -7,7 +7,7 @@ use model::{Device, TokenId};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::trace::{Event, Roof, Trace};
 
-use super::{gpu, kernels, progress, score, sensitivity, sweep, timed};
+use super::{counted, gpu, kernels, progress, score, sensitivity, sweep, timed};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::forecast;
 use crate::library;
@@ -168,6 +168,7 @@ impl Held {
                     sensitivity::Asked { texts, windows: *windows, window_tokens: *window_tokens, candidates, budgets };
                 sensitivity::run(self, &asked)?
             }
+            Workload::KnownAnswer { units, .. } => counted::run(self, *units),
             Workload::Identity { check } => crate::claims::identity(check, self)?,
         };
         Ok(match events {

@@ -147,6 +147,7 @@ impl Workload {
             Workload::AttentionSweep { .. } => {
                 base.starts_with("attention_") || base.starts_with("projections_") || (speed && part.is_empty())
             }
+            Workload::KnownAnswer { .. } => metric == "us_per_call",
             Workload::Identity { .. } => !known && !base.starts_with("attention_") && !base.starts_with("projections_"),
         }
     }

@@ -6,8 +6,10 @@ use weights::WeightsSpec;
 
 use super::Faults;
 use crate::diagnostic::meant;
+use crate::matrix::{self, AXES};
 use crate::scenario::{GpuProblem, Kernel, ModelPart, Protocol, Scenario, Workload};
 use crate::text;
+use crate::worker::counted::steps;
 
 /// Most values of one kernel operand or one score matrix: above any real layer, below what fills a machine's memory.
 const MOST_VALUES: usize = 1 << 28;
@@ -17,6 +19,9 @@ const MOST_GPU_VALUES: u128 = 1 << 33;
 const MOST_PROMPTS: usize = 1 << 16;
 /// Longest sequence of an attention sweep.
 const MOST_POSITIONS: usize = 1 << 17;
+
+/// Fewest and most steps of a counted loop.
+const MOST_UNITS: (u64, u64) = (1_000, 10_000_000_000);
 
 /// Checks every workload and that their names differ.
 pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
@@ -40,6 +45,7 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
         }
         check(&path, workload, faults);
     }
+    check_programmed(scenario, faults);
 }
 
 fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
@@ -112,6 +118,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             faults.need(values <= MOST_VALUES, &field("lengths"), &title, "fewer sequences or shorter lengths");
         }
         Workload::Sensitivity { .. } => check_sensitivity(path, workload, faults),
+        Workload::KnownAnswer { units, slowdowns } => check_known_answer(path, *units, slowdowns, faults),
         Workload::Identity { check } => {
             let known: Vec<&str> = crate::claims::identities().iter().map(|(name, _)| *name).collect();
             if !known.contains(&check.as_str()) {
@@ -119,6 +126,42 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             }
         }
     }
+}
+
+/// Costs that are told apart by their number of steps; the least that a clock of nanoseconds sees as a time is a thousand steps.
+fn check_known_answer(path: &str, units: u64, slowdowns: &[f64], faults: &mut Faults<'_>) {
+    let field = |name: &str| format!("{path}.{name}");
+    let sensible = (MOST_UNITS.0..=MOST_UNITS.1).contains(&units);
+    let title = format!("must be {} to {} steps", MOST_UNITS.0, MOST_UNITS.1);
+    faults.need(sensible, &field("units"), &title, "5000000 is the default, about ten milliseconds");
+    let example = "e.g. slowdowns = [1.0, 1.03]: the reference, and a cell that does 3 % more";
+    faults.need(!slowdowns.is_empty(), &field("slowdowns"), "must list at least the reference's cost, 1", example);
+    for (i, slowdown) in slowdowns.iter().enumerate() {
+        let here = field(&format!("slowdowns[{i}]"));
+        if !(0.1..=10.0).contains(slowdown) {
+            faults.add(here, "must lie between 0.1 and 10", example);
+        } else if i == 0 {
+            faults.need(*slowdown == 1.0, &here, "must be 1: the first cell is the reference", example);
+        } else if slowdowns[..i].iter().any(|other| steps(units, *other) == steps(units, *slowdown)) {
+            faults.add(here, "is the same number of steps as one before it", "remove it, or raise `units`");
+        }
+    }
+}
+
+/// Cells of a scenario of known answer differ in nothing but their programmed cost.
+fn check_programmed(scenario: &Scenario, faults: &mut Faults<'_>) {
+    if scenario.slowdowns().is_empty() {
+        return;
+    }
+    let why = "the cells of a scenario of known answer differ in only its costs: leave this out, or ask it in a scenario of its own";
+    for (axis, list) in AXES.iter().zip(matrix::lists(scenario)).skip(1) {
+        faults.need(list.len() <= 1, &format!("matrix.{axis}"), "cannot vary beside a known answer", why);
+    }
+    let help = "a counted loop runs no model: remove [model]";
+    faults.need(scenario.models().is_empty(), "model", "is not used by a known answer", help);
+    faults.need(scenario.externals.is_empty(), "external", "other engines have no counted loop", why);
+    let alone = scenario.workloads.len() == 1;
+    faults.need(alone, "workload", "a known answer stands alone: its costs are the cells", why);
 }
 
 /// Whether the text called `given` is there.
