@@ -17,18 +17,19 @@ pub fn replace_with<E: From<StoreError>>(
     fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), E> {
     let failed = |error: io::Error| E::from(StoreError::io("write", path, error));
-    let target = behind_links(path).map_err(failed)?;
-    let in_place = match fs::metadata(&target) {
+    // the system follows links that no name leads through: `/dev/stdout` is a link to `pipe:[7]`
+    let in_place = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
         Ok(found) => !found.is_file(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(failed(error)),
     };
     if in_place {
-        let mut out = BufWriter::new(OpenOptions::new().write(true).open(&target).map_err(failed)?);
+        let mut out = BufWriter::new(OpenOptions::new().write(true).open(path).map_err(failed)?);
         fill(&mut out)?;
         return out.flush().map_err(failed);
     }
+    let target = behind_links(path).map_err(failed)?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let beside = target.with_file_name(format!(".{name}.part"));
     let written = fill_new(&beside, failed, fill).and_then(|()| fs::rename(&beside, &target).map_err(failed));

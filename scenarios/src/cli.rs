@@ -119,7 +119,7 @@ enum Command {
     /// Print the logits of a few tokens, for comparing with another implementation
     Logits(logits::Logits),
     /// Continue a prompt
-    Generate(generate::Generate),
+    Generate(Box<generate::Generate>),
     /// Cut a text into the model's tokens
     Tokenize(tokenize::Tokenize),
     /// Join token ids to a text

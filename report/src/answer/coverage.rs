@@ -57,13 +57,15 @@ fn stages(material: &Material<'_>) -> Stages {
 
 /// What is missing, first of all sentences; nothing where the run got everything.
 pub fn sentences(material: &Material<'_>) -> Vec<String> {
-    let mut said = vec![];
+    // a run that has ended says itself what it lacks
+    let mut said = material.run.summary.as_ref().map(|summary| summary.missing.clone()).unwrap_or_default();
+    let ended = !said.is_empty();
     let stages = stages(material);
     let complete = material.run.summary.as_ref().is_some_and(|summary| summary.complete);
     if stages.planned == 0 {
         return said;
     }
-    if !material.has_values() {
+    if !material.has_values() && !ended {
         let why = reasons(material);
         let skipped = material.planned.iter().all(|c| c.status == Status::Skipped);
         said.push(match (skipped, complete) {
@@ -73,7 +75,7 @@ pub fn sentences(material: &Material<'_>) -> Vec<String> {
         });
         return said;
     }
-    if !complete {
+    if !complete && !ended {
         said.push(format!("The run was not finished: {}.", in_words(material)));
     }
     let lost: Vec<&CellSummary> =

@@ -112,11 +112,14 @@ fn send(child: &Child, signal: i32) {
     let _ = Command::new("kill").args([format!("-{signal}"), pid]).stderr(Stdio::null()).status();
 }
 
+/// Id and verdict of a claim, and the bits of its number and interval.
+type JudgedClaim = (String, Verdict, Option<u64>, Option<(u64, u64)>);
+
 /// What must not depend on interruptions: verdicts with their numbers, every number that no clock made, and the answer
 /// without its speeds.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    claims: Vec<(String, Verdict, Option<u64>, Option<(u64, u64)>)>,
+    claims: Vec<JudgedClaim>,
     numbers: BTreeMap<String, Vec<u64>>,
     compared: BTreeMap<String, (u64, u64, u64)>,
     answer: Vec<String>,

@@ -249,7 +249,7 @@ mod tests {
         let last = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
         let steps = [r"\p{N}{1,3}", "[一-龥\u{3040}-ゟ゠-ヿ]+", last].map(|pattern| split(pattern, "Isolated", false));
         let empty = serde_json::json!({ "type": "Sequence", "normalizers": [] });
-        assert_eq!(known(&of([&steps[..], &[level.clone()]].concat(), empty)), Some("deepseek-v3"));
+        assert_eq!(known(&of([&steps[..], std::slice::from_ref(&level)].concat(), empty)), Some("deepseek-v3"));
         // GPT-4o's removes what is between the words, of which there is nothing
         let words = (cuts::called("gpt-4o").expect("known").patterns)().swap_remove(0);
         let steps = vec![split(&words, "Removed", true), level.clone()];

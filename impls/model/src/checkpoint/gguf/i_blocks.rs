@@ -180,7 +180,7 @@ pub(super) fn tq1_0(b: &[u8], out: &mut [f32]) {
             _ => (b[48 + i % 4], (i - 240) / 4),
         };
         let turned = byte.wrapping_mul([1, 3, 9, 27, 81][digit]);
-        *out = d * (f32::from((u16::from(turned) * 3 >> 8) as u8) - 1.0);
+        *out = d * (f32::from(((u16::from(turned) * 3) >> 8) as u8) - 1.0);
     }
 }
 
