@@ -6,7 +6,7 @@ use results::aggregate::unlike_chunks;
 use results::metric::Kind;
 use results::observation::{Direction, Observation, Status};
 use results::run::Run;
-use results::summary::{CellSummary, Role};
+use results::summary::{CellSummary, Ending, Role};
 use serde::Serialize;
 
 use crate::claims::{self, ClaimGate};
@@ -257,6 +257,9 @@ fn finish(mut report: Report, head: &Side, open_doubts: Vec<String>) -> Report {
     };
     let judged = format!("{} gates and {} claims", report.gates.len(), report.claims.len());
     report.summary = match verdict {
+        CheckVerdict::RunFailed if !head.summary.complete && head.summary.ending == Some(Ending::Skipped) => {
+            format!("the run to judge measured nothing. {}", head.summary.missing.join(" "))
+        }
         CheckVerdict::RunFailed if !head.summary.complete => {
             "the run to judge was not finished: continue it with `infermark run --resume`, or measure again".to_owned()
         }

@@ -38,8 +38,9 @@ fn in_full(claim: &ClaimResult) -> String {
         "" | "identity" => String::new(),
         printed => format!(" the paper has {};", shortened(printed)),
     };
+    let share = claim.found().map_or(String::new(), |words| format!("; {words}"));
     format!(
-        "“{statement}” ({paper}):{published} here it is {}: {}.",
+        "“{statement}” ({paper}):{published} here it is {}: {}{share}.",
         measured(claim),
         wording::verdict(claim.verdict).1
     )
@@ -108,6 +109,7 @@ fn rest(claims: &[&ClaimResult], all: bool) -> Option<String> {
         }
     }
     let words: Vec<String> = counts.iter().map(|(v, n)| format!("{n} {}", wording::verdict(*v).1)).collect();
-    let (other, noun) = (if all { "" } else { "other " }, if claims.len() == 1 { "claim" } else { "claims" });
-    (!claims.is_empty()).then(|| format!("{} {other}{noun} of papers: {}.", claims.len(), words.join(", ")))
+    let (other, noun) =
+        (if all { "" } else { "other " }, if claims.len() == 1 { "claim of a paper" } else { "claims of papers" });
+    (!claims.is_empty()).then(|| format!("{} {other}{noun}: {}.", claims.len(), words.join(", ")))
 }
