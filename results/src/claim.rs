@@ -137,6 +137,9 @@ pub struct PartResult {
     /// The share, or the distance from parity, in words; empty where there is nothing to compare with.
     #[serde(default)]
     pub found: String,
+    /// Why this number has no verdict, where it has none.
+    #[serde(default)]
+    pub why_open: String,
 }
 
 /// Measured effect over the paper's: logarithms of ratios, differences of anything else. 1 is the paper's effect, 0 is none.

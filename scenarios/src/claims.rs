@@ -67,6 +67,14 @@ impl<'a> Judged<'a> {
             paper: rule.paper,
             share: self.found.share,
             found: self.found.words.clone(),
+            why_open: self.why_open(),
+        }
+    }
+
+    fn why_open(&self) -> String {
+        match &self.finding {
+            Finding::Number(_) => self.too_noisy.map(ToString::to_string).unwrap_or_default(),
+            Finding::NoEffectHere { why, .. } | Finding::NoGpu(why) | Finding::Missing(why) => why.clone(),
         }
     }
 }

@@ -440,5 +440,6 @@ fn number(label: &str, measured: f64, interval: (f64, f64), paper: Option<f64>) 
         paper,
         share,
         found: share.map_or(String::new(), |_| "0.47 % of the paper's effect".into()),
+        why_open: String::new(),
     }
 }

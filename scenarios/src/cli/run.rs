@@ -275,7 +275,10 @@ fn why_open(claim: &ClaimResult) -> String {
     {
         return String::new();
     }
-    let reason = claim.reason.trim().trim_end_matches('.');
+    // of several numbers, the one that keeps the claim open
+    let part = claim.parts.iter().find(|part| part.verdict == claim.verdict && !part.why_open.is_empty());
+    let reason = part.map_or_else(|| claim.reason.clone(), |part| format!("{}: {}", part.label, part.why_open));
+    let reason = reason.trim().trim_end_matches('.');
     match reason.chars().count() > REASON_CHARS {
         true => format!(" ({} …)", reason.chars().take(REASON_CHARS).collect::<String>().trim_end()),
         false => format!(" ({reason})"),
