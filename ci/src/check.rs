@@ -150,7 +150,9 @@ pub fn check(baseline: &Run, head: &Run, policy: &Policy, mode: Mode, permit: Pe
 
 /// Why "none worse" would say more than the two runs show.
 fn doubts(baseline: &Side, gates: &[Gate], claims: &[ClaimGate]) -> Vec<String> {
-    let mut open = Vec::new();
+    // rows that were lost on the way leave nothing to compare with
+    let mut open: Vec<String> =
+        baseline.run.warnings.iter().map(|lost| format!("the baseline is damaged: {lost}")).collect();
     if baseline.run.summary.is_none() {
         open.push("the baseline has no summary.json, so it was killed early or is damaged".to_owned());
     } else if !baseline.summary.complete {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use results::aggregate::{Aggregate, Comparison, aggregate, climb, compare, noise_floor};
+use results::metric::{Kind, metric};
+use results::noise::NoiseLevel;
 use results::observation::{Axes, Observation, Status};
 use results::run::Run;
 use results::summary::{Role, Summary};
@@ -60,7 +62,12 @@ pub struct Digest<'a> {
     comparisons: HashMap<Place, Comparison>,
     climbs: HashMap<Place, Comparison>,
     floors: HashMap<(String, String, Option<u64>), f64>,
+    /// Whether no speed of the run means anything.
+    unusable: bool,
 }
+
+/// The floor of speeds in a run that is too noisy for any: no ratio is beyond it.
+pub const NOTHING_TOLD: f64 = 1e3;
 
 impl<'a> Digest<'a> {
     /// Reads `run`.
@@ -83,12 +90,17 @@ impl<'a> Digest<'a> {
         aggregates.retain(|a| !a.metric.is_empty() && a.metric != "cell_status");
         let cell_index = cells.iter().enumerate().map(|(index, cell)| (cell.id.clone(), index)).collect();
         let (comparisons, climbs) = (placed(comparisons.unwrap_or_default()), placed(climb(&run.observations)));
+        let unusable = match (by_role(Role::Reference), by_role(Role::AaControl)) {
+            (Some(reference), Some(control)) => results::noise::noise(&run.observations, reference, control)
+                .is_some_and(|n| n.level == NoiseLevel::Unusable),
+            _ => false,
+        };
         let floors = noise.into_iter().filter_map(|c| {
             let floor = c.reach()?;
             Some(((c.workload, c.metric, c.x.map(f64::to_bits)), floor))
         });
         let floors = floors.collect();
-        Digest { run, aggregates, workloads, cell_index, comparisons, climbs, floors, cells, axes }
+        Digest { run, aggregates, workloads, cell_index, comparisons, climbs, floors, unusable, cells, axes }
     }
 
     /// The summary, where the run got as far as writing one.
@@ -117,8 +129,11 @@ impl<'a> Digest<'a> {
     }
 
     /// Largest |ln ratio| that the A/A interval reaches for this metric, or for the kernel that the reference has in its place; 0
-    /// where no control measured it.
+    /// where no control measured it. In a run that is unusable for speed nothing that a clock measured is beyond it.
     pub fn floor(&self, a: &Aggregate) -> f64 {
+        if self.unusable && metric(&a.metric).is_some_and(|metric| metric.kind() == Kind::Timing) {
+            return NOTHING_TOLD;
+        }
         let of =
             |metric: &str| self.floors.get(&(a.workload.clone(), metric.to_owned(), a.x.map(f64::to_bits))).copied();
         of(&a.metric).or_else(|| of(&self.comparison(a)?.reference_metric)).unwrap_or(0.0)

@@ -11,6 +11,7 @@ use results::observation::Direction;
 use results::statistics::{ALPHA, FEWEST_PAIRS, Ratio};
 use serde::Serialize;
 
+use crate::digest::NOTHING_TOLD;
 use crate::quantity::{significant, times};
 
 /// Quality that differs by less than this factor's logarithm differs by rounding.
@@ -91,6 +92,9 @@ fn of_clock(comparison: &Comparison, ratio: Ratio, floor: f64) -> Reading {
     if ratio.low <= 1.0 && ratio.high >= 1.0 {
         return within("interval includes 1".into());
     }
+    if floor >= NOTHING_TOLD {
+        return within(copies_differ(floor));
+    }
     if n < FEWEST_PAIRS {
         if floor == 0.0 {
             let needed = format!("without a second copy of the reference {FEWEST_PAIRS} are the least");
@@ -121,6 +125,9 @@ fn within(why: String) -> Reading {
 }
 
 fn copies_differ(floor: f64) -> String {
+    if floor >= NOTHING_TOLD {
+        return "this run is too noisy to tell speeds apart".into();
+    }
     let percent = significant(100.0 * floor.exp_m1(), 2);
     format!("two copies of the reference may differ by {percent}\u{202f}%")
 }

@@ -76,7 +76,7 @@ impl Noise {
 fn share(share: f64) -> String {
     let percent = 100.0 * share;
     match percent {
-        p if p >= 1000.0 => "more than 1000 %".to_owned(),
+        p if p >= 1000.0 => "1000 %".to_owned(),
         p if p >= 10.0 => format!("{p:.0} %"),
         p if p >= 1.0 => format!("{p:.1} %"),
         p => format!("{p:.2} %"),

@@ -32,11 +32,11 @@ struct Judged<'a> {
     /// How much of the paper's effect it is.
     found: Found,
     /// Why a clock's number was not judged.
-    too_noisy: Option<&'a TooNoisy>,
+    too_noisy: Option<String>,
 }
 
 impl<'a> Judged<'a> {
-    fn new(part: &'a ClaimPart, tier: Tier, evidence: &Evidence<'_>, noise: Option<&'a TooNoisy>) -> Judged<'a> {
+    fn new(part: &'a ClaimPart, tier: Tier, evidence: &Evidence<'_>, noise: Option<&TooNoisy>) -> Judged<'a> {
         let finding = match measure(&part.measure, evidence) {
             Finding::Missing(why) if evidence.wants_absent_gpu(&part.measure) => Finding::NoGpu(why),
             finding => finding,
@@ -46,7 +46,12 @@ impl<'a> Judged<'a> {
             Finding::Number(measured) => share::found(&part.measure, &part.rule, measured),
             _ => Found::default(),
         };
-        let too_noisy = noise.filter(|noise| noise.forbids(&part.measure, verdict));
+        let too_noisy = match &finding {
+            Finding::Number(measured) => {
+                noise.and_then(|noise| noise.forbids(&part.measure, &part.rule, verdict, measured))
+            }
+            _ => None,
+        };
         let verdict = if too_noisy.is_some() { Verdict::Inconclusive } else { verdict };
         Judged { part, finding, verdict, found, too_noisy }
     }
@@ -73,7 +78,7 @@ impl<'a> Judged<'a> {
 
     fn why_open(&self) -> String {
         match &self.finding {
-            Finding::Number(_) => self.too_noisy.map(ToString::to_string).unwrap_or_default(),
+            Finding::Number(_) => self.too_noisy.clone().unwrap_or_default(),
             Finding::NoEffectHere { why, .. } | Finding::NoGpu(why) | Finding::Missing(why) => why.clone(),
         }
     }
@@ -85,6 +90,17 @@ pub fn judge(scenario: &ResolvedScenario, run: &Run, command: &str) -> Result<Ve
     let noise = TooNoisy::of(scenario, run);
     let judge = |claim| judge_one(claim, &evidence, noise.as_ref(), command);
     Ok(scenario.scenario.claims.iter().map(judge).collect())
+}
+
+/// Ids of the claims that look at a cell of which `left_out` is true: nobody asked for it, so they are not judged.
+pub fn of_left_out(scenario: &ResolvedScenario, run: &Run, left_out: impl Fn(&str) -> bool) -> Vec<String> {
+    let evidence = Evidence::new(scenario, run);
+    let looks = |part: &ClaimPart| {
+        let mut selections = part.measure.selections().into_iter();
+        selections.any(|(_, select)| evidence.cell(select).is_ok_and(|cell| left_out(&cell.id)))
+    };
+    let claims = scenario.scenario.claims.iter().filter(|claim| claim.parts.iter().any(looks));
+    claims.map(|claim| claim.id.clone()).collect()
 }
 
 fn judge_one(claim: &Claim, evidence: &Evidence<'_>, noise: Option<&TooNoisy>, command: &str) -> ClaimResult {
@@ -143,7 +159,7 @@ fn outcome(part: &Judged<'_>) -> String {
     match &part.finding {
         Finding::Number(m) => {
             let mut said = format!("{} ({}): {word}", number(m), verdict::in_words(&part.part.rule));
-            if let Some(noise) = part.too_noisy {
+            if let Some(noise) = &part.too_noisy {
                 said += &format!(", because {noise}");
             }
             if !part.found.words.is_empty() {

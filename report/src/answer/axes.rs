@@ -8,7 +8,7 @@ use results::summary::CellSummary;
 
 use super::contest::{FEWEST_PAIRS, Told, speed_up, told};
 use super::material::Material;
-use super::names::{joined, parts, place, places, varying};
+use super::names::{joined, parts, place, places, times, varying};
 use super::quality::{Quality, is_rounding};
 use super::speed::{KINDS, Kind, Quantity, ends, quantities};
 use crate::quantity::{Unit, ratio_text};
@@ -90,7 +90,7 @@ fn speed(material: &Material<'_>, kind: &Kind, pairs: &[Pair<'_>]) -> Option<Str
         let text = ratio_text(&faster);
         Some(match told(Some(ratio), ratio.n, quantity.direction, floor) {
             Told::Open if ratio.n < FEWEST_PAIRS => {
-                format!("{} ({lengths}) was timed only {} times, too few to tell", kind.word, ratio.n)
+                format!("{} ({lengths}) was timed only {}, too few to tell", kind.word, times(ratio.n))
             }
             Told::Open if ratio.low > 1.0 || ratio.high < 1.0 => format!(
                 "{} ({lengths}) is not told to be faster or slower ({text}, and two copies of the reference differ as much)",
@@ -149,14 +149,30 @@ fn bytes(material: &Material<'_>, pairs: &[Pair<'_>]) -> Vec<String> {
             clauses.push(format!("{what} take {} instead of {}{named}", size(own), size(other)));
         }
     }
-    if let Some(ratio) = combined(&material.rows("peak_rss_bytes"), pairs).filter(|r| r.n >= FEWEST_PAIRS) {
+    clauses.extend(peak(material, pairs));
+    clauses
+}
+
+/// The peak of the process: of several pairs how far apart their ratios are, because each pair is a case of its own.
+fn peak(material: &Material<'_>, pairs: &[Pair<'_>]) -> Option<String> {
+    const PEAK: &str = "peak_rss_bytes";
+    let rows = material.rows(PEAK);
+    let repeated = |pair: &Pair<'_>| combined(&rows, std::slice::from_ref(pair)).filter(|r| r.n >= FEWEST_PAIRS);
+    let ratios: Vec<Ratio> = pairs.iter().filter_map(repeated).collect();
+    let [low, high] = [f64::min, f64::max].map(|pick| ratios.iter().map(|r| r.ratio).reduce(pick));
+    let (low, high) = (low?, high?);
+    if let [ratio] = ratios[..] {
         let text = ratio_text(&ratio);
-        clauses.push(match told(Some(ratio), ratio.n, Direction::Lower, 0.0) {
+        return Some(match told(Some(ratio), ratio.n, Direction::Lower, 0.0) {
             Told::Open => format!("the process is not told to take more or less memory ({text})"),
-            _ => format!("the process takes {text} the memory at its peak"),
+            _ => format!("the process takes {text} the memory at its peak, loading included"),
         });
     }
-    clauses
+    let range = format!("{low:.2}× to {high:.2}× the memory at its peak, loading included");
+    Some(match low > 1.0 || high < 1.0 {
+        true => format!("the process takes {range}, depending on the pair"),
+        false => format!("the process takes more memory in some pairs and less in others ({range})"),
+    })
 }
 
 fn size(bytes: f64) -> String {
@@ -180,10 +196,15 @@ fn perplexity(quality: &Quality, pairs: &[Pair<'_>]) -> Option<String> {
     let low = ratios().map(|r| r.low).fold(f64::INFINITY, f64::min);
     let high = ratios().map(|r| r.high).fold(f64::NEG_INFINITY, f64::max);
     let ratio = Ratio { ratio: mean.exp(), low, high, n: found.len() };
+    let windows = ratios().map(|r| r.n).min().unwrap_or(0);
+    if windows < FEWEST_PAIRS && !is_rounding(&ratio) {
+        let plural = if windows == 1 { "window" } else { "windows" };
+        return Some(format!("perplexity was read on {windows} {plural} only, too few to tell"));
+    }
     if is_rounding(&ratio) {
         return Some(format!("perplexity is equal to within 0.01 %{of}"));
     }
-    let by = found.iter().max_by(|a, b| a.ratio.high.total_cmp(&b.ratio.high)).map_or("", |loss| &loss.by);
+    let by = found.iter().max_by(|a, b| a.ratio.low.total_cmp(&b.ratio.low)).map_or("", |loss| &loss.by);
     let text = ratio_text(&ratio);
     Some(match low > 1.0 || high < 1.0 {
         true => format!("perplexity is {text} of what it was{by}{of}"),

@@ -92,6 +92,7 @@ fn of_identities(claims: &[&ClaimResult]) -> Option<String> {
     match (claims.len(), holds) {
         (0, _) => None,
         (1, 1) => Some(format!("The identity {} holds.", claims[0].id)),
+        (2, 2) => Some("Both identities of papers that were checked hold.".into()),
         (n, h) if n == h => Some(format!("All {n} identities of papers that were checked hold.")),
         (1, _) => Some(format!("The identity {}.", others[0])),
         (n, 1) => Some(format!("Of {n} identities of papers 1 holds; {}.", others.join("; "))),

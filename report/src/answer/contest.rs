@@ -67,8 +67,8 @@ pub struct Outcome<'a> {
     pub level: Vec<&'a str>,
     /// Contestants told to be worse than the reference.
     pub n_worse: usize,
-    /// Smallest number of pairs of any comparison with the reference.
-    pub fewest_pairs: usize,
+    /// Largest number of pairs of any comparison with the reference.
+    pub most_pairs: usize,
 }
 
 impl<'a> Contest<'a> {
@@ -80,7 +80,7 @@ impl<'a> Contest<'a> {
         let of = |list: &[Comparison], cell: &str| list.iter().find(|c| c.cell == cell).cloned();
         let known: Vec<(&str, Comparison)> =
             others.iter().filter_map(|cell| Some((*cell, of(&to_reference, cell)?))).collect();
-        let fewest_pairs = known.iter().map(|(_, c)| c.n_pairs).min()?;
+        let most_pairs = known.iter().map(|(_, c)| c.n_pairs).max()?;
         let tell = |c: &Comparison| told(c.ratio, c.n_pairs, self.direction, self.floor);
         let gain = |c: &Comparison| c.ratio.map_or(1.0, |r| speed_up(r, self.direction).ratio);
         let better = known.iter().filter(|(_, c)| tell(c) == Told::Better);
@@ -98,7 +98,7 @@ impl<'a> Contest<'a> {
             gain: winner.and_then(|(_, c)| c.ratio).map(|r| speed_up(r, self.direction)),
             level: self.contestants.iter().copied().filter(|cell| is_level(cell)).collect(),
             n_worse: known.iter().filter(|(_, c)| tell(c) == Told::Worse).count(),
-            fewest_pairs,
+            most_pairs,
         })
     }
 }

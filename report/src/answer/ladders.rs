@@ -6,7 +6,7 @@ use results::observation::{Direction, Observation};
 
 use super::contest::{Contest, FEWEST_PAIRS, Outcome};
 use super::material::Material;
-use super::names::{joined, set};
+use super::names::{joined, set, times};
 use crate::quantity::{ratio_text, significant};
 use crate::wording;
 
@@ -165,11 +165,8 @@ fn said(
     let (best_name, first_name) = (ladder.rung(material, best), ladder.rung(material, first));
     let Some(gain) = &outcome.gain else {
         let why = match outcome.n_worse {
-            _ if outcome.fewest_pairs < FEWEST_PAIRS => {
-                format!(
-                    "{n} {what} were timed together only {} times, too few to tell them apart",
-                    outcome.fewest_pairs
-                )
+            _ if outcome.most_pairs < FEWEST_PAIRS => {
+                format!("{n} {what} were timed together only {}, too few to tell them apart", times(outcome.most_pairs))
             }
             0 => format!("no difference could be measured between {n} {what}"),
             worse => format!("of {n} {what} none is told to be faster than {first_name}, and {worse} to be slower"),

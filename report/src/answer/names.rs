@@ -8,6 +8,15 @@ use super::material::Material;
 /// Labels that a set without a pattern lists.
 const MOST_LISTED: usize = 4;
 
+/// `once`, `twice`, `7 times`.
+pub fn times(n: usize) -> String {
+    match n {
+        1 => "once".into(),
+        2 => "twice".into(),
+        n => format!("{n} times"),
+    }
+}
+
 /// The axes of a cell by name.
 pub fn places(axes: &Axes) -> [(&'static str, &str); 7] {
     [

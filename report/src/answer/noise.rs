@@ -1,14 +1,18 @@
 //! What two copies of the reference say about the speeds of a run.
 
+use results::aggregate::Comparison;
 use results::noise::{Noise, NoiseLevel};
+use results::summary::Role;
 
 use super::material::Material;
 use crate::quantity::ratio_text;
 use crate::wording;
 
-/// `1.03× [0.83, 1.07] in “Generation speed” (tg128)`, with the length where the workload has several.
+/// `1.03× [0.83, 1.07] in “Generation speed” (tg128)`, with the length where the workload has several: of all comparisons of the copies
+/// the one that reaches furthest from 1.
 fn widest(noise: &Noise) -> Option<String> {
-    let c = &noise.widest;
+    let reach = |c: &Comparison| c.reach().unwrap_or(0.0);
+    let c = noise.comparisons.iter().max_by(|a, b| reach(a).total_cmp(&reach(b))).unwrap_or(&noise.widest);
     let sweep = noise.comparisons.iter().any(|o| o.metric == c.metric && o.workload == c.workload && o.x != c.x);
     let at = c.x.filter(|_| sweep).map_or(String::new(), |x| format!(" at {x}"));
     let name = wording::name(&c.metric);
@@ -36,7 +40,11 @@ pub fn sentence(material: &Material<'_>) -> Option<String> {
             widest(noise)?
         )),
         None => {
-            let unknown = "No second copy of the reference was timed, so the noise of these speeds is not known.";
+            let copied = material.planned.iter().any(|cell| cell.role == Role::AaControl);
+            let unknown = match copied {
+                true => "The second copy of the reference was timed too few times to say how noisy these speeds are.",
+                false => "No second copy of the reference was timed, so the noise of these speeds is not known.",
+            };
             material.is_timed().then(|| unknown.into())
         }
     }

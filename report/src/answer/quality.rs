@@ -16,11 +16,13 @@ const NO_LOSS: f64 = 1.01;
 /// Perplexities nearer than this factor's logarithm differ by the rounding of kernels.
 const NEGLIGIBLE: f64 = 1e-4;
 
-/// The loss of one cell, by the protocol that shows most of it.
+/// The loss of one cell, by the protocol that shows it most clearly.
 #[derive(Debug, Clone)]
 pub struct Loss {
     /// Perplexity over the reference's.
     pub ratio: Ratio,
+    /// The highest end of the intervals of all protocols.
+    pub highest: f64,
     /// Protocol and text, where there are several.
     pub by: String,
 }
@@ -28,7 +30,7 @@ pub struct Loss {
 impl Loss {
     /// Whether it is told to be at most 1 %: the whole interval is.
     pub fn is_small(&self) -> bool {
-        self.ratio.high <= NO_LOSS && (self.ratio.n > 1 || self.ratio.ratio == 1.0)
+        self.highest <= NO_LOSS && (self.ratio.n > 1 || self.ratio.ratio == 1.0)
     }
 
     /// Whether the two are equal up to rounding.
@@ -76,7 +78,7 @@ impl Quality {
             };
             if cell.id == reference.id {
                 let ratio = Ratio { ratio: 1.0, low: 1.0, high: 1.0, n: 1 };
-                losses.insert(cell.id.clone(), Loss { ratio, by: String::new() });
+                losses.insert(cell.id.clone(), Loss { ratio, highest: 1.0, by: String::new() });
             } else if let Some(found) = places.iter().map(of).collect::<Option<Vec<_>>>() {
                 losses.extend(worst(&found, several).map(|loss| (cell.id.clone(), loss)));
             }
@@ -130,17 +132,22 @@ fn losses_over(rows: &[Observation], reference: &str) -> Vec<Comparison> {
     all.into_iter().filter(|c| wording::base(&c.metric) == "ppl" && c.ratio.is_some()).collect()
 }
 
-/// The comparison whose interval reaches highest.
+/// Of the comparisons that tell a loss the largest; where none does, the one whose interval reaches highest.
 fn worst(found: &[&Comparison], several: bool) -> Option<Loss> {
     let high = |c: &&&Comparison| c.ratio.map_or(0.0, |r| r.high);
-    let worst = found.iter().max_by(|a, b| high(a).total_cmp(&high(b)))?;
+    let told = found.iter().filter(|c| c.ratio.is_some_and(|r| r.low > 1.0));
+    let largest = told.max_by(|a, b| {
+        a.ratio.map(|r| r.ratio).partial_cmp(&b.ratio.map(|r| r.ratio)).unwrap_or(std::cmp::Ordering::Equal)
+    });
+    let worst = largest.or_else(|| found.iter().max_by(|a, b| high(a).total_cmp(&high(b))))?;
     let part = wording::part(&worst.metric);
     let by = match (several, part.is_empty()) {
         (false, _) => String::new(),
         (true, true) => format!(" on {}, where it is largest", worst.workload),
-        (true, false) => format!(" by {part}, the protocol that shows most"),
+        (true, false) => format!(" by {part}, the protocol that shows it most clearly"),
     };
-    Some(Loss { ratio: worst.ratio?, by })
+    let highest = found.iter().map(|c| high(&c)).fold(1.0, f64::max);
+    Some(Loss { ratio: worst.ratio?, highest, by })
 }
 
 /// For how many cells quality was compared, and the largest loss that is told.

@@ -5,7 +5,7 @@ use results::observation::{Direction, Observation};
 
 use super::contest::{Contest, FEWEST_PAIRS, Outcome, Told, speed_up, told};
 use super::material::Material;
-use super::names::set;
+use super::names::{set, times};
 use super::quality::{Loss, Quality};
 use crate::quantity::{ratio_text, significant};
 use crate::wording;
@@ -171,11 +171,12 @@ fn outcome_in_words(
     let reference = material.label(&material.reference?.id);
     let copies = copies(material, quantity);
     let Some(gain) = &outcome.gain else {
-        let n = outcome.fewest_pairs;
+        let n = outcome.most_pairs;
         return Some(match outcome.n_worse {
             _ if n < FEWEST_PAIRS => format!(
-                "{topic}: the cells were timed together only {n} times, too few to tell them apart; it takes {FEWEST_PAIRS} repetitions at \
-                 least, so raise budget.min_repetitions or budget.seconds."
+                "{topic}: the cells were timed together only {}, too few to tell them apart; it takes {FEWEST_PAIRS} repetitions at \
+                 least, so raise budget.min_repetitions or budget.seconds.",
+                times(n)
             ),
             0 => format!("{topic}: {who} no difference could be measured ({copies})."),
             worse => format!(

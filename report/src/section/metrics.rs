@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Content, Section};
 use crate::chart::forest;
-use crate::digest::Digest;
+use crate::digest::{Digest, NOTHING_TOLD};
 use crate::quantity::{Unit, significant};
 use crate::reading::{Reading, ratio_text, read};
 use crate::scale::Scale;
@@ -221,9 +221,10 @@ fn row(digest: &Digest, a: &Aggregate, unit: &Unit, scale: &Scale) -> Row {
     let climb = digest.climb(a);
     let versus = comparison.filter(|c| c.reference_metric != c.metric).and_then(|c| rung(&c.reference_metric));
     let tone = reading.as_ref().map_or("quiet", |reading| reading.tone);
-    let drawn = ratio.map(|r| {
-        forest::ratio(scale, (r.ratio, r.low, r.high), floor, tone, &format!("{label}: {text} the reference"))
-    });
+    // a band over the whole axis would hide what it says nothing about
+    let band = if floor < NOTHING_TOLD { floor } else { 0.0 };
+    let drawn = ratio
+        .map(|r| forest::ratio(scale, (r.ratio, r.low, r.high), band, tone, &format!("{label}: {text} the reference")));
     Row {
         cell: a.cell.clone(),
         icon: cell.map(|cell| cell.mark.icon()).unwrap_or_default(),

@@ -147,7 +147,10 @@ fn the_protocol_that_shows_most_decides() {
     }
     let answer = forge.answer();
     // e^0.03 = 1.0305, not e^0.001
-    assert!(answer.contains("1.03") && answer.contains("by llamacpp-512, the protocol that shows most"), "{answer}");
+    assert!(
+        answer.contains("1.03") && answer.contains("by llamacpp-512, the protocol that shows it most clearly"),
+        "{answer}"
+    );
 }
 
 #[test]

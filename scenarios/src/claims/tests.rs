@@ -597,7 +597,7 @@ fn speed_is_not_judged_where_two_copies_of_the_reference_differ() {
              over = {{ weights = \"f16\" }}, under = {{ weights = \"f32\" }} }}\nrule = {{ {rule} }}\n"
         )
     };
-    let judged = |metric: &str, rule: &str, copy: f64| {
+    let judged = |metric: &str, rule: &str, copy: f64, own: f64| {
         let scenario = ResolvedScenario::parse(&claim(metric, rule), None).unwrap_or_else(|e| panic!("{e}"));
         let of = |role: Role| scenario.cells.iter().find(|c| c.role == role).expect("such a cell");
         let (reference, control) = (of(Role::Reference), of(Role::AaControl));
@@ -610,21 +610,28 @@ fn speed_is_not_judged_where_two_copies_of_the_reference_differ() {
                 direction: Direction::Higher,
                 ..row(cell, "decode_tok_s", repetition, 0, value * drift)
             };
-            rows.extend([timed(reference, 1.0), timed(control, copy), timed(candidate, 2.0)]);
-            rows.extend([row(reference, "words", repetition, 0, 1.0), row(candidate, "words", repetition, 0, 2.0)]);
+            rows.extend([timed(reference, 1.0), timed(control, copy), timed(candidate, own)]);
+            rows.extend([row(reference, "words", repetition, 0, 1.0), row(candidate, "words", repetition, 0, own)]);
         }
         judge(&scenario, &run(rows), "").expect("judged").remove(0)
     };
     let rule = "at_least = 1.5, no_effect = 1.0";
-    assert_eq!(judged("decode_tok_s", rule, 1.01).verdict, Reproduced);
-    let noisy = judged("decode_tok_s", rule, 1.5);
+    assert_eq!(judged("decode_tok_s", rule, 1.01, 2.0).verdict, Reproduced);
+    let noisy = judged("decode_tok_s", rule, 1.5, 2.0);
     assert_eq!(noisy.verdict, Inconclusive, "{}", noisy.reason);
     let why = "inconclusive, because this run is too noisy to judge speed: two copies of the reference have a ratio of 1.500 \
                [1.500, 1.500] in `decode_tok_s`";
     assert!(noisy.reason.contains(why), "{}", noisy.reason);
+    // in a usable run, an effect that the copies reach as well is none
+    let small = "at_least = 1.05, no_effect = 1.0";
+    assert_eq!(judged("decode_tok_s", small, 1.01, 1.1).verdict, Reproduced);
+    let alike = judged("decode_tok_s", small, 1.12, 1.1);
+    assert_eq!(alike.verdict, Inconclusive, "{}", alike.reason);
+    assert!(alike.reason.contains("two copies of the reference differ as much"), "{}", alike.reason);
+    assert_eq!(judged("words", small, 1.12, 1.1).verdict, Reproduced);
     // what no clock measured stands, and what is only reported is still reported
-    assert_eq!(judged("words", rule, 1.5).verdict, Reproduced);
-    assert_eq!(judged("decode_tok_s", "report_only = true", 1.5).verdict, Reported);
+    assert_eq!(judged("words", rule, 1.5, 2.0).verdict, Reproduced);
+    assert_eq!(judged("decode_tok_s", "report_only = true", 1.5, 2.0).verdict, Reported);
 }
 
 #[test]

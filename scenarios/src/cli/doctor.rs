@@ -144,7 +144,9 @@ fn advice(facts: &[(String, String)], threads: usize) -> Vec<String> {
         advice.push(format!("the clock governor is `{}`: set it to `performance` before timing", fact("governor")));
     }
     if fact("governor") == "not exposed" {
-        advice.push("the system does not show its clock (a virtual machine?): compare only within one run".into());
+        advice.push(
+            "the system does not show what governs its clock (a virtual machine?): compare only within one run".into(),
+        );
     }
     let load: f64 = fact("load_average").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0);
     if load > 0.5 {

@@ -42,6 +42,11 @@ pub struct Export {
 
 impl Export {
     pub(super) fn obey(&self) -> Outcome {
+        let files = [&self.csv, &self.llama_bench, &self.github_benchmark, &self.github_benchmark_smaller];
+        let named: Vec<&PathBuf> = files.into_iter().flatten().collect();
+        if let Some(twice) = named.iter().enumerate().find(|(i, file)| named[..*i].contains(file)) {
+            return Err(anyhow!("{}: two formats cannot share one file; name one for each", twice.1.display())).usage();
+        }
         let run = find::run(&self.run)?;
         if let Some(file) = &self.csv {
             deliver(file, |out| Ok(results::frame::export_csv(&run.observations, out)?))?;

@@ -63,7 +63,8 @@ impl Perplexity {
         let window = self.window(target.architecture.context_limit())?;
         let protocol = Protocol { rule: self.rule.clone(), window, stride: self.stride };
         if self.stride.is_some_and(|stride| self.rule != "hf-stride" || !(1..=window).contains(&stride)) {
-            return Err(anyhow!("--stride: expected 1 to {window}, the window, and --rule hf-stride")).usage();
+            return Err(anyhow!("--stride: only --rule hf-stride has one, of 1 to {window} tokens (the window)"))
+                .usage();
         }
         let beginning = target.beginning().usage()?;
         let begins = target.begins_with().usage()?;
@@ -74,6 +75,13 @@ impl Perplexity {
         let windows = plan(std::slice::from_ref(&protocol), &tokens, begins).usage()?;
         if windows.is_empty() {
             return Err(self.too_short(tokens.len(), window)).usage();
+        }
+        if windows.iter().all(|window| window.scored.iter().all(|(_, _, targets)| targets.is_empty())) {
+            return Err(anyhow!(
+                "--window {window}: --rule {} scores no token of windows this short; name a longer one",
+                self.rule
+            ))
+            .usage();
         }
         let built = self.engine.build(target, window)?;
         let (mut nll, mut n, mut n_bytes) = (0.0, 0, 0);

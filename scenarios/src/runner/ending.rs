@@ -22,7 +22,11 @@ pub fn judge(session: &mut Session) -> Result<RunOutcome> {
     let mut run = Run::load(&path)?;
     let progress = Progress::of(&run);
     let mut summary = session.summary();
-    let claims = claims::judge(&session.scenario, &run, &summary.command)?;
+    let rests =
+        |id: &str| session.live.iter().any(|live| live.plain_id == id && live.status == Status::Skipped && live.rests);
+    let unasked = claims::of_left_out(&session.scenario, &run, rests);
+    let mut claims = claims::judge(&session.scenario, &run, &summary.command)?;
+    claims.retain(|claim| !unasked.contains(&claim.id));
     let measured = session.scenario.scenario.workloads.iter().any(|w| is_measured(&run, &w.name()));
     let owing = progress.as_ref().is_some_and(|p| p.owing > 0);
     summary.complete = measured && !owing && !session.live.iter().any(|l| is_broken(l.status));
@@ -41,6 +45,10 @@ pub fn judge(session: &mut Session) -> Result<RunOutcome> {
     summary.caveats = resume::caveats(&run);
     summary.caveats.extend(run.warnings.iter().cloned());
     summary.caveats.extend(answer::caveats(session, &run));
+    if !unasked.is_empty() {
+        let ids = unasked.join(", ");
+        summary.caveats.push(format!("Not judged, because cells that they compare were left out by --cells: {ids}."));
+    }
     session.directory.write_claims(&claims)?;
     session.directory.write_summary(&summary)?;
     session.directory.seal()?;

@@ -111,6 +111,9 @@ fn not_verified_again(run: &Run) -> Option<String> {
 
 /// That the rows of `sitting` come from another build than the first ones.
 fn of_another_build(run: &Run, sitting: u32, facts: &[&Fact]) -> Option<String> {
+    if !run.observations.iter().any(|row| row.sitting == sitting) {
+        return None;
+    }
     let first = |key: &str| {
         let stated = run.values(&sitting_scope(0), key).first().copied();
         stated.or_else(|| run.values("run", key).first().copied())
