@@ -15,8 +15,11 @@ use crate::statistics::{Resolution, interval_coverage};
 
 /// Slow-downs of this share are told in a quiet run: less than the effects that techniques are chosen for, which begin at about 10 %.
 const QUIET: f64 = 0.05;
-/// A run that does not tell slow-downs of this share is unusable for speed: the smallest speed-ups that papers claim are about 1.2 to 1.3.
-const UNUSABLE: f64 = 0.25;
+/// A run that does not tell slow-downs of this share is unusable for speed: halving the bytes of the weights, the least that quantization
+/// does, may be worth no more than a factor of 1.5. Below it each comparison still has to be told by its own pairs.
+const UNUSABLE: f64 = 0.5;
+/// Copies whose middle differs by more than this share differ for a reason, and no number of repetitions helps.
+const APART: f64 = 0.25;
 
 /// What a reader may do with the speeds of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,7 +109,9 @@ pub fn noise(rows: &[Observation], reference: &str, control: &str) -> Option<Noi
         metrics[metrics.len() / 2]
     });
     let (resolution, widest) = middles.max_by(by_slowdown)?;
+    let apart = widest.ratio.is_some_and(|r| r.ratio.ln().abs() > APART.ln_1p());
     let level = match resolution.slowdown() {
+        _ if apart => NoiseLevel::Unusable,
         told if told <= QUIET => NoiseLevel::Quiet,
         told if told <= UNUSABLE => NoiseLevel::Noisy,
         _ => NoiseLevel::Unusable,
