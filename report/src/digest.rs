@@ -179,18 +179,6 @@ fn place_of(a: &Aggregate) -> Place {
     (a.cell.clone(), a.workload.clone(), a.metric.clone(), a.x.map(f64::to_bits))
 }
 
-fn tags(axes: &Axes) -> [(&'static str, &str); 7] {
-    [
-        ("engine", &axes.engine),
-        ("model", &axes.model),
-        ("attention", &axes.attention),
-        ("weights", &axes.weights),
-        ("kv", &axes.kv),
-        ("decoding", &axes.decoding),
-        ("device", &axes.device),
-    ]
-}
-
 /// The summary's cells, then any that only rows mention, and the axes on which they differ.
 fn cells_and_axes(run: &Run) -> (Vec<Cell>, Vec<VaryingAxis>) {
     let mut found: Vec<(Cell, Axes)> = Vec::new();
@@ -226,12 +214,12 @@ fn cells_and_axes(run: &Run) -> (Vec<Cell>, Vec<VaryingAxis>) {
 }
 
 fn place<'a>(axes: &'a Axes, name: &str) -> &'a str {
-    tags(axes).into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+    axes.named().into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
 }
 
 fn varying(cells: &[(Cell, Axes)]) -> Vec<VaryingAxis> {
     let mut axes: Vec<VaryingAxis> = Vec::new();
-    for (name, _) in tags(&Axes::default()) {
+    for (name, _) in Axes::default().named() {
         let mut values: Vec<String> = Vec::new();
         for (_, tagged) in cells {
             let value = place(tagged, name);

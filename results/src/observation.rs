@@ -91,6 +91,21 @@ fn own_engine() -> String {
     OWN_ENGINE.into()
 }
 
+impl Axes {
+    /// The part on each axis, by the axis's name, in the order of the columns.
+    pub fn named(&self) -> [(&'static str, &str); 7] {
+        [
+            ("engine", &self.engine),
+            ("model", &self.model),
+            ("attention", &self.attention),
+            ("weights", &self.weights),
+            ("kv", &self.kv),
+            ("decoding", &self.decoding),
+            ("device", &self.device),
+        ]
+    }
+}
+
 impl Default for Axes {
     fn default() -> Axes {
         let [model, attention, weights, kv, decoding, device] = Default::default();

@@ -8,7 +8,7 @@ use results::summary::CellSummary;
 
 use super::contest::{FEWEST_PAIRS, Told, speed_up, told};
 use super::material::Material;
-use super::names::{joined, parts, place, places, times, varying};
+use super::names::{joined, parts, place, times, varying};
 use super::quality::{Quality, is_rounding};
 use super::speed::{KINDS, Kind, Quantity, ends, quantities};
 use crate::quantity::{Unit, ratio_text};
@@ -39,7 +39,7 @@ pub fn sentences(material: &Material<'_>, quality: &Quality) -> Vec<String> {
 
 fn pairs<'a>(material: &Material<'a>, axis: &str, (part, base): (&str, &str)) -> Vec<Pair<'a>> {
     let alike = |a: &CellSummary, b: &CellSummary| {
-        places(&a.axes).into_iter().zip(places(&b.axes)).all(|(x, y)| x.0 == axis || x == y)
+        a.axes.named().into_iter().zip(b.axes.named()).all(|(x, y)| x.0 == axis || x == y)
     };
     let of =
         |wanted: &str| material.cells.iter().copied().filter(|cell| place(cell, axis) == wanted).collect::<Vec<_>>();

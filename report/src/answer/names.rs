@@ -17,22 +17,9 @@ pub fn times(n: usize) -> String {
     }
 }
 
-/// The axes of a cell by name.
-pub fn places(axes: &Axes) -> [(&'static str, &str); 7] {
-    [
-        ("engine", &axes.engine),
-        ("model", &axes.model),
-        ("attention", &axes.attention),
-        ("weights", &axes.weights),
-        ("kv", &axes.kv),
-        ("decoding", &axes.decoding),
-        ("device", &axes.device),
-    ]
-}
-
 /// The part of a cell on one axis.
 pub fn place<'a>(cell: &'a CellSummary, axis: &str) -> &'a str {
-    places(&cell.axes).into_iter().find(|(name, _)| *name == axis).map_or("", |(_, part)| part)
+    cell.axes.named().into_iter().find(|(name, _)| *name == axis).map_or("", |(_, part)| part)
 }
 
 /// The different parts of `cells` on `axis`, in their order.
@@ -49,7 +36,7 @@ pub fn parts<'a>(cells: &[&'a CellSummary], axis: &str) -> Vec<&'a str> {
 
 /// The axes on which `cells` differ.
 pub fn varying(cells: &[&CellSummary]) -> Vec<&'static str> {
-    let axes = places(&Axes::default()).map(|(name, _)| name);
+    let axes = Axes::default().named().map(|(name, _)| name);
     axes.into_iter().filter(|axis| parts(cells, axis).len() > 1).collect()
 }
 
@@ -58,7 +45,7 @@ pub fn simplest<'a>(material: &Material<'_>, ids: &[&'a str]) -> Option<&'a str>
     let departures = |id: &str| {
         let cell = material.cells.iter().find(|c| c.id == id)?;
         let reference = material.reference?;
-        let pairs = places(&cell.axes).into_iter().zip(places(&reference.axes));
+        let pairs = cell.axes.named().into_iter().zip(reference.axes.named());
         Some(pairs.filter(|(own, other)| own != other).count())
     };
     ids.iter().copied().min_by_key(|id| departures(id).unwrap_or(usize::MAX))
