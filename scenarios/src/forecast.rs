@@ -24,8 +24,8 @@ pub struct Skip {
 /// Texts of a scenario in tokens of its models, counted once each.
 #[derive(Default)]
 pub struct Forecast {
-    counts: HashMap<(String, String), Result<Option<usize>, String>>,
-    tokenizers: HashMap<String, Option<Checkpoint>>,
+    counts: HashMap<(String, engine::Bos, String), Result<Option<usize>, String>>,
+    tokenizers: HashMap<(String, engine::Bos), Option<Checkpoint>>,
 }
 
 impl Forecast {
@@ -90,7 +90,7 @@ impl Forecast {
 
     /// Tokens of `text` for the model `part`; none where the model is not here yet, and why where it reads no text.
     fn tokens(&mut self, scenario: &ResolvedScenario, part: &ModelPart, text: &str) -> Result<Option<usize>, String> {
-        let key = (part.source.clone(), text.to_string());
+        let key = (part.source.clone(), part.bos, text.to_string());
         if let Some(known) = self.counts.get(&key) {
             return known.clone();
         }
@@ -101,11 +101,13 @@ impl Forecast {
 
     fn count(&mut self, scenario: &ResolvedScenario, part: &ModelPart, text: &str) -> Result<Option<usize>, String> {
         let file = scenario.file.as_deref();
-        let opened = self.tokenizers.entry(part.source.clone()).or_insert_with(|| {
+        let opened = self.tokenizers.entry((part.source.clone(), part.bos)).or_insert_with(|| {
             let source = library::model_source(&part.source, file).ok()?;
             // a model of the hub is not downloaded to plan, and one that cannot be opened fails its cells with its own reason
-            let here = !matches!(source, engine::ModelSource::Hub { .. });
-            here.then(|| Checkpoint::open(&source, &library::models()).ok()).flatten()
+            if matches!(source, engine::ModelSource::Hub { .. }) {
+                return None;
+            }
+            Some(Checkpoint::open(&source, &library::models()).ok()?.with_bos(part.bos))
         });
         let Some(checkpoint) = opened else { return Ok(None) };
         let text = text::resolve(text, file).map_err(|error| error.to_string())?;

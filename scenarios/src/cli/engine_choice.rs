@@ -147,6 +147,10 @@ impl EngineChoice {
             ))
             .usage();
         }
+        if self.draft.is_some() && !spec.decoding.needs_draft() {
+            let cause = format!("decoding `{}` asks no draft model", spec.decoding.tag());
+            return Err(anyhow!("--draft: {cause}; add --decoding speculative, or leave the draft out")).usage();
+        }
         let device = spec.device.open(self.threads()).usage()?;
         let draft = self.draft.as_deref().map(open).transpose()?;
         let calibration = if spec.weights.needs_calibration() { self.windows(&target)? } else { vec![] };

@@ -226,13 +226,14 @@ impl<'a> FolderWriter<'a> {
             write("tokenizer.json", tokenizer)?;
         }
         side.more.iter().try_for_each(|(name, text)| write(name, text.as_bytes()))?;
-        let lacks = |name: &str| !self.partial.join(name).exists();
+        // a folder's own files say it all, and what it leaves unsaid stays so
+        let lacks = |name: &str| side.folder.is_none() && !self.partial.join(name).exists();
         if lacks("generation_config.json") {
             let kept = ["bos_token_id", "eos_token_id", "pad_token_id"];
             let kept = kept.into_iter().filter_map(|key| Some((key.to_string(), config.get(key)?.clone())));
             write("generation_config.json", text(&Value::Object(kept.collect())).as_bytes())?;
         }
-        if !lacks("tokenizer.json") && lacks("tokenizer_config.json") {
+        if self.partial.join("tokenizer.json").exists() && lacks("tokenizer_config.json") {
             write("tokenizer_config.json", text(&json!({ "tokenizer_class": "PreTrainedTokenizerFast" })).as_bytes())?;
         }
         Ok(())
