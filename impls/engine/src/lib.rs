@@ -24,7 +24,7 @@ pub use engine::{BuildOptions, Engine, build_transformer};
 pub use error::EngineError;
 pub use generation::{GenerationConfig, Reads};
 pub use layer::{PreparedLayer, prepare_layer, projection};
-pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource};
+pub use source::{Checkpoint, EmbeddedModel, Hub, HubClient, Library, ModelSource, Text, TextAlone};
 pub use spec::{CpuSpec, CudaSpec, DeviceSpec, EngineSpec, IsaName, PlanFacts};
 pub use text_facts::TextFacts;
 pub use tokenizer::{Bos, TextStream, Tokenizer};

@@ -4,6 +4,8 @@ mod hub;
 mod random;
 mod text;
 
+pub use text::{Text, TextAlone};
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -7,7 +7,7 @@ use clap::Args;
 use decoding::{BeamSpec, DecodingSpec, SamplingSpec};
 use engine::{
     Bos, BuildOptions, Checkpoint, EncoderDecoderCheckpoint, EncoderDecoderEngine, EncoderDecoderParts, Engine,
-    EngineSpec,
+    EngineSpec, TextAlone,
 };
 use model::{SeqId, Step, TokenId};
 use toml::{Table, Value};
@@ -301,6 +301,12 @@ impl EngineChoice {
 pub fn open(given: &str) -> Result<Checkpoint, Failure> {
     let source = library::model_source(given, None).usage()?;
     blamed(Checkpoint::open(&source, &library::models()))
+}
+
+/// Opens the tokenizer of the checkpoint that `given` names, whatever its weights are.
+pub fn open_text(given: &str) -> Result<TextAlone, Failure> {
+    let source = library::model_source(given, None).usage()?;
+    blamed(TextAlone::open(&source, &library::models()))
 }
 
 fn blamed<T>(opened: Result<T, engine::EngineError>) -> Result<T, Failure> {

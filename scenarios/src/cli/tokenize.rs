@@ -8,7 +8,7 @@ use engine::Bos;
 use model::TokenId;
 use serde::Serialize;
 
-use super::engine_choice::{bos, open, token_ids};
+use super::engine_choice::{bos, open_text, token_ids};
 use super::table::table;
 use super::{Blame, Outcome, PASS, input, json, print};
 
@@ -89,7 +89,8 @@ fn tokens(tokenizer: &engine::Tokenizer, ids: &[TokenId]) -> Vec<Token> {
 
 impl Tokenize {
     pub(super) fn obey(&self) -> Outcome {
-        let target = open(&self.model)?.with_bos(self.bos);
+        let target = open_text(&self.model)?;
+        let target = target.text(self.bos);
         let text = if self.text == "-" { input::standard_input()? } else { self.text.clone() };
         let ids = target.encode(&text).usage()?;
         let numbers: Vec<u32> = ids.iter().map(|id| id.0).collect();
@@ -115,14 +116,14 @@ impl Tokenize {
 
 impl Detokenize {
     pub(super) fn obey(&self) -> Outcome {
-        let target = open(&self.model)?;
-        let tokenizer = target.reader().usage()?;
+        let target = open_text(&self.model)?;
+        let tokenizer = target.text(Bos::Auto).reader().usage()?;
         let given = if self.tokens == "-" { input::standard_input()? } else { self.tokens.clone() };
         let given = given.trim().trim_matches(['[', ']']);
         if given.is_empty() {
             return Err(anyhow!("there are no token ids; expected 1,2,3")).usage();
         }
-        let ids = token_ids("ids", given, target.architecture.vocab_size)?;
+        let ids = token_ids("ids", given, target.vocab_size())?;
         let text = if self.skip_special { tokenizer.decode_plain(&ids) } else { tokenizer.decode(&ids) };
         match self.json {
             true => print(&json(&Text { text, tokens: tokens(tokenizer, &ids) })?)?,

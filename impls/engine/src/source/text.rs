@@ -1,23 +1,109 @@
 //! Text of a checkpoint: its tokens, with what is put around it.
 
 use model::TokenId;
+use model::checkpoint::gguf::{is_gguf, open_vocabulary};
 
-use super::Checkpoint;
-use crate::{Bos, EngineError, Tokenizer};
+use super::{Checkpoint, Library, ModelSource};
+use crate::{Bos, EngineError, TextFacts, Tokenizer};
+
+/// What reads and writes the text of a checkpoint.
+#[derive(Clone, Copy)]
+pub struct Text<'a> {
+    source: &'a ModelSource,
+    tokenizer: Option<&'a Tokenizer>,
+    /// Why there is none, where it is not simply absent.
+    without: Option<&'a str>,
+    facts: &'a TextFacts,
+    bos: Bos,
+}
+
+/// The text of a checkpoint whose weights are not looked at.
+pub struct TextAlone {
+    source: ModelSource,
+    tokenizer: Option<Tokenizer>,
+    without: Option<String>,
+    facts: TextFacts,
+    vocab_size: usize,
+}
+
+impl TextAlone {
+    /// Opens the tokenizer of `source`. A GGUF file need not hold weights, nor be of a family that is known here.
+    pub fn open(source: &ModelSource, library: &Library<'_>) -> Result<TextAlone, EngineError> {
+        if let ModelSource::Folder(file) = source
+            && is_gguf(file)
+        {
+            let vocabulary = open_vocabulary(file)?;
+            let vocab_size = vocabulary.as_ref().map_or(0, |v| v.tokens.len());
+            let without = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
+            let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
+            let tokenizer = vocabulary.clone().filter(|_| without.is_none()).map(parse).transpose()?;
+            let facts = TextFacts::of_gguf(vocabulary.as_ref(), tokenizer.as_ref(), vocab_size);
+            return Ok(TextAlone { source: source.clone(), tokenizer, without, facts, vocab_size });
+        }
+        let whole = Checkpoint::open(source, library)?;
+        let vocab_size = whole.architecture.vocab_size;
+        let Checkpoint { source, tokenizer, without_text: without, facts, .. } = whole;
+        Ok(TextAlone { source, tokenizer, without, facts, vocab_size })
+    }
+
+    /// Its text, begun as `bos` says.
+    pub fn text(&self, bos: Bos) -> Text<'_> {
+        let TextAlone { source, tokenizer, without, facts, .. } = self;
+        Text { source, tokenizer: tokenizer.as_ref(), without: without.as_deref(), facts, bos }
+    }
+
+    /// Tokens that there are.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}
 
 impl Checkpoint {
-    /// Its tokenizer, or why this checkpoint cannot read text.
+    /// What reads and writes its text.
+    pub fn text(&self) -> Text<'_> {
+        let Checkpoint { source, tokenizer, without_text, facts, bos, .. } = self;
+        Text { source, tokenizer: tokenizer.as_ref(), without: without_text.as_deref(), facts, bos: *bos }
+    }
+
+    /// [`Text::reader`].
     pub fn reader(&self) -> Result<&Tokenizer, EngineError> {
-        self.tokenizer.as_ref().ok_or_else(|| {
+        self.text().reader()
+    }
+
+    /// [`Text::encode`].
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        self.text().encode(text)
+    }
+
+    /// [`Text::encode_with_ends`].
+    pub fn encode_with_ends(&self, text: &str) -> Result<(Vec<TokenId>, Vec<usize>), EngineError> {
+        self.text().encode_with_ends(text)
+    }
+
+    /// [`Text::begins_with`].
+    pub fn begins_with(&self) -> Result<Option<TokenId>, EngineError> {
+        self.text().begins_with()
+    }
+
+    /// [`Text::beginning`].
+    pub fn beginning(&self) -> Result<String, EngineError> {
+        self.text().beginning()
+    }
+}
+
+impl<'a> Text<'a> {
+    /// The tokenizer, or why this checkpoint cannot read text.
+    pub fn reader(&self) -> Result<&'a Tokenizer, EngineError> {
+        self.tokenizer.ok_or_else(|| {
             EngineError::Mismatch(format!(
                 "{}: {}, so it cannot read text",
                 self.source,
-                self.without_text.as_deref().unwrap_or("no tokenizer.json beside the weights")
+                self.without.unwrap_or("no tokenizer.json beside the weights")
             ))
         })
     }
 
-    /// Tokens of `text`, with the beginning and the end that [`bos`](Checkpoint::bos) asks for.
+    /// Tokens of `text`, with the beginning and the end that [`Bos`] asks for.
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
         self.encode_with_ends(text).map(|(tokens, _)| tokens)
     }

@@ -67,6 +67,13 @@ pub fn open_gguf(file: &Path) -> Result<Gguf, CheckpointError> {
     read(header, parts, files)
 }
 
+/// Reads the tokenizer of `file` alone: of a model of any kind, or of a file that holds no weights.
+pub fn open_vocabulary(file: &Path) -> Result<Option<Vocabulary>, CheckpointError> {
+    let bytes = Bytes::map(file)?;
+    let header = Header::parse(file, &bytes)?;
+    Ok(Vocabulary::read(&header.metadata, &bytes)?)
+}
+
 /// Reads a GGUF file that is already in memory; `file` names it in errors.
 pub fn from_bytes(file: &Path, bytes: Bytes) -> Result<Gguf, CheckpointError> {
     let header = Header::parse(file, &bytes)?;
