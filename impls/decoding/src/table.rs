@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use model::{Activations, CacheFull, SeqId, Span, Step, StepError, StepModel, TokenId, Visibility};
+use model::{Activations, CacheFull, Room, SeqId, Span, Step, StepError, StepModel, TokenId, Visibility};
 
 /// Next-token probabilities that depend on the last token (first-order Markov) or on nothing (i.i.d.).
 #[derive(Debug, Clone)]
@@ -106,7 +106,8 @@ impl StepModel for TableModel {
         for span in &step.spans {
             check_span(step, span, self.cached(span.seq).len());
             if span.kv_len > self.capacity {
-                return Err(CacheFull { seq: span.seq, needed: span.kv_len, capacity: self.capacity }.into());
+                let (needed, capacity) = (span.kv_len, self.capacity);
+                return Err(CacheFull { seq: span.seq, needed, capacity, limit: Room::Sequence }.into());
             }
         }
         for span in &step.spans {

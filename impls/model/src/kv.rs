@@ -132,16 +132,28 @@ pub struct KvBytes {
 
 /// The cache has no room for what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "KV cache full: sequence {seq:?} needs {needed} tokens, room for {capacity}; raise the cell's context length or shorten the prompt"
-)]
+#[error("KV cache full: sequence {seq:?} needs {needed} {}", match limit {
+    Room::Sequence => format!("tokens, room for {capacity}; raise the cell's context length or shorten the prompt"),
+    Room::Pool => format!("more entries, {capacity} are free; raise the cache's `pool` or run fewer sequences at a time"),
+})]
 pub struct CacheFull {
     /// The sequence that wanted room.
     pub seq: SeqId,
-    /// Tokens it would hold.
+    /// Tokens it would hold; of a pool those that it would take.
     pub needed: usize,
-    /// Tokens it may hold.
+    /// Tokens it may hold; of a pool those that are free.
     pub capacity: usize,
+    /// What is full.
+    pub limit: Room,
+}
+
+/// What of a cache can be full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// What one sequence may hold.
+    Sequence,
+    /// What all sequences may hold together.
+    Pool,
 }
 
 /// Keys and values of every live sequence. Placement, eviction and encoding vary behind it.

@@ -38,7 +38,7 @@ pub use buffer_pool::{Buffer, BufferPool};
 pub use device::{Cuda, Device};
 pub use embedding::Embedding;
 pub use encoder_decoder::{EncoderDecoder, EncoderDecoderSession, EncoderDecoderShape};
-pub use kv::{CacheFull, CudaCache, KvBytes, KvCache, KvEntries, KvShape, KvTile};
+pub use kv::{CacheFull, CudaCache, KvBytes, KvCache, KvEntries, KvShape, KvTile, Room};
 pub use linear::{Int8Inputs, Int8Range, Linear, PlacementError};
 pub use parameters::{Parameters, PerStep};
 pub use rope::RopeTable;

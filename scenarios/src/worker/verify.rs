@@ -211,8 +211,8 @@ fn oracle(engine: &Engine, models: &Models, scalar: Device, context: usize) -> R
     let form = LatentForm::default();
     let transformer = dequantised(engine, models, scalar.clone(), &AttentionSpec::Naive, form)?;
     let kv = match &engine.spec.kv {
-        plain @ KvSpec::Contiguous(_) => plain.clone(),
-        KvSpec::Latent(_) => KvSpec::default(),
+        latent if latent.is_latent() => KvSpec::default(),
+        other => other.plain(),
     };
     let kv = kv.build(transformer.kv_shape(), context, &scalar).context("oracle cache")?;
     Ok(Session::new(transformer, kv))

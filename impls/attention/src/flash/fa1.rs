@@ -4,14 +4,15 @@
 //! o ← (e^(m−m')·l·o + e^(S−m')·V) / l'. o is normalised after each step, as the algorithm stores it in memory, and is
 //! read and written once per key tile. A sequence's groups run in parallel; nothing else can.
 
+use std::ops::Range;
+
 use cpu_kernels::Cpu;
 use cpu_kernels::attention::scale_row;
-use model::{HeadShape, KvTile};
+use model::HeadShape;
 
 use super::online::Partial;
 use super::tiles::QueryTile;
 use super::{Call, Flash, FlashSpec};
-use crate::mask::Sight;
 
 pub(super) fn forward(flash: &Flash, call: &Call<'_>) {
     let len = |span: usize| call.kv.len(call.layer, call.step.spans[span].seq);
@@ -41,24 +42,18 @@ fn head(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile]) {
     let (q, scores) = tile_buffer.split_at_mut(first.rows.len() * group * d);
     let mut all = Partial::new(rest, rows.len() * group);
     all.clear();
-    let (seq, start) = (call.step.spans[first.span].seq, rows.start);
+    let (start, mut seen) = (rows.start, vec![0..0; first.rows.len()]);
     let end = tiles.iter().map(|tile| tile.keys.end).max().unwrap_or(0);
     for keys in flash.spec.key_tiles(0..end) {
         let visiting = |tile: &&QueryTile| tile.keys.start <= keys.start && keys.start < tile.keys.end;
-        if !tiles.iter().any(|tile| visiting(&tile)) {
-            continue;
+        for tile in tiles.iter().filter(visiting) {
+            let stacked = (tile.rows.start - start) * group..(tile.rows.end - start) * group;
+            let (q, seen) = (&mut q[..stacked.len() * d], &mut seen[..tile.rows.len()]);
+            let mut sums = all.rows(stacked, d_v);
+            flash.pack_queries(call, tile, q);
+            flash.attend(call, tile, keys.clone(), (q, scores), seen, &mut sums, denormalise);
+            normalise(flash, call, seen, &mut sums);
         }
-        call.kv.head_tiles(call.layer, seq, call.cache_group(first), keys.clone(), flash.spec.key_tile, &mut |part| {
-            for tile in tiles.iter().filter(visiting) {
-                let stacked = (tile.rows.start - start) * group..(tile.rows.end - start) * group;
-                let q = &mut q[..stacked.len() * d];
-                let mut sums = all.rows(stacked, d_v);
-                flash.pack_queries(call, tile, q);
-                flash.score(call, tile, &part, (q, scores), &mut sums, denormalise);
-                flash.add_values(call, tile, &part, scores, sums.o);
-                normalise(flash, call, tile, &part, &mut sums);
-            }
-        });
     }
     for tile in tiles {
         flash.write(call, tile, all.rows((tile.rows.start - start) * group..(tile.rows.end - start) * group, d_v).o);
@@ -70,14 +65,10 @@ fn denormalise(cpu: &Cpu, o: &mut [f32], f: f32, l_before: f32) {
     scale_row(cpu, o, f * l_before);
 }
 
-/// o ← o / l', in the rows that saw some of `keys`; the others keep their bits.
-fn normalise(flash: &Flash, call: &Call<'_>, tile: &QueryTile, keys: &KvTile<'_>, sums: &mut Partial<'_>) {
-    let (span, d) = (&call.step.spans[tile.span], call.shape.value_dim);
-    let len = call.kv.len(call.layer, span.seq);
-    for (i, row) in tile.rows.clone().enumerate() {
-        if Sight::new(call.step, span, call.shape.window, row, len).range(keys.first, keys.positions).is_empty() {
-            continue;
-        }
+/// o ← o / l', in the rows that saw some of the keys; the others keep their bits.
+fn normalise(flash: &Flash, call: &Call<'_>, seen: &[Range<usize>], sums: &mut Partial<'_>) {
+    let d = call.shape.value_dim;
+    for i in (0..seen.len()).filter(|&i| !seen[i].is_empty()) {
         for stacked in i * call.group..(i + 1) * call.group {
             if sums.l[stacked] > 0.0 {
                 scale_row(&flash.cpu, &mut sums.o[stacked * d..(stacked + 1) * d], 1.0 / sums.l[stacked]);

@@ -85,15 +85,12 @@ fn section(
     buffer: &mut [f32],
     part: &mut Partial<'_>,
 ) {
-    let seq = call.step.spans[tile.span].seq;
     let (q, scores) = buffer.split_at_mut(stacked(call, tile) * call.shape.key_dim);
     flash.pack_queries(call, tile, q);
     part.clear();
+    let mut seen = vec![0..0; tile.rows.len()];
     for keys in flash.spec.key_tiles(keys) {
-        call.kv.head_tiles(call.layer, seq, call.cache_group(tile), keys, flash.spec.key_tile, &mut |keys| {
-            flash.score(call, tile, &keys, (q, scores), part, rescale);
-            flash.add_values(call, tile, &keys, scores, part.o);
-        });
+        flash.attend(call, tile, keys, (q, scores), &mut seen, part, rescale);
     }
 }
 

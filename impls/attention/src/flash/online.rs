@@ -78,30 +78,54 @@ impl Flash {
         }
     }
 
-    /// Scores of stacked queries `q` against `keys`, turned into 2^(score − m) where seen and 0 elsewhere; m and l move
-    /// on, and `moved(row, f, l before)` hears of the factor f that row's earlier sums need.
-    pub(super) fn score(
+    /// Scores of stacked queries `q` against `keys`, in whatever pieces the cache shows them, then m and l moved on once, then
+    /// the values: o += 2^(score − m)·v. `moved(row, f, l before)` hears of the factor f that a row's earlier sums need.
+    /// A whole key tile counts as one, so the bits do not tell how a cache cuts it.
+    pub(super) fn attend(
+        &self,
+        call: &Call<'_>,
+        tile: &QueryTile,
+        keys: Range<usize>,
+        (q, scores): (&[f32], &mut [f32]),
+        seen: &mut [Range<usize>],
+        sums: &mut Partial<'_>,
+        moved: fn(&Cpu, &mut [f32], f32, f32),
+    ) {
+        let (seq, group, most) = (call.step.spans[tile.span].seq, call.cache_group(tile), self.spec.key_tile);
+        seen.fill(0..0);
+        call.kv.head_tiles(call.layer, seq, group, keys.clone(), most, &mut |piece| {
+            self.score(call, tile, &piece, piece.first - keys.start, (q, scores), seen);
+        });
+        self.settle(tile, call.group, scores, seen, sums, moved);
+        call.kv.head_tiles(call.layer, seq, group, keys.clone(), most, &mut |piece| {
+            self.add_values(call, tile, &piece, &scores[piece.first - keys.start..], sums.o);
+        });
+    }
+
+    /// Scores against one piece of a key tile, from column `at` on: those in sight of a row as they are, others 0; `seen` gathers
+    /// which columns each row sees.
+    fn score(
         &self,
         call: &Call<'_>,
         tile: &QueryTile,
         keys: &KvTile<'_>,
+        at: usize,
         (q, scores): (&[f32], &mut [f32]),
-        sums: &mut Partial<'_>,
-        moved: fn(&Cpu, &mut [f32], f32, f32),
+        seen: &mut [Range<usize>],
     ) {
         let (shape, group, span) = (call.shape, call.group, &call.step.spans[tile.span]);
         let (n, n_keys, d, stride) = (tile.rows.len() * group, keys.positions.len(), shape.key_dim, self.spec.key_tile);
         let k = keys.k.head(shape.key_head(call.cache_group(tile)));
-        scores_tile(&self.cpu, q, d, n, k, n_keys, d, 1.0, scores, stride);
-        let (d, len) = (shape.value_dim, call.kv.len(call.layer, span.seq));
+        scores_tile(&self.cpu, q, d, n, k, n_keys, d, 1.0, &mut scores[at..], stride);
+        let len = call.kv.len(call.layer, span.seq);
         for (i, row) in tile.rows.clone().enumerate() {
             let sight = Sight::new(call.step, span, shape.window, row, len);
-            let seen = sight.range(keys.first, keys.positions);
+            let here = sight.range(keys.first, keys.positions);
             for stacked in i * group..(i + 1) * group {
-                let line = &mut scores[stacked * stride..][..n_keys];
-                line[..seen.start].fill(0.0);
-                line[seen.end..].fill(0.0);
-                let line = &mut line[seen.clone()];
+                let line = &mut scores[stacked * stride + at..][..n_keys];
+                line[..here.start].fill(0.0);
+                line[here.end..].fill(0.0);
+                let line = &mut line[here.clone()];
                 if line.is_empty() {
                     continue;
                 }
@@ -110,10 +134,34 @@ impl Flash {
                 }
                 if let Some(alibi) = shape.alibi {
                     let head = (tile.group * group + stacked - i * group, shape.n_heads);
-                    let (query, positions) = (call.step.positions[row], &keys.positions[seen.clone()]);
+                    let (query, positions) = (call.step.positions[row], &keys.positions[here.clone()]);
                     alibi.lower(head, LOG2_E, query, positions, line);
                 }
-                sight.strike(keys.first + seen.start, &keys.positions[seen.clone()], line);
+                sight.strike(keys.first + here.start, &keys.positions[here.clone()], line);
+            }
+            if !here.is_empty() {
+                // what a row sees of a key tile has no gap: entries ascend by position
+                let from = if seen[i].is_empty() { at + here.start } else { seen[i].start };
+                seen[i] = from..at + here.end;
+            }
+        }
+    }
+
+    /// Turns the scores in sight into 2^(score − m) and moves m and l on.
+    fn settle(
+        &self,
+        tile: &QueryTile,
+        group: usize,
+        scores: &mut [f32],
+        seen: &[Range<usize>],
+        sums: &mut Partial<'_>,
+        moved: fn(&Cpu, &mut [f32], f32, f32),
+    ) {
+        let (n, stride) = (tile.rows.len() * group, self.spec.key_tile);
+        let d = sums.o.len() / n.max(1);
+        for (i, seen) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
+            for stacked in i * group..(i + 1) * group {
+                let line = &mut scores[stacked * stride..][seen.clone()];
                 let before = sums.l[stacked];
                 let f = online_softmax_update(&self.cpu, line, &mut sums.m[stacked], &mut sums.l[stacked]);
                 moved(&self.cpu, &mut sums.o[stacked * d..(stacked + 1) * d], f, before);
@@ -121,8 +169,8 @@ impl Flash {
         }
     }
 
-    /// o += p·v for a scored tile.
-    pub(super) fn add_values(&self, call: &Call<'_>, tile: &QueryTile, keys: &KvTile<'_>, p: &[f32], o: &mut [f32]) {
+    /// o += p·v for one scored piece.
+    fn add_values(&self, call: &Call<'_>, tile: &QueryTile, keys: &KvTile<'_>, p: &[f32], o: &mut [f32]) {
         let (n, d) = (tile.rows.len() * call.group, call.shape.value_dim);
         let v = keys.v.head(call.shape.value_head(call.cache_group(tile)));
         weighted_sum(&self.cpu, p, self.spec.key_tile, n, v, keys.positions.len(), d, o, d);

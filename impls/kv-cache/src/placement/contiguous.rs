@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use model::{Activations, CacheFull, KvBytes, KvCache, KvEntries, KvShape, KvTile, SeqId, Step};
+use model::{Activations, CacheFull, KvBytes, KvCache, KvEntries, KvShape, KvTile, Room, SeqId, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{Encoding, EncodingName};
@@ -137,7 +137,7 @@ impl<E: Encoding> Sequence<E> {
 impl<E: Encoding> KvCache for Contiguous<E> {
     fn reserve(&mut self, seq: SeqId, len: usize) -> Result<(), CacheFull> {
         if len > self.capacity {
-            return Err(CacheFull { seq, needed: len, capacity: self.capacity });
+            return Err(CacheFull { seq, needed: len, capacity: self.capacity, limit: Room::Sequence });
         }
         let shape = self.shape;
         let sequence = self.sequences.entry(seq).or_insert_with(|| Sequence::new(&shape));

@@ -17,7 +17,7 @@ use cuda_kernels::rows::{CacheLayout, Places, Stored, cache_append};
 use cuda_kernels::{Buffer, GpuError};
 use half::f16;
 use model::{
-    Activations, CacheFull, Cuda, CudaCache, Device, KvBytes, KvCache, KvShape, KvTile, PerStep, SeqId, Step,
+    Activations, CacheFull, Cuda, CudaCache, Device, KvBytes, KvCache, KvShape, KvTile, PerStep, Room, SeqId, Step,
     Visibility,
 };
 
@@ -148,7 +148,7 @@ impl Slots {
 impl KvCache for Slots {
     fn reserve(&mut self, seq: SeqId, len: usize) -> Result<(), CacheFull> {
         if len > self.capacity {
-            return Err(CacheFull { seq, needed: len, capacity: self.capacity });
+            return Err(CacheFull { seq, needed: len, capacity: self.capacity, limit: Room::Sequence });
         }
         if !self.sequences.contains_key(&seq) {
             let cuda = self.cuda.clone();

@@ -1,5 +1,7 @@
 //! The KV-cache axis from outside: every spec against the conformance checks, its bytes, its TOML form.
 
+mod paged;
+
 use std::sync::Arc;
 
 use cpu_kernels::Cpu;

@@ -295,6 +295,7 @@ pub fn check(attention: &dyn Attention) -> Result<(), String> {
     for case in cases() {
         matches_oracle(attention, &case)?;
         ignores_company(attention, &case)?;
+        ignores_pieces(attention, &case)?;
     }
     groups_agree(attention)
 }
@@ -411,6 +412,19 @@ pub fn ignores_company(attention: &dyn Attention, case: &Case) -> Result<(), Str
             }
         }
         base += rows;
+    }
+    Ok(())
+}
+
+/// However a cache cuts its entries into tiles, the output has the same bits: a paged cache is a contiguous one.
+pub fn ignores_pieces(attention: &dyn Attention, case: &Case) -> Result<(), String> {
+    let whole = Case { piece: usize::MAX, ..case.clone() }.run(attention);
+    for piece in [1, 8, 16, 100] {
+        let pieces = Case { piece, ..case.clone() }.run(attention);
+        if !same_bits(pieces.as_slice(), whole.as_slice()) {
+            let (kernel, name) = (attention.kernel_name(), &case.name);
+            return Err(format!("{kernel}, {name}: tiles of {piece} entries give other bits than one tile"));
+        }
     }
     Ok(())
 }
