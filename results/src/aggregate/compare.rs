@@ -6,7 +6,9 @@ use super::{Comparison, Groups, Key, SEED, Spread, comparable, taken, windows_be
 use crate::metric::{Kind, kernel, metric};
 use crate::observation::{Direction, Observation};
 use crate::pairing::{Grain, Taken, needs_clock};
-use crate::statistics::{Center, Interval, McNemar, Ratio, mean, median, paired_difference, paired_ratio, signed_rank_p};
+use crate::statistics::{
+    Center, Interval, McNemar, Ratio, mean, median, paired_difference, paired_ratio, signed_rank_p,
+};
 
 /// The comparison of the group `key` with the group `other`; `None` without a pair.
 pub(super) fn compare_groups(key: &Key, other: &Key, groups: &Groups) -> Option<Comparison> {

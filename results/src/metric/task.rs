@@ -78,29 +78,31 @@ pub const ACC_AT: Definition =
     share("acc_at", "acc_at@1", "acc of the items of one length (x) and one depth", |trace| places(trace, acc));
 
 /// Share of hidden answers said at one length and depth.
-pub const EXACT_MATCH_AT: Definition = share(
-    "exact_match_at",
-    "exact_match_at@1",
-    "exact_match of the items of one length (x) and one depth",
-    |trace| places(trace, exact_match),
-);
+pub const EXACT_MATCH_AT: Definition =
+    share("exact_match_at", "exact_match_at@1", "exact_match of the items of one length (x) and one depth", |trace| {
+        places(trace, exact_match)
+    });
 
 /// Items whose context was cut.
 pub const CUT_ITEMS: Definition = Definition {
     direction: Direction::None,
     kind: Kind::Deterministic,
     noise: "none",
-    ..share("cut_items", "cut_items@1", "items whose context was cut from the left, because the window is shorter", |trace| {
-        let cut = items(trace).filter(|item| item.cut_tokens > 0).count();
-        let any = items(trace).next().is_some();
-        any.then(|| Value::new(0, cut as f64)).into_iter().collect()
-    })
+    ..share(
+        "cut_items",
+        "cut_items@1",
+        "items whose context was cut from the left, because the window is shorter",
+        |trace| {
+            let cut = items(trace).filter(|item| item.cut_tokens > 0).count();
+            let any = items(trace).next().is_some();
+            any.then(|| Value::new(0, cut as f64)).into_iter().collect()
+        },
+    )
 };
 
 /// Whether each item is answered.
-pub const ACC_ITEM: Definition = share("acc_item", "acc_item@1", "1 where acc counts the item, else 0; item = item", |trace| {
-    each(trace, acc)
-});
+pub const ACC_ITEM: Definition =
+    share("acc_item", "acc_item@1", "1 where acc counts the item, else 0; item = item", |trace| each(trace, acc));
 
 /// Whether each item is answered by sums per character.
 pub const ACC_NORM_ITEM: Definition =
@@ -115,10 +117,12 @@ pub const ACC_BYTES_ITEM: Definition =
     });
 
 /// Whether each hidden answer is said.
-pub const EXACT_MATCH_ITEM: Definition =
-    share("exact_match_item", "exact_match_item@1", "1 where exact_match counts the item, else 0; item = item", |trace| {
-        each(trace, exact_match)
-    });
+pub const EXACT_MATCH_ITEM: Definition = share(
+    "exact_match_item",
+    "exact_match_item@1",
+    "1 where exact_match counts the item, else 0; item = item",
+    |trace| each(trace, exact_match),
+);
 
 /// The same by length and depth.
 pub const ACC_ITEM_AT: Definition = share(
@@ -255,8 +259,7 @@ fn places(trace: &Trace, counts: Counts) -> Vec<Value> {
             None => groups.push((hidden, vec![value])),
         }
     }
-    let share = |(hidden, values): &(&Hidden, Vec<f64>)| {
-        Some(Value::new(0, mean(values)?).at(hidden.length).of(&hidden.depth))
-    };
+    let share =
+        |(hidden, values): &(&Hidden, Vec<f64>)| Some(Value::new(0, mean(values)?).at(hidden.length).of(&hidden.depth));
     groups.iter().filter_map(share).collect()
 }

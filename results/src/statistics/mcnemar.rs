@@ -54,11 +54,10 @@ impl McNemar {
             true => near + (far - near) * bisect(|t| if beyond(near + (far - near) * t) { 1.0 } else { -1.0 }),
         };
         let (low, high) = (end(estimate, -1.0, &above), end(estimate, 1.0, &below));
-        let exact = binomial_interval(self.gained, differing)
-            .map_or((estimate, estimate), |share| {
-                let scaled = |end: f64| (2.0 * end - 1.0) * differing as f64 / n;
-                (scaled(share.low), scaled(share.high))
-            });
+        let exact = binomial_interval(self.gained, differing).map_or((estimate, estimate), |share| {
+            let scaled = |end: f64| (2.0 * end - 1.0) * differing as f64 / n;
+            (scaled(share.low), scaled(share.high))
+        });
         Some(Interval { estimate, low: low.min(exact.0), high: high.max(exact.1), n: self.items as usize })
     }
 

@@ -35,6 +35,11 @@ impl Checkpoint {
         Ok(self.around()?.0.first().copied())
     }
 
+    /// What is put before a text.
+    pub fn before(&self) -> Result<Vec<TokenId>, EngineError> {
+        Ok(self.around()?.0)
+    }
+
     /// What is put before and after a text.
     fn around(&self) -> Result<(Vec<TokenId>, Vec<TokenId>), EngineError> {
         let tokenizer = self.reader()?;
