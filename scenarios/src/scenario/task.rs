@@ -69,10 +69,11 @@ pub struct PasskeyPart {
 }
 
 impl TaskPart {
-    /// Name in results: `task-hellaswag`, with `-5shot` and `-chat` where they apply.
+    /// Name in results: `task-hellaswag`, with `-5shot`, `-chat` and `-window256` where they apply.
     pub fn name(&self) -> String {
         let shots = self.few_shot.as_ref().map_or(String::new(), |shots| format!("-{}shot", shots.n));
-        format!("task-{}{shots}{}", super::workload::stem(&self.task), if self.chat { "-chat" } else { "" })
+        let window = self.window.map_or(String::new(), |window| format!("-window{window}"));
+        format!("task-{}{shots}{}{window}", super::workload::stem(&self.task), if self.chat { "-chat" } else { "" })
     }
 }
 
