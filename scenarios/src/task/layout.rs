@@ -253,3 +253,25 @@ fn plain(fields: &Fields<'_>) -> Result<Item, TaskError> {
         (false, false) => Err(fields.wrong("choices", "a list of answers with the index `answer`, or a `target`")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Oracle: `preprocess` of the harness's HellaSwag task and `str.capitalize`, run by Python 3.11.
+    #[test]
+    fn texts_of_hellaswag_are_tidied_as_python_does_it() {
+        for (given, expected) in [
+            (" How to [title] do it [step] now  here ", "How to. do it now here"),
+            ("a [b\nc] d [e] f", "a [b\nc] d f"),
+            ("[x] [y [z] w]", " w]"),
+            ("a    b", "a  b"),
+            ("open [", "open ["),
+        ] {
+            assert_eq!(tidied(given), expected, "{given:?}");
+        }
+        for (given, expected) in [("the SOIL", "The soil"), ("", ""), ("ß", "Ss"), ("éTÉ", "Été"), ("1A", "1a")] {
+            assert_eq!(capitalized(given), expected, "{given:?}");
+        }
+    }
+}

@@ -117,3 +117,37 @@ fn context(filling: &[&str], depth: f64, key: &str) -> String {
         filling[..at].iter().copied().chain([needle.as_str()]).chain(filling[at..].iter().copied()).collect();
     format!("{INTRODUCTION}\n\n{}\n\n{QUESTION}", sentences.join(" "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Result<usize, String> {
+        Ok(text.split_whitespace().count())
+    }
+
+    #[test]
+    fn texts_are_as_long_as_asked_and_hide_one_key() {
+        let part = PasskeyPart { lengths: vec![100, 400], depths: vec![0.0, 0.5, 1.0], items: 3, choices: 4 };
+        let items = items(&part, 1, &words).expect("room");
+        assert_eq!(items.len(), 18);
+        let longest = FILLING.iter().map(|s| words(s).expect("words")).max().expect("sentences");
+        for item in &items {
+            let Ask::Choose { context, answers, .. } = &item.ask else { panic!("{item:?}") };
+            let (hidden, n) = (item.hidden.as_ref().expect("a place"), words(context).expect("words") + 1);
+            assert!(n <= hidden.length as usize && n + longest > hidden.length as usize, "{n} of {}", hidden.length);
+            for (k, answer) in answers.iter().enumerate() {
+                assert_eq!(context.matches(answer.as_str()).count(), if k == item.gold { 2 } else { 0 }, "{item:?}");
+            }
+            let at = context.find("The number of the locker").expect("the key") as f64 / context.len() as f64;
+            let depth: f64 = hidden.depth.trim_start_matches("depth ").parse().expect("a number");
+            assert!((at - depth).abs() < 0.3, "{at} for {depth}");
+        }
+        let fewer = PasskeyPart { lengths: vec![400], depths: vec![0.5], items: 1, choices: 4 };
+        assert!(items.contains(&super::items(&fewer, 1, &words).expect("room")[0]), "other lengths change nothing");
+        assert_ne!(super::items(&part, 2, &words).expect("room"), items);
+        assert!(
+            super::items(&PasskeyPart { lengths: vec![20], ..part }, 1, &words).expect_err("short").contains("no room")
+        );
+    }
+}

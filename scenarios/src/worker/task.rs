@@ -346,3 +346,59 @@ fn totals(logits: &Activations, threads: usize) -> Vec<(f64, usize)> {
     });
     totals
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Build;
+
+    fn held(kv: &str) -> Held {
+        let scenario = format!(
+            "name = \"t\"\nquestion = \"q\"\nseed = 3\n[model]\nsource = \"embedded:draft\"\n[engine]\nkv = {kv}\n\
+             [[workload]]\nkind = \"task\"\ntask = \"embedded:scenes\"\n"
+        );
+        let cell =
+            crate::cell::ResolvedScenario::parse(&scenario, None).unwrap_or_else(|e| panic!("{e}")).cells[0].id.clone();
+        let build = Build {
+            scenario,
+            file: None,
+            cells: vec![cell],
+            threads: 2,
+            with_reference: false,
+            roof: None,
+            python: None,
+            scratch: None,
+        };
+        Held::build(build).expect("an engine").0
+    }
+
+    /// What is shared is an economy and no other number: each answer fed alone gives the same bits, over a rounded cache too.
+    #[test]
+    fn shared_rows_give_the_bits_of_answers_fed_alone() {
+        for kv in ["\"contiguous\"", "{ kind = \"contiguous\", encoding = \"int8\" }"] {
+            let held = held(kv);
+            let model = &held.models.as_ref().expect("a model").target;
+            let mut all = vec![];
+            for (task, window) in [("scenes", 512), ("last-words", 512), ("handiness", 10)] {
+                let part: TaskPart = toml::from_str(&format!("task = 'embedded:{task}'\nlimit = 6\n")).expect("a task");
+                let task = Task::read(&part, None).expect("embedded");
+                all.extend(requests(&held, model, &task, window, false).expect("tokens"));
+            }
+            // answers of one token have equal inputs, and one answer may continue another
+            let first = all[0][0].clone();
+            let other = Request { targets: vec![model::TokenId(7); first.targets.len()], ..first.clone() };
+            let shorter = Request {
+                input: first.input[..first.input.len() - 1].to_vec(),
+                targets: first.targets[..1].to_vec(),
+                cut: 0,
+            };
+            all.push(vec![first.clone(), other, shorter]);
+            let engine = held.engine.as_ref().expect("an engine");
+            let mut session = engine.session_with_room(512).expect("room");
+            let shared = score(&mut session, &all, true, 2).expect("scores");
+            let alone = score(&mut session, &all, false, 1).expect("scores");
+            assert_eq!(shared, alone, "{kv}");
+            assert!(shared.iter().flatten().all(|said| said.log_likelihood < 0.0), "{shared:?}");
+        }
+    }
+}
