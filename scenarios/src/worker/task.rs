@@ -379,7 +379,7 @@ mod tests {
             let held = held(kv);
             let model = &held.models.as_ref().expect("a model").target;
             let mut all = vec![];
-            for (task, window) in [("scenes", 512), ("last-words", 512), ("handiness", 10)] {
+            for (task, window) in [("scenes", 512), ("last-words", 512), ("handiness", 24)] {
                 let part: TaskPart = toml::from_str(&format!("task = 'embedded:{task}'\nlimit = 6\n")).expect("a task");
                 let task = Task::read(&part, None).expect("embedded");
                 all.extend(requests(&held, model, &task, window, false).expect("tokens"));
