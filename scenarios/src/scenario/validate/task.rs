@@ -1,7 +1,7 @@
 //! Tasks that can be run: their files are read here, so that a wrong line is told before anything is built.
 
 use super::Faults;
-use crate::scenario::{PasskeyPart, TaskPart};
+use crate::scenario::{PasskeyPart, TaskPart, Workload};
 use crate::task::Task;
 
 /// Longest text with a hidden key.
@@ -9,8 +9,17 @@ const MOST_TOKENS: usize = 1 << 20;
 /// Most texts of one workload.
 const MOST_TEXTS: usize = 100_000;
 
+/// Checks a workload of items.
+pub(super) fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
+    match workload {
+        Workload::Task(part) => check_task(path, part, faults),
+        Workload::Passkey(part) => check_passkey(path, part, faults),
+        _ => {}
+    }
+}
+
 /// Checks a task's fields, then its files.
-pub(super) fn check(path: &str, part: &TaskPart, faults: &mut Faults<'_>) {
+fn check_task(path: &str, part: &TaskPart, faults: &mut Faults<'_>) {
     let field = |name: &str| format!("{path}.{name}");
     let before = faults.list.len();
     let help = "leave it out to ask every item";
@@ -42,7 +51,7 @@ pub(super) fn check(path: &str, part: &TaskPart, faults: &mut Faults<'_>) {
 }
 
 /// Checks what hides a key.
-pub(super) fn check_passkey(path: &str, part: &PasskeyPart, faults: &mut Faults<'_>) {
+fn check_passkey(path: &str, part: &PasskeyPart, faults: &mut Faults<'_>) {
     let field = |name: &str| format!("{path}.{name}");
     let lengths = !part.lengths.is_empty() && part.lengths.iter().all(|n| (64..=MOST_TOKENS).contains(n));
     let title = format!("must be lengths of 64 to {MOST_TOKENS} tokens");

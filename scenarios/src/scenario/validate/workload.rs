@@ -62,8 +62,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 faults.add(field(&format!("protocols[{i}].window")), title, help);
             }
         }
-        Workload::Task(part) => task::check(path, part, faults),
-        Workload::Passkey(part) => task::check_passkey(path, part, faults),
+        Workload::Task(_) | Workload::Passkey(_) => task::check(path, workload, faults),
         Workload::Prefill { tokens } => {
             let lengths = !tokens.is_empty() && tokens.iter().all(|&n| n >= 1);
             faults.need(lengths, &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
