@@ -426,7 +426,7 @@ fn shares_of_items_are_told_apart_in_pairs_or_not_at_all() {
     assert!(answer.contains(own), "{answer}");
     assert!(
         answer.contains(
-            "told apart from it, item by item (McNemar's exact test), is naive · int8 · greedy (-20 points ["
+            "told apart from it, item by item (McNemar's exact test), is naive · int8 · greedy (−20 points ["
         ),
         "{answer}"
     );
