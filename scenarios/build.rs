@@ -1,6 +1,6 @@
-//! Lists the files that the binary embeds: definitions, texts and checkpoints, in sorted order.
+//! Lists the files that the binary embeds: definitions, texts, tasks and checkpoints, in sorted order.
 //!
-//! A new file in one of the three folders is embedded by being there; nothing else names it.
+//! A new file in one of the four folders is embedded by being there; nothing else names it.
 
 #![allow(clippy::disallowed_methods)] // cargo speaks to a build script through environment variables
 
@@ -13,10 +13,11 @@ fn main() {
     let mut table = String::new();
     definitions(&mut table);
     texts(&mut table);
+    tasks(&mut table);
     models(&mut table);
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("embedded.rs"), table).expect("OUT_DIR is writable");
-    for folder in ["definitions", "texts", "models", "build.rs"] {
+    for folder in ["definitions", "texts", "tasks", "models", "build.rs"] {
         println!("cargo:rerun-if-changed={folder}");
     }
 }
@@ -67,6 +68,16 @@ fn texts(table: &mut String) {
         files_below(&folder, "txt", &mut files);
         let parts: Vec<String> = files.iter().map(|file| include("include_str", file)).collect();
         writeln!(table, "    EmbeddedText {{ name: {:?}, parts: &[{}] }},", stem(&folder), parts.join(", ")).unwrap();
+    }
+    writeln!(table, "];").unwrap();
+}
+
+fn tasks(table: &mut String) {
+    let mut files = vec![];
+    files_below(Path::new("tasks"), "jsonl", &mut files);
+    writeln!(table, "pub static TASKS: &[(&str, &str)] = &[").unwrap();
+    for file in files {
+        writeln!(table, "    ({:?}, {}),", stem(&file), include("include_str", &file)).unwrap();
     }
     writeln!(table, "];").unwrap();
 }

@@ -18,6 +18,7 @@ mod names;
 mod noise;
 mod quality;
 mod speed;
+mod tasks;
 
 use results::run::Run;
 
@@ -53,6 +54,7 @@ pub fn answer(run: &Run) -> Vec<String> {
     if axes.is_empty() || !quality.is_whole() {
         said.extend(quality::sentence(&material, &quality));
     }
+    said.extend(tasks::sentences(&material));
     said.extend(ladders::sentences(&material));
     said.extend(mixtures::sentence(&material));
     said.extend(emulated::sentences(&material));

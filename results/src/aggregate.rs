@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::observation::{Axes, Direction, Observation, Status};
 use crate::pairing::{Taken, independent};
-use crate::statistics::{Center, Interval, Ratio, bootstrap_interval, cv, median, median_interval};
+use crate::statistics::{Center, Interval, Ratio, binomial_interval, bootstrap_interval, cv, median, median_interval};
 
 use ladder::Ladders;
 
@@ -138,7 +138,8 @@ pub struct Comparison {
     pub ratio: Option<Ratio>,
     /// cell - reference, in the metric's unit.
     pub difference: Interval,
-    /// Chance of pairs as one-sided as these between two equal cells (signed-rank test); of clocks and memory only.
+    /// Chance of pairs as one-sided as these between two equal cells: of clocks and memory by the signed-rank test, of shares of items by
+    /// McNemar's.
     #[serde(default)]
     pub p: Option<f64>,
 }
@@ -278,13 +279,15 @@ fn taken(rows: &[&Observation]) -> Vec<Taken> {
     rows.iter().filter_map(of).collect()
 }
 
-/// How a per-repetition quality metric depends on the per-window rows that give its interval.
+/// How a per-repetition quality metric depends on the rows of windows or items that give its interval.
 #[derive(Clone, Copy)]
 enum Spread {
     /// The metric is the exponential of the windows' mean.
     Exponential,
     /// The metric is proportional to the windows' mean.
     Proportional,
+    /// The metric is the share of items that count.
+    Share,
 }
 
 fn windows_behind(metric: &str) -> Option<(String, Spread)> {
@@ -293,6 +296,13 @@ fn windows_behind(metric: &str) -> Option<(String, Spread)> {
         "ppl" => ("nll_window", Spread::Exponential),
         "ppl_ratio" => ("delta_nll", Spread::Exponential),
         "nll" | "bits_per_byte" => ("nll_window", Spread::Proportional),
+        "target_ppl" => ("target_nll", Spread::Exponential),
+        "acc" => ("acc_item", Spread::Share),
+        "acc_norm" => ("acc_norm_item", Spread::Share),
+        "acc_bytes" => ("acc_bytes_item", Spread::Share),
+        "exact_match" => ("exact_match_item", Spread::Share),
+        "acc_at" => ("acc_item_at", Spread::Share),
+        "exact_match_at" => ("exact_match_item_at", Spread::Share),
         _ => return None,
     };
     Some((format!("{windows}{part}"), spread))
@@ -302,13 +312,17 @@ fn windows_behind(metric: &str) -> Option<(String, Spread)> {
 fn window_interval(key: &Key, values: &[f64], groups: &Groups) -> Option<Interval> {
     let estimate = median(values)?;
     let (name, spread) = windows_behind(key.metric)?;
-    let rows = groups.get(&Key { metric: &name, x: None, ..*key })?;
+    let rows = groups.get(&Key { metric: &name, ..*key })?;
     let ok: Vec<&Observation> = rows.iter().copied().filter(|row| is_ok(row)).collect();
     let losses: Vec<f64> = independent(&name, &taken(&ok)).into_iter().flatten().collect();
+    if let Spread::Share = spread {
+        let counted = losses.iter().filter(|value| **value > 0.5).count() as u64;
+        return binomial_interval(counted, losses.len() as u64);
+    }
     let windows = bootstrap_interval(&losses, Center::Mean, SEED)?;
     let end = |end: f64| match spread {
         Spread::Exponential => estimate * (end - windows.estimate).exp(),
-        Spread::Proportional => estimate * end / windows.estimate,
+        Spread::Proportional | Spread::Share => estimate * end / windows.estimate,
     };
     Some(Interval { estimate, low: end(windows.low), high: end(windows.high), n: windows.n })
 }

@@ -16,6 +16,7 @@ pub mod roof;
 pub mod score;
 pub mod sensitivity;
 pub mod speculation;
+pub mod task;
 pub mod value;
 
 /// What may make two runs of the same code differ; decides how a metric can be gated.
@@ -153,6 +154,22 @@ pub const METRICS: &[&dyn Metric] = &[
     &score::KL_MEAN,
     &score::KL_MAX,
     &score::TOP1_AGREEMENT,
+    &task::ACC,
+    &task::ACC_NORM,
+    &task::ACC_BYTES,
+    &task::EXACT_MATCH,
+    &task::TARGET_PPL,
+    &task::ACC_AT,
+    &task::EXACT_MATCH_AT,
+    &task::CUT_ITEMS,
+    &task::ACC_ITEM,
+    &task::ACC_NORM_ITEM,
+    &task::ACC_BYTES_ITEM,
+    &task::EXACT_MATCH_ITEM,
+    &task::ACC_ITEM_AT,
+    &task::EXACT_MATCH_ITEM_AT,
+    &task::TARGET_NLL,
+    &task::ANSWER_NLL,
     &phase::PREFILL_TOK_S,
     &phase::PREFILL_MS,
     &phase::DECODE_TOK_S,

@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod describe;
+mod mcnemar;
 mod paired;
 mod proportion;
 mod rank;
@@ -14,6 +15,7 @@ mod special;
 
 pub use bootstrap::{Center, Interval, bootstrap_interval, median_interval};
 pub use describe::{cv, mean, median, quantile, sd};
+pub use mcnemar::McNemar;
 pub use paired::{Ratio, paired_difference, paired_ratio, paired_statistic};
 pub use proportion::{binomial_interval, chi_square_p, sign_test};
 pub use rank::{benjamini_hochberg, mann_whitney};

@@ -73,6 +73,45 @@ pub struct Counted {
     pub bank_conflicts: u64,
 }
 
+/// What one answer of an item came to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Sum of ln p(token) over the tokens of the answer.
+    #[serde(deserialize_with = "number")]
+    pub log_likelihood: f64,
+    /// Tokens of the answer.
+    pub n_tokens: u64,
+    /// Characters of the answer as the task has it, without what is put between question and answer.
+    pub n_chars: u64,
+    /// The same in bytes of UTF-8.
+    pub n_bytes: u64,
+    /// Whether every token of it is the most likely one.
+    pub greedy: bool,
+}
+
+/// How the answers of an item are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judged {
+    /// The most likely answer counts, by sums and by sums over the answers' lengths.
+    Choice,
+    /// The most likely answer counts; lengths say nothing, because all answers are letters or are followed by the same text.
+    PlainChoice,
+    /// There is one answer: it counts when it is what greedy decoding would say.
+    LastWord,
+    /// Something was hidden in a long text: both the most likely answer and greedy decoding count.
+    Retrieval,
+}
+
+/// Where in a text something was hidden.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// Tokens of the whole text.
+    pub length: f64,
+    /// Which depth, in words: `depth 0.5`.
+    pub depth: String,
+}
+
 /// Tokens that became visible to the user at one instant (speculation emits several at once).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
@@ -160,6 +199,24 @@ pub enum Event {
         kl_max: f64,
         /// Tokens whose most likely next token agrees with the reference.
         top1_agree: u64,
+    },
+    /// One item of a task, its answers scored by likelihood.
+    Item {
+        /// Index of the item.
+        item: u32,
+        /// Name of the item in its file.
+        id: String,
+        /// How it is judged.
+        judged: Judged,
+        /// Index of the right answer.
+        gold: u32,
+        /// The answers in the order of the file.
+        answers: Vec<Answer>,
+        /// Tokens cut from the left of its context, because the window is shorter.
+        cut_tokens: u64,
+        /// Where the answer was hidden, where it was.
+        #[serde(default)]
+        hidden: Option<Hidden>,
     },
     /// Memory of the worker process after the workload; 0 where it was not measured.
     Memory {

@@ -11,6 +11,7 @@ use crate::external;
 use crate::library;
 use crate::scenario::{ModelPart, Protocol, Workload};
 use crate::text;
+use crate::worker::task;
 
 /// A workload that a cell will not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl Forecast {
                 Ok(None) => None,
                 Err(reason) => Some(reason),
             },
+            Workload::Task(asked) => task::refusal(self.opened(scenario, part)?, asked),
             Workload::Generate { text, prompt_tokens, .. } => {
                 self.need(scenario, part, text, *prompt_tokens, "one prompt")
             }
@@ -101,6 +103,14 @@ impl Forecast {
 
     fn count(&mut self, scenario: &ResolvedScenario, part: &ModelPart, text: &str) -> Result<Option<usize>, String> {
         let file = scenario.file.as_deref();
+        let Some(checkpoint) = self.opened(scenario, part) else { return Ok(None) };
+        let text = text::resolve(text, file).map_err(|error| error.to_string())?;
+        checkpoint.encode(&text).map(|tokens| Some(tokens.len())).map_err(|error| error.to_string())
+    }
+
+    /// The checkpoint of `part`, where it is here and can be opened.
+    fn opened(&mut self, scenario: &ResolvedScenario, part: &ModelPart) -> Option<&Checkpoint> {
+        let file = scenario.file.as_deref();
         let opened = self.tokenizers.entry((part.source.clone(), part.bos)).or_insert_with(|| {
             let source = library::model_source(&part.source, file).ok()?;
             // a model of the hub is not downloaded to plan, and one that cannot be opened fails its cells with its own reason
@@ -109,9 +119,7 @@ impl Forecast {
             }
             Some(Checkpoint::open(&source, &library::models()).ok()?.with_bos(part.bos))
         });
-        let Some(checkpoint) = opened else { return Ok(None) };
-        let text = text::resolve(text, file).map_err(|error| error.to_string())?;
-        checkpoint.encode(&text).map(|tokens| Some(tokens.len())).map_err(|error| error.to_string())
+        opened.as_ref()
     }
 }
 

@@ -74,6 +74,16 @@ pub fn text(name: &str) -> Option<&'static EmbeddedText> {
     texts().iter().find(|t| t.name == name)
 }
 
+/// Every task inside the binary: name after `embedded:`, and its items as JSON Lines.
+pub fn tasks() -> &'static [(&'static str, &'static str)] {
+    embedded::TASKS
+}
+
+/// The items of the task called `name`.
+pub fn task(name: &str) -> Option<&'static str> {
+    tasks().iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
 /// Every checkpoint inside the binary.
 pub fn checkpoints() -> &'static [EmbeddedModel] {
     embedded::MODELS

@@ -17,6 +17,7 @@ mod scenario;
 mod selftest;
 mod stop;
 mod stopwatch;
+mod task;
 mod text;
 mod worker;
 

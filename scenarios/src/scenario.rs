@@ -4,6 +4,7 @@ mod claim;
 mod gpu_problem;
 mod model;
 mod parse;
+mod task;
 mod validate;
 mod workload;
 
@@ -20,6 +21,7 @@ pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Side, Statistic};
 pub use gpu_problem::{GpuNumber, GpuProblem};
 pub use model::ModelPart;
 pub use parse::{parse, read};
+pub use task::{Choose, PasskeyPart, TaskPart};
 pub use workload::{Kernel, Protocol, Workload};
 
 /// One scenario file.

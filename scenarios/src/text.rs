@@ -76,7 +76,8 @@ pub fn exists(given: &str, file: Option<&Path>) -> Result<(), TextError> {
     File::open(&path).map(|_| ()).map_err(|source| TextError::Io { file: path, source, known: known() })
 }
 
-fn read(file: &Path) -> Result<String, TextError> {
+/// The text of `file`.
+pub fn read(file: &Path) -> Result<String, TextError> {
     let io = |source| TextError::Io { file: file.into(), source, known: known() };
     let mut bytes = vec![];
     // one byte more than allowed tells a text of exactly the limit from a longer one, and a device file ends here too

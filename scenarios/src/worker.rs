@@ -7,6 +7,7 @@ mod kernels;
 pub mod score;
 mod sensitivity;
 pub mod sweep;
+pub mod task;
 mod timed;
 mod verify;
 

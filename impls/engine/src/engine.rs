@@ -75,6 +75,18 @@ impl Engine {
         self.session_of(&self.target)
     }
 
+    /// A fresh session of the target whose sequences hold `tokens`, where that is more than the engine was built for.
+    pub fn session_with_room(&self, tokens: usize) -> Result<Session, EngineError> {
+        let (limit, room) = (self.target.architecture().context_limit(), tokens.max(self.context_tokens));
+        if tokens > limit {
+            return Err(EngineError::Mismatch(format!(
+                "a sequence of {tokens} tokens is longer than the {limit} positions of the model; shorten it"
+            )));
+        }
+        let kv = self.spec.kv.build(self.target.kv_shape(), room, &self.device)?;
+        Ok(Session::new(self.target.clone(), kv))
+    }
+
     /// A fresh session of the draft, when there is one.
     pub fn draft_session(&self) -> Result<Option<Session>, EngineError> {
         self.draft.as_ref().map(|draft| self.session_of(draft)).transpose()

@@ -28,9 +28,30 @@ pub const SECTION: Section = Section {
     content,
 };
 
+/// Items behind a share: a median of zeros and ones says nothing, and shares have their intervals from them.
+const BEHIND: &[&str] = &[
+    "acc_item",
+    "acc_norm_item",
+    "acc_bytes_item",
+    "exact_match_item",
+    "acc_item_at",
+    "exact_match_item_at",
+    "answer_nll",
+];
+
 /// Metrics worth opening at first sight; the others start closed.
-const OPEN: &[&str] =
-    &["ppl", "prefill_tok_s", "decode_tok_s", "ttft_ms", "tpot_ms", "gflop_s", "gb_s", "acceptance_rate"];
+const OPEN: &[&str] = &[
+    "ppl",
+    "acc",
+    "exact_match",
+    "prefill_tok_s",
+    "decode_tok_s",
+    "ttft_ms",
+    "tpot_ms",
+    "gflop_s",
+    "gb_s",
+    "acceptance_rate",
+];
 
 #[derive(Serialize)]
 struct Row {
@@ -130,7 +151,7 @@ fn skipped(digest: &Digest, workload: &str) -> Vec<(String, &'static str, String
 
 fn tables(digest: &Digest, rows: &[&Aggregate], workload: &str) -> Vec<Table> {
     let mut groups: Vec<(&str, Vec<&Aggregate>)> = Vec::new();
-    for a in rows {
+    for a in rows.iter().filter(|a| !BEHIND.contains(&wording::base(&a.metric))) {
         let base = wording::base(&a.metric);
         match groups.iter_mut().find(|(known, _)| *known == base) {
             Some((_, group)) => group.push(a),

@@ -395,3 +395,47 @@ fn summing_up_again_changes_the_sentences_alone() {
     assert_eq!(again.summary.as_ref().map(|s| &s.answer), Some(&report::answer(&forge.run)));
     assert_eq!(again.observations, forge.run.observations);
 }
+
+/// Shares of a task: whether each item is answered.
+fn answers(forge: &mut Forge, cell: &str, items: &[bool]) {
+    let from = forge.run.observations.len();
+    for yes in items {
+        forge.rows(cell, "task-scenes", "acc_item", None, &[f64::from(u8::from(*yes))]);
+    }
+    for (item, row) in forge.run.observations[from..].iter_mut().enumerate() {
+        row.item = item as u32;
+    }
+    let share = items.iter().filter(|yes| **yes).count() as f64 / items.len() as f64;
+    forge.rows(cell, "task-scenes", "acc", None, &[share]);
+}
+
+#[test]
+fn shares_of_items_are_told_apart_in_pairs_or_not_at_all() {
+    let mut forge = Forge::new(&[NAIVE, FLASH, NAIVE_INT8], false);
+    let right: Vec<bool> = (0..60).map(|i| i % 2 == 0).collect();
+    answers(&mut forge, &id(NAIVE), &right);
+    // three items lost and one won: on paper 3.3 points worse
+    let near: Vec<bool> =
+        right.iter().enumerate().map(|(i, yes)| if [0, 2, 4, 5].contains(&i) { !yes } else { *yes }).collect();
+    answers(&mut forge, &id(FLASH), &near);
+    // twelve lost and none won: 2 / 2^12
+    let far: Vec<bool> = right.iter().enumerate().map(|(i, yes)| *yes && i >= 24).collect();
+    answers(&mut forge, &id(NAIVE_INT8), &far);
+    let answer = forge.answer();
+    let own = "Of the 60 items of task-scenes, naive · f32 · greedy answers 50 % [36.8, 63.2]";
+    assert!(answer.contains(own), "{answer}");
+    assert!(
+        answer.contains(
+            "told apart from it, item by item (McNemar's exact test), is naive · int8 · greedy (−20 points ["
+        ),
+        "{answer}"
+    );
+    assert!(answer.contains("; the other cell is not."), "{answer}");
+
+    let mut forge = Forge::new(&[NAIVE, FLASH], false);
+    answers(&mut forge, &id(NAIVE), &right);
+    answers(&mut forge, &id(FLASH), &near);
+    let answer = forge.answer();
+    assert!(answer.contains("the other cell is not told apart from it"), "{answer}");
+    assert!(!answer.contains("points"), "a difference that is not told is not named: {answer}");
+}

@@ -6,16 +6,21 @@ use super::{Comparison, Groups, Key, SEED, Spread, comparable, taken, windows_be
 use crate::metric::{Kind, kernel, metric};
 use crate::observation::{Direction, Observation};
 use crate::pairing::{Grain, Taken, needs_clock};
-use crate::statistics::{Center, Interval, Ratio, mean, median, paired_difference, paired_ratio, signed_rank_p};
+use crate::statistics::{
+    Center, Interval, McNemar, Ratio, mean, median, paired_difference, paired_ratio, signed_rank_p,
+};
 
 /// The comparison of the group `key` with the group `other`; `None` without a pair.
 pub(super) fn compare_groups(key: &Key, other: &Key, groups: &Groups) -> Option<Comparison> {
     let rows = groups.get(key)?;
     let pairs = Pairs::of(rows, groups.get(other)?);
     let center = center_of(key.metric);
-    let (ratio, difference) = match window_comparison(key, &pairs, groups, other.cell) {
-        Some((ratio, difference)) => (Some(ratio), difference),
-        None => (pairs.ratio(center), pairs.difference(center)?),
+    let chance = || if center == Center::Median { pairs.chance() } else { None };
+    let of_items = item_comparison(key, groups, other.cell);
+    let of_windows = || window_comparison(key, &pairs, groups, other.cell).map(|(ratio, d)| (Some(ratio), d, None));
+    let (ratio, difference, p) = match of_items.or_else(of_windows) {
+        Some(found) => found,
+        None => (pairs.ratio(center), pairs.difference(center)?, chance()),
     };
     let note = comparable::why_not(key, other, groups);
     Some(Comparison {
@@ -31,7 +36,7 @@ pub(super) fn compare_groups(key: &Key, other: &Key, groups: &Groups) -> Option<
         n_pairs: difference.n,
         ratio,
         difference,
-        p: if center == Center::Median { pairs.chance() } else { None },
+        p,
     })
 }
 
@@ -154,6 +159,26 @@ fn medians(side: &[Taken]) -> Vec<Taken> {
     repetitions.into_iter().filter_map(one).collect()
 }
 
+/// Ratio, difference and McNemar's chance of a share of items, from the items in pairs.
+fn item_comparison(key: &Key, groups: &Groups, reference: &str) -> Option<(Option<Ratio>, Interval, Option<f64>)> {
+    let (name, Spread::Share) = windows_behind(key.metric)? else { return None };
+    let items = |cell| groups.get(&Key { cell, metric: &name, ..*key });
+    let pairs = Pairs::of(items(key.cell)?, items(reference)?);
+    let values: Vec<(f64, f64)> = pairs.pairs.iter().map(|pair| pair.values).collect();
+    let table = McNemar::of(&values);
+    let difference = table.difference()?;
+    let (_, base) = pairs.means()?;
+    let over = |end: f64| (base + end) / base;
+    // the ends of a difference of shares can lie below minus the base, where no ratio is
+    let ratio = (base > 0.0 && base + difference.low > 0.0).then(|| Ratio {
+        ratio: over(difference.estimate),
+        low: over(difference.low),
+        high: over(difference.high),
+        n: difference.n,
+    });
+    Some((ratio, difference, Some(table.p())))
+}
+
 /// Ratio and difference of a quality metric, intervals from paired windows.
 fn window_comparison(key: &Key, own: &Pairs, groups: &Groups, reference: &str) -> Option<(Ratio, Interval)> {
     let (name, spread) = windows_behind(key.metric)?;
@@ -167,7 +192,7 @@ fn window_comparison(key: &Key, own: &Pairs, groups: &Groups, reference: &str) -
     let n = spread_of_windows.n;
     let ratio_at = |end: f64| match spread {
         Spread::Exponential => cell / base * (end - spread_of_windows.estimate).exp(),
-        Spread::Proportional => {
+        Spread::Proportional | Spread::Share => {
             let per_window = base / windows.means().map_or(base, |(_, base)| base);
             cell / base + (end - spread_of_windows.estimate) * per_window / base
         }

@@ -411,3 +411,26 @@ fn shares_of_the_roof_rank_cells_of_equal_work_only() {
     let found: Vec<(String, Direction)> = compare(&rows, "ref").into_iter().map(|c| (c.cell, c.direction)).collect();
     assert_eq!(found, [("int8".into(), Direction::None), ("same".into(), Direction::Higher)]);
 }
+
+/// Oracles: Clopper and Pearson's limits for 45 of 60 (quantiles of beta distributions from SciPy), and McNemar's exact p for 9 against 2.
+#[test]
+fn shares_have_their_intervals_from_items_in_pairs() {
+    let of = |cell: &str, right: &dyn Fn(u32) -> bool| -> Vec<Observation> {
+        let items = (0..60).map(|item| row(cell, "acc_item", 0, item, f64::from(u8::from(right(item)))));
+        let share = (0..60).filter(|item| right(*item)).count() as f64 / 60.0;
+        items.chain([row(cell, "acc", 0, 0, share)]).collect()
+    };
+    let mut rows = of("reference", &|item| item < 45);
+    // two of the reference's are lost, nine of the others won
+    rows.extend(of("cell", &|item| (2..54).contains(&item)));
+    let share = aggregate(&rows).into_iter().find(|a| a.cell == "reference" && a.metric == "acc").expect("a share");
+    let (low, high) = (share.low.expect("low"), share.high.expect("high"));
+    assert!((low - 0.621_403_6).abs() < 1e-5 && (high - 0.852_813_9).abs() < 1e-5, "{low} {high}");
+    assert_eq!((share.n, share.median), (60, Some(0.75)));
+    let found = compare(&rows, "reference").into_iter().find(|c| c.metric == "acc").expect("a comparison");
+    assert!((found.p.expect("p") - 0.065_429_687_5).abs() < 1e-9, "{found:?}");
+    assert!((found.difference.estimate - 7.0 / 60.0).abs() < 1e-12 && found.n_pairs == 60, "{found:?}");
+    assert!(found.difference.low < 0.0, "the interval holds what the test does not refuse: {found:?}");
+    let ratio = found.ratio.expect("a ratio");
+    assert!((ratio.ratio - (52.0 / 45.0)).abs() < 1e-12 && ratio.low < 1.0, "{ratio:?}");
+}

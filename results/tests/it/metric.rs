@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use results::metric::{METRICS, metric, observe};
 use results::observation::{Observation, Status};
-use results::trace::{Chunk, Counted, Event, Roof, Trace, Work};
+use results::trace::{Answer, Chunk, Counted, Event, Hidden, Judged, Roof, Trace, Work};
 
 use crate::row;
 
@@ -281,4 +281,81 @@ fn a_value_that_json_cannot_hold_is_a_row_that_says_so() {
     let line = serde_json::to_string(&event).expect("serialises");
     let Event::Value { value, .. } = serde_json::from_str(&line).expect("is read") else { panic!("another event") };
     assert!(value.is_nan(), "{line}");
+}
+
+fn answer(log_likelihood: f64, n_chars: u64, n_bytes: u64, greedy: bool) -> Answer {
+    Answer { log_likelihood, n_tokens: 2, n_chars, n_bytes, greedy }
+}
+
+fn item(item: u32, judged: Judged, gold: u32, answers: Vec<Answer>, hidden: Option<Hidden>) -> Event {
+    Event::Item {
+        item,
+        id: format!("item {item}"),
+        judged,
+        gold,
+        answers,
+        cut_tokens: u64::from(item == 1) * 3,
+        hidden,
+    }
+}
+
+/// Worked out by hand: sums −6, −8, −9; per character −3, −1, −1.5; per byte −3, −1, −0.9.
+#[test]
+fn items_are_judged_by_sums_by_characters_and_by_bytes() {
+    let answers = || vec![answer(-6.0, 2, 2, true), answer(-8.0, 8, 8, false), answer(-9.0, 6, 10, false)];
+    let events = (0..3).map(|gold| item(gold, Judged::Choice, gold, answers(), None)).collect();
+    let rows = rows_of(events, None);
+    for (metric, expected) in
+        [("acc_item", [1.0, 0.0, 0.0]), ("acc_norm_item", [0.0, 1.0, 0.0]), ("acc_bytes_item", [0.0, 0.0, 1.0])]
+    {
+        near(&values(&rows, metric), &expected);
+        near(&values(&rows, metric.trim_end_matches("_item")), &[1.0 / 3.0]);
+    }
+    near(&values(&rows, "target_nll"), &[6.0, 8.0, 9.0]);
+    near(&values(&rows, "answer_nll:answer 2"), &[9.0; 3]);
+    near(&values(&rows, "cut_items"), &[1.0]);
+    assert!(values(&rows, "target_ppl").is_empty() && values(&rows, "exact_match").is_empty());
+    // of equal answers the first counts, as argmax has it
+    let equal = vec![answer(-5.0, 1, 1, false), answer(-5.0, 1, 1, false)];
+    near(&values(&rows_of(vec![item(0, Judged::PlainChoice, 1, equal, None)], None), "acc"), &[0.0]);
+}
+
+#[test]
+fn last_words_count_when_they_would_be_said() {
+    let events = vec![
+        item(0, Judged::LastWord, 0, vec![answer(-1.0, 4, 4, true)], None),
+        item(1, Judged::LastWord, 0, vec![answer(-3.0, 4, 4, false)], None),
+    ];
+    let rows = rows_of(events, None);
+    near(&values(&rows, "acc"), &[0.5]);
+    near(&values(&rows, "target_ppl"), &[2f64.exp()]);
+    assert!(values(&rows, "acc_norm").is_empty());
+}
+
+#[test]
+fn hidden_answers_have_a_place() {
+    let at = |length: f64, depth: &str| Some(Hidden { length, depth: depth.into() });
+    let one = |greedy| vec![answer(-1.0, 5, 5, greedy), answer(-2.0, 5, 5, false)];
+    let events = vec![
+        item(0, Judged::Retrieval, 0, one(true), at(512.0, "depth 0")),
+        item(1, Judged::Retrieval, 0, one(false), at(512.0, "depth 0")),
+        item(2, Judged::Retrieval, 1, one(false), at(512.0, "depth 1")),
+    ];
+    let rows = rows_of(events, None);
+    near(&values(&rows, "acc"), &[2.0 / 3.0]);
+    near(&values(&rows, "exact_match"), &[1.0 / 3.0]);
+    near(&values(&rows, "acc_at:depth 0"), &[1.0]);
+    near(&values(&rows, "exact_match_at:depth 0"), &[0.5]);
+    near(&values(&rows, "acc_at:depth 1"), &[0.0]);
+    assert!(rows.iter().filter(|row| row.metric.starts_with("acc_at")).all(|row| row.x == Some(512.0)));
+}
+
+#[test]
+fn a_likelihood_that_is_no_number_gives_no_share() {
+    let rows = rows_of(
+        vec![item(0, Judged::Choice, 0, vec![answer(f64::NAN, 1, 1, false), answer(-1.0, 1, 1, true)], None)],
+        None,
+    );
+    let acc = rows.iter().find(|row| row.metric == "acc").expect("a row");
+    assert_eq!((acc.status, acc.value), (Status::Wrong, None));
 }

@@ -158,6 +158,7 @@ fn too_long(scenario: &Scenario, limit: usize) -> Option<(String, String)> {
             (format!("workload[{i}].tokens"), what)
         }
         Workload::Sensitivity { .. } => (format!("workload[{i}].window_tokens"), tokens),
+        Workload::Passkey(_) => (format!("workload[{i}].lengths"), format!("a text of {tokens}")),
         _ => (format!("workload[{i}].tokens"), tokens),
     })
 }

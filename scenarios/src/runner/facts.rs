@@ -11,8 +11,9 @@ use super::Asked;
 use super::process::Program;
 use crate::cell::ResolvedScenario;
 use crate::library;
-use crate::scenario::ModelPart;
+use crate::scenario::{ModelPart, Workload};
 use crate::stopwatch::{unix_ns, utc_now};
+use crate::task;
 use crate::text;
 use crate::worker::open_models;
 
@@ -67,6 +68,10 @@ pub fn of_run(
         let text = text::resolve(&name, scenario.file.as_deref())?;
         facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
         facts.push((format!("text_bytes {name}"), text.len().to_string()));
+    }
+    for name in s.workloads.iter().flat_map(task_files) {
+        let text = task::text(name, scenario.file.as_deref())?;
+        facts.push((format!("text_blake3 {name}"), blake3::hash(text.as_bytes()).to_hex().to_string()));
     }
     if let Some(c) = &s.calibration {
         let choice = c.seed.map_or("evenly spaced".to_string(), |seed| format!("drawn with seed {seed}"));
@@ -129,6 +134,14 @@ pub fn of_machine(run_id: &str, roof: &Roof, facts: &[(String, String)]) -> Vec<
 /// Facts of one scope.
 pub fn scoped(run_id: &str, scope: &str, facts: Vec<(String, String)>) -> Vec<Fact> {
     facts.into_iter().map(|(key, value)| Fact { run_id: run_id.into(), scope: scope.into(), key, value }).collect()
+}
+
+/// Files of items that a workload reads.
+fn task_files(workload: &Workload) -> Vec<&str> {
+    let Workload::Task(part) = workload else { return vec![] };
+    let shots = part.few_shot.as_ref();
+    let labels = [part.labels.as_deref(), shots.and_then(|s| s.labels.as_deref()), shots.map(|s| s.from.as_str())];
+    [part.task.as_str()].into_iter().chain(labels.into_iter().flatten()).collect()
 }
 
 /// Texts a scenario reads, each once.

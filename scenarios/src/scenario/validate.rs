@@ -2,6 +2,7 @@
 
 mod claim;
 mod rule;
+mod task;
 mod workload;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use weights::WeightsSpec;
 
-use super::GpuProblem;
+use super::{GpuProblem, PasskeyPart, TaskPart};
 
 /// A workload; cells that cannot run it are skipped with a reason.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -18,6 +18,10 @@ pub enum Workload {
         /// Read only this many tokens of the text.
         max_tokens: Option<usize>,
     },
+    /// Items with one right answer, judged by likelihood: accuracies, their intervals, and cells compared item by item.
+    Task(TaskPart),
+    /// Keys hidden in long texts, which a cache must keep: chosen by likelihood and said by greedy decoding.
+    Passkey(PasskeyPart),
     /// Timed forward pass over synthetic tokens, like llama-bench `pp512`.
     Prefill {
         /// Prompt lengths; more than one makes a sweep.
@@ -124,6 +128,8 @@ impl Workload {
         let join = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join("-");
         match self {
             Workload::Perplexity { text, .. } => format!("ppl-{}", stem(text)),
+            Workload::Task(part) => part.name(),
+            Workload::Passkey(part) => part.name(),
             Workload::Prefill { tokens } => format!("pp{}", join(tokens)),
             Workload::Decode { tokens, context } if *context == default_context() => format!("tg{tokens}"),
             Workload::Decode { tokens, context } => format!("tg{tokens}@{context}"),
@@ -160,7 +166,13 @@ impl Workload {
     /// Whether it runs a model's forward pass.
     pub fn needs_model(&self) -> bool {
         use Workload::*;
-        matches!(self, Perplexity { .. } | Prefill { .. } | Decode { .. } | Generate { .. } | Sensitivity { .. })
+        self.reads_text() || matches!(self, Prefill { .. } | Decode { .. })
+    }
+
+    /// Whether it reads text, which random weights cannot.
+    pub fn reads_text(&self) -> bool {
+        use Workload::*;
+        matches!(self, Perplexity { .. } | Task(_) | Passkey(_) | Generate { .. } | Sensitivity { .. })
     }
 
     /// Whether its result is a time, so that it is repeated and interleaved.
@@ -182,12 +194,15 @@ impl Workload {
     pub fn context_tokens(&self) -> usize {
         match self {
             Workload::Perplexity { protocols, .. } => protocols.iter().map(|p| p.window).max().unwrap_or(0),
+            Workload::Passkey(part) => part.lengths.iter().copied().max().unwrap_or(0),
             Workload::Prefill { tokens } => tokens.iter().copied().max().unwrap_or(0),
             // one more: the prompt's pass gives a token that is not timed
             Workload::Decode { tokens, context } => tokens.saturating_add(*context).saturating_add(1),
             Workload::Generate { prompt_tokens, new_tokens, .. } => prompt_tokens.saturating_add(*new_tokens),
             Workload::Sensitivity { window_tokens, .. } => *window_tokens,
-            Workload::Kernels { .. }
+            // a task takes what room its items need, up to the model's window
+            Workload::Task(_)
+            | Workload::Kernels { .. }
             | Workload::GpuKernels { .. }
             | Workload::AttentionSweep { .. }
             | Workload::KnownAnswer { .. }
@@ -242,7 +257,7 @@ pub struct Kernel {
 }
 
 /// `evaluation` of `embedded:evaluation` and of `texts/evaluation.txt`.
-fn stem(text: &str) -> &str {
+pub(super) fn stem(text: &str) -> &str {
     let last = text.rsplit(['/', ':']).next().unwrap_or(text);
     last.rsplit_once('.').map_or(last, |(stem, _)| stem)
 }

@@ -7,7 +7,7 @@ use model::{Device, TokenId};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use results::trace::{Event, Roof, Trace};
 
-use super::{counted, gpu, kernels, progress, score, sensitivity, sweep, timed};
+use super::{counted, gpu, kernels, progress, score, sensitivity, sweep, task, timed};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::forecast;
 use crate::library;
@@ -138,6 +138,8 @@ impl Held {
             Workload::Perplexity { text, protocols, max_tokens } => {
                 score::perplexity(self, text, protocols, *max_tokens)?
             }
+            Workload::Task(part) => task::run(self, part)?,
+            Workload::Passkey(part) => task::passkey(self, part)?,
             Workload::Prefill { tokens } => timed::prefill(self, tokens)?,
             Workload::Decode { tokens, context } => timed::decode(self, *tokens, *context, repetition)?,
             Workload::Generate { text, prompts, prompt_tokens, new_tokens } => {

@@ -231,7 +231,7 @@ fn score_row(logits: &[f32], reference: Option<&[f32]>, target: TokenId) -> Poin
 }
 
 /// log Σ exp and the index of the largest (the first on ties).
-fn log_sum_exp(row: &[f32]) -> (f64, usize) {
+pub(super) fn log_sum_exp(row: &[f32]) -> (f64, usize) {
     let best = row.iter().enumerate().fold(0, |best, (i, &v)| if v > row[best] { i } else { best });
     let max = f64::from(row[best]);
     (max + row.iter().map(|&v| (f64::from(v) - max).exp()).sum::<f64>().ln(), best)

@@ -7,6 +7,7 @@ mod gates;
 mod gguf;
 mod resume;
 mod runs;
+mod tasks;
 mod text;
 mod translation;
 

@@ -85,6 +85,11 @@ impl Checkpoint {
         self.text().begins_with()
     }
 
+    /// [`Text::before`].
+    pub fn before(&self) -> Result<Vec<TokenId>, EngineError> {
+        self.text().before()
+    }
+
     /// [`Text::beginning`].
     pub fn beginning(&self) -> Result<String, EngineError> {
         self.text().beginning()
@@ -119,6 +124,11 @@ impl<'a> Text<'a> {
     /// The token that a text begins with, where one is put before it.
     pub fn begins_with(&self) -> Result<Option<TokenId>, EngineError> {
         Ok(self.around()?.0.first().copied())
+    }
+
+    /// What is put before a text.
+    pub fn before(&self) -> Result<Vec<TokenId>, EngineError> {
+        Ok(self.around()?.0)
     }
 
     /// What is put before and after a text.

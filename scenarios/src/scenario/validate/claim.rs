@@ -131,6 +131,10 @@ impl Workload {
         };
         match self {
             Workload::Perplexity { .. } => known && scored.iter().any(|start| base.starts_with(start)),
+            Workload::Task(_) | Workload::Passkey(_) => {
+                let of_items = ["acc", "exact_match", "target_", "answer_nll", "cut_items"];
+                known && of_items.iter().any(|start| base.starts_with(start)) && !base.starts_with("accept")
+            }
             Workload::Sensitivity { .. } => base.starts_with("sensitivity_") || base.starts_with("mixture_"),
             Workload::Prefill { .. } => base.starts_with("prefill_") || (speed && part.is_empty()) || is_memory(metric),
             Workload::Decode { .. } => base.starts_with("decode_") || (speed && part.is_empty()) || of_model,

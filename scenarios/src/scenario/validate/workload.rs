@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weights::WeightsSpec;
 
-use super::Faults;
+use super::{Faults, task};
 use crate::diagnostic::meant;
 use crate::matrix::{self, AXES};
 use crate::scenario::{GpuProblem, Kernel, ModelPart, Protocol, Scenario, Workload};
@@ -34,12 +34,7 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
             let title = format!("`{}` is the name of workload number {} too", workload.name(), first + 1);
             faults.add(path.as_str(), title, "join the two into one: their results could not be told apart");
         }
-        if random
-            && matches!(
-                workload,
-                Workload::Perplexity { .. } | Workload::Generate { .. } | Workload::Sensitivity { .. }
-            )
-        {
+        if random && workload.reads_text() {
             let help = "use prefill and decode for speed, or a trained checkpoint";
             faults.add(path.as_str(), "random weights cannot read text", help);
         }
@@ -67,6 +62,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 faults.add(field(&format!("protocols[{i}].window")), title, help);
             }
         }
+        Workload::Task(_) | Workload::Passkey(_) => task::check(path, workload, faults),
         Workload::Prefill { tokens } => {
             let lengths = !tokens.is_empty() && tokens.iter().all(|&n| n >= 1);
             faults.need(lengths, &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
