@@ -17,6 +17,7 @@ mod mixtures;
 mod names;
 mod noise;
 mod quality;
+mod recommend;
 mod speed;
 
 use results::run::Run;
@@ -40,6 +41,7 @@ pub fn answer(run: &Run) -> Vec<String> {
         return said;
     }
     let quality = Quality::of(&material);
+    said.extend(recommend::sentences(&material, &quality));
     said.extend(claims::sentences(&material));
     said.extend(noise::warning(&material));
     let axes = axes::sentences(&material, &quality);

@@ -17,7 +17,7 @@ use weights::WeightsSpec;
 
 use crate::external::External;
 
-pub use choose::{Choose, Speed, bytes_of, share_of};
+pub use choose::{Choose, bytes_of, share_of};
 pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Side, Statistic};
 pub use gpu_problem::{GpuNumber, GpuProblem};
 pub use model::ModelPart;

@@ -215,9 +215,9 @@ pub fn finish(outcome: RunOutcome, report: bool, strict: bool) -> Outcome {
         return Ok(outcome.exit);
     }
     let mut last = String::new();
-    for line in &outcome.summary.answer {
-        last += &format!("{line}\n");
-    }
+    // what to type stands where a terminal leaves the eye
+    let is_command = |line: &&String| line.starts_with("Recommended: ");
+    outcome.summary.answer.iter().filter(|line| !is_command(line)).for_each(|line| last += &format!("{line}\n"));
     if report {
         let path = report::write(&outcome.run_dir).failed()?;
         last += &format!("report: {}\n", path.display());
@@ -228,6 +228,7 @@ pub fn finish(outcome: RunOutcome, report: bool, strict: bool) -> Outcome {
     outcome.claims.iter().for_each(|claim| last += &format!("{}{}\n", claim_line(claim), why_open(claim)));
     let said = |sentence: &&String| !outcome.summary.answer.contains(sentence);
     outcome.summary.missing.iter().filter(said).for_each(|sentence| last += &format!("{sentence}\n"));
+    outcome.summary.answer.iter().filter(is_command).for_each(|line| last += &format!("{line}\n"));
     let word = outcome.summary.ending.map_or("incomplete", Ending::word);
     print(&format!("{last}{word}\n"))?;
     Ok(if outcome.exit == INCONCLUSIVE && !strict { PASS } else { outcome.exit })

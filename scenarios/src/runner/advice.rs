@@ -32,8 +32,13 @@ pub fn of_cell(scenario: &ResolvedScenario, cell: &Cell) -> Vec<(String, String)
     if cell.external.is_some() || !model.transforms.is_empty() || model.adapter.is_some() {
         return vec![];
     }
-    let mut facts = vec![];
     let spec = &cell.spec;
+    // drawing tokens gives another text, which is a wish and no matter of speed
+    let greedy = scenario.reference().spec.decoding == DecodingSpec::Greedy && spec.decoding.keeps_greedy_tokens();
+    if spec.decoding != scenario.reference().spec.decoding && !greedy {
+        return vec![];
+    }
+    let mut facts = vec![];
     let (mut source, mut weights) = (model.source.clone(), spec.weights.clone());
     // codes that need a calibration are chosen once and stored; others are chosen while a file is read
     if let (WeightsSpec::Gptq(_) | WeightsSpec::Awq(_), None) = (&weights, weights.activation_bits())
@@ -105,6 +110,11 @@ mod tests {
         );
         let resolved = ResolvedScenario::parse(&text, None).unwrap_or_else(|e| panic!("{e}"));
         of_cell(&resolved, &resolved.cells[1])
+    }
+
+    #[test]
+    fn a_decoder_that_gives_another_text_is_no_candidate() {
+        assert!(facts("decoding = \"sampled\"", "[choose]").is_empty());
     }
 
     #[test]
