@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use model::checkpoint::gguf::{self, Gguf, Types, is_gguf, open_gguf};
 use model::block::Reader;
+use model::checkpoint::gguf::{self, Gguf, Types, is_gguf, open_gguf};
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::transform::Transforms;
 use model::{Architecture, EncoderDecoderShape, TokenId};

@@ -54,7 +54,9 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     /// By how much it misses the limits: the larger logarithm of what it has over what is allowed, 0 where it keeps both.
     fn excess(&self, limits: &Limits) -> f64 {
-        let loss = self.loss.map_or(f64::INFINITY, |loss| (loss.highest / (1.0 + limits.loss)).ln());
+        // one window has no interval, so its loss is not told
+        let told = self.loss.filter(|loss| loss.ratio.n > 1 || loss.is_rounding());
+        let loss = told.map_or(f64::INFINITY, |loss| (loss.highest / (1.0 + limits.loss)).ln());
         let memory = match (limits.memory, self.memory) {
             (None, _) => 0.0,
             (Some(limit), Some(bytes)) => (bytes / limit).ln(),
@@ -97,11 +99,7 @@ struct Pick<'a, 'b> {
 }
 
 /// The fastest of `among`; of those that are not told from it the one with the least memory.
-fn pick<'a, 'b>(
-    among: &[&'b Candidate<'a>],
-    race: Option<&Race>,
-    reference: &CellSummary,
-) -> Option<Pick<'a, 'b>> {
+fn pick<'a, 'b>(among: &[&'b Candidate<'a>], race: Option<&Race>, reference: &CellSummary) -> Option<Pick<'a, 'b>> {
     let point = |c: &Candidate<'_>| match race {
         Some(_) if c.cell.id == reference.id => 1.0,
         Some(race) => race.between(c.cell, reference).map_or(0.0, |(ratio, _)| ratio.ratio),
@@ -141,7 +139,8 @@ pub fn sentences(material: &Material<'_>, quality: &Quality) -> Vec<String> {
         Some(first) => {
             let others: Vec<&Candidate<'_>> =
                 fitting.iter().copied().filter(|c| c.cell.id != first.taken.cell.id).collect();
-            let mut said = vec![recommended(material, first.taken), why(material, &limits, &first, fitting.len(), &race)];
+            let mut said =
+                vec![recommended(material, first.taken), why(material, &limits, &first, fitting.len(), &race)];
             let second = pick(&others, race.as_ref(), reference);
             said.extend(second.map(|second| runner_up(material, &race, first.taken, second.taken)));
             said.extend(faster_still(material, &race, &limits, first.taken, &all));
@@ -173,7 +172,9 @@ fn why(material: &Material<'_>, limits: &Limits, first: &Pick<'_, '_>, n: usize,
         (None, ..) => ", where no speed is told, it takes the least memory".into(),
         (Some(_), _, 1) => format!(" it {does} fastest"),
         (Some(_), _, level) => {
-            format!(", {level} of which are not told apart from the one that {does} fastest, it takes the least memory of these")
+            format!(
+                ", {level} of which are not told apart from the one that {does} fastest, it takes the least memory of these"
+            )
         }
     };
     let verb = if n == 1 { "it is " } else { "" };
@@ -189,7 +190,8 @@ fn why(material: &Material<'_>, limits: &Limits, first: &Pick<'_, '_>, n: usize,
 fn figures(material: &Material<'_>, race: &Option<Race>, c: &Candidate<'_>) -> String {
     let mut words = vec![lost(c.loss)];
     words.extend(race.as_ref().and_then(|race| speed(race, c)));
-    let weights = material.value(&c.cell.id, "weights_bytes").map_or(String::new(), |b| format!(" (weights {})", size(b)));
+    let weights =
+        material.value(&c.cell.id, "weights_bytes").map_or(String::new(), |b| format!(" (weights {})", size(b)));
     words.extend(c.memory.map(|bytes| format!("takes {} at its peak, loading included{weights}", size(bytes))));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     super::names::joined(&words, "and")
@@ -211,9 +213,9 @@ fn speed(race: &Race, c: &Candidate<'_>) -> Option<String> {
     let all = results::aggregate::aggregate(&own);
     let (median, low, high) = all.first().and_then(|a| Some((a.median?, a.low, a.high)))?;
     let unit = Unit::of(&race.quantity.metric, &all[0].unit, median);
-    let ends = low.zip(high).map_or(String::new(), |(low, high)| {
-        format!(" [{}, {}]", significant(low, 3), significant(high, 3))
-    });
+    let ends = low
+        .zip(high)
+        .map_or(String::new(), |(low, high)| format!(" [{}, {}]", significant(low, 3), significant(high, 3)));
     let reached = match race.quantity.direction {
         Direction::Lower => "needs",
         _ => "reaches",

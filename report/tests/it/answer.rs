@@ -401,7 +401,9 @@ fn with_limits(memory: Option<&str>) -> Forge {
     let cells = [NAIVE, NAIVE_INT8, ["naive", "gptq", "greedy"]];
     let mut forge = Forge::new(&cells, true);
     let base: Vec<f64> = (0..24).map(|i| 3.0 + 0.1 * f64::from(i % 5)).collect();
-    for (parts, loss, speed, mib) in [(NAIVE, 0.0, 1.0, 600.0), (NAIVE_INT8, 0.005, 2.0, 300.0), (cells[2], 0.05, 3.0, 200.0)] {
+    for (parts, loss, speed, mib) in
+        [(NAIVE, 0.0, 1.0, 600.0), (NAIVE_INT8, 0.005, 2.0, 300.0), (cells[2], 0.05, 3.0, 200.0)]
+    {
         let cell = id(parts);
         forge.losses(&cell, "", &base.iter().map(|l| l + loss).collect::<Vec<_>>());
         forge.generates(&cell, &drift(speed));
@@ -467,5 +469,8 @@ fn codes_in_the_file_are_said_to_be_requantised() {
     let mut forge = with_limits(None);
     forge.fact_of(&id(NAIVE), "stored_codes", "Q4_1 in blocks of 32");
     let answer = forge.answer();
-    assert!(answer.contains("holds codes already (Q4_1 in blocks of 32)") && answer.contains("at equal bits"), "{answer}");
+    assert!(
+        answer.contains("holds codes already (Q4_1 in blocks of 32)") && answer.contains("at equal bits"),
+        "{answer}"
+    );
 }

@@ -125,7 +125,8 @@ mod tests {
         assert_eq!(kv, one(&format!("infermark generate --model embedded:base --weights int8 --kv {table}")));
         let rtn = facts("weights = { kind = \"rtn\", bits = 4, group = 32 }\nattention = \"naive\"", "[choose]");
         let weights = "'{ kind = \"rtn\", bits = 4, group = 32 }'";
-        let wanted = format!("infermark generate --model embedded:base --weights {weights} --kv contiguous --attention naive");
+        let wanted =
+            format!("infermark generate --model embedded:base --weights {weights} --kv contiguous --attention naive");
         assert_eq!(rtn, one(&wanted));
         let gptq = facts("weights = { kind = \"gptq\", bits = 4 }", "[choose]");
         assert_eq!(

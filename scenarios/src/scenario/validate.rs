@@ -276,8 +276,11 @@ fn single_cells(scenario: &Scenario, lists: &[Vec<String>; 6], faults: &mut Faul
         if let Some(spec) = &parts.decoding {
             check_decoding(&format!("{path}.decoding"), spec, faults);
         }
-        let own: Vec<String> =
-            matrix::tags_of(parts).into_iter().zip(&reference).map(|(tag, r)| tag.unwrap_or_else(|| r.clone())).collect();
+        let own: Vec<String> = matrix::tags_of(parts)
+            .into_iter()
+            .zip(&reference)
+            .map(|(tag, r)| tag.unwrap_or_else(|| r.clone()))
+            .collect();
         let of_matrix = lists.iter().zip(&own).all(|(list, tag)| list.contains(tag));
         if of_matrix || seen.contains(&own) {
             let title = format!("the cell {} is there already", own[1..].join("+"));

@@ -37,7 +37,9 @@ impl StoredCodes {
     pub fn in_words(&self) -> String {
         match self {
             StoredCodes::Group(c) => format!("{}-bit codes on grids of {}", c.bits, c.group),
-            StoredCodes::Codebook(c) => format!("codes of a table of {} values in blocks of {}", c.table.len(), c.block),
+            StoredCodes::Codebook(c) => {
+                format!("codes of a table of {} values in blocks of {}", c.table.len(), c.block)
+            }
             StoredCodes::Row(_) => "int8 codes with a scale per row".into(),
         }
     }
