@@ -17,6 +17,7 @@ mod mixtures;
 mod names;
 mod noise;
 mod quality;
+mod recommend;
 mod speed;
 mod tasks;
 
@@ -41,6 +42,7 @@ pub fn answer(run: &Run) -> Vec<String> {
         return said;
     }
     let quality = Quality::of(&material);
+    said.extend(recommend::sentences(&material, &quality));
     said.extend(claims::sentences(&material));
     said.extend(noise::warning(&material));
     let axes = axes::sentences(&material, &quality);

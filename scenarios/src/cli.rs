@@ -1,6 +1,7 @@
 //! The command line: one file per command, one meaning per exit code.
 
 mod bench_against;
+mod changes;
 mod check;
 mod convert;
 mod doctor;

@@ -10,7 +10,7 @@ use weights::WeightsSpec;
 
 use crate::cell::Cell;
 use crate::external::{External, ExternalPart};
-use crate::scenario::{ModelPart, Scenario, Workload};
+use crate::scenario::{ModelPart, Parts, Scenario, Workload};
 
 /// The axes, in the order of ids and columns.
 pub const AXES: [&str; 6] = ["model", "attention", "weights", "kv", "decoding", "device"];
@@ -36,15 +36,31 @@ pub fn lists(scenario: &Scenario) -> [Vec<String>; 6] {
 
 /// Tags that `[reference]` names.
 pub fn reference_tags(scenario: &Scenario) -> [Option<String>; 6] {
-    let r = &scenario.reference;
+    tags_of(&scenario.reference)
+}
+
+/// Tags of the parts that are named.
+pub fn tags_of(parts: &Parts) -> [Option<String>; 6] {
     [
-        r.model.as_ref().map(ModelPart::tag),
-        r.attention.as_ref().map(AttentionSpec::tag),
-        r.weights.as_ref().map(WeightsSpec::tag),
-        r.kv.as_ref().map(KvSpec::tag),
-        r.decoding.as_ref().map(DecodingSpec::tag),
-        r.device.as_ref().map(DeviceSpec::tag),
+        parts.model.as_ref().map(ModelPart::tag),
+        parts.attention.as_ref().map(AttentionSpec::tag),
+        parts.weights.as_ref().map(WeightsSpec::tag),
+        parts.kv.as_ref().map(KvSpec::tag),
+        parts.decoding.as_ref().map(DecodingSpec::tag),
+        parts.device.as_ref().map(DeviceSpec::tag),
     ]
+}
+
+/// Tags of every axis, those of single cells (`[[cell]]`) after those of the lists.
+pub fn known_tags(scenario: &Scenario) -> [Vec<String>; 6] {
+    let mut known = lists(scenario);
+    for parts in &scenario.cells {
+        let own = tags_of(parts);
+        for (list, tag) in known.iter_mut().zip(own) {
+            list.extend(tag.filter(|tag| !list.contains(tag)));
+        }
+    }
+    known
 }
 
 /// `none` in a scenario without a model.
@@ -122,10 +138,11 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
     let wanted = reference_tags(scenario);
     let reference: Vec<&str> =
         lists.iter().zip(&wanted).map(|(list, tag)| tag.as_deref().unwrap_or_else(|| &list[0])).collect();
-    let varies: Vec<bool> = lists.iter().map(|list| list.len() > 1).collect();
+    let varies: Vec<bool> = known_tags(scenario).iter().map(|list| list.len() > 1).collect();
     let parts = Lists::of(scenario);
     // a driver is asked once for all cells of its device
-    let devices: Vec<_> = parts.device.iter().map(|device| (device, device.plan())).collect();
+    let single = scenario.cells.iter().filter_map(|cell| cell.device.as_ref());
+    let devices: Vec<_> = parts.device.iter().chain(single).map(|device| (device, device.plan())).collect();
     let plan = |spec: &EngineSpec, facts| {
         let known = devices.iter().find(|(device, _)| **device == spec.device);
         known.map_or_else(|| spec.device.plan(), |(_, outcome)| outcome.clone()).and_then(|()| spec.plan_parts(facts))
@@ -145,7 +162,11 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         let axes = Axes { engine: OWN_ENGINE.into(), model, attention, weights, kv, decoding, device };
         Cell { id, label, model: part, spec, external: None, axes, role, slowdown: 1.0, unsupported }
     };
-    let mut cells: Vec<Cell> = parts.product().into_iter().map(cell).collect();
+    let mut combinations = parts.product();
+    let is_reference = |(part, spec): &&(Option<ModelPart>, EngineSpec)| tags(part, spec).iter().eq(reference.iter());
+    let first = combinations.iter().find(is_reference).cloned();
+    combinations.extend(first.iter().flat_map(|first| scenario.cells.iter().map(|parts| with_parts(first, parts))));
+    let mut cells: Vec<Cell> = combinations.into_iter().map(cell).collect();
     // stable: the other cells keep the order of the lists
     cells.sort_by_key(|cell| cell.role != Role::Reference);
     if let (Some(plain), [_, ..]) = (cells.first(), scenario.slowdowns()) {
@@ -161,6 +182,19 @@ pub fn expand(scenario: &Scenario) -> Vec<Cell> {
         _ => {}
     }
     cells
+}
+
+/// `combination` with the parts that `parts` names in the place of its own; the model stays.
+fn with_parts(combination: &(Option<ModelPart>, EngineSpec), parts: &Parts) -> (Option<ModelPart>, EngineSpec) {
+    let (model, spec) = combination.clone();
+    let spec = EngineSpec {
+        attention: parts.attention.clone().unwrap_or(spec.attention),
+        weights: parts.weights.clone().unwrap_or(spec.weights),
+        kv: parts.kv.clone().unwrap_or(spec.kv),
+        decoding: parts.decoding.clone().unwrap_or(spec.decoding),
+        device: parts.device.clone().unwrap_or(spec.device),
+    };
+    (model, spec)
 }
 
 /// Cells of other engines, for every model that ours run.
@@ -315,6 +349,32 @@ mod tests {
         let one = text.replace("\"embedded:base\", {", "{").replace("model = \"embedded:base\"", "");
         assert_eq!(cells(&one)[0].axes.model, "embedded:base[kv1-first]");
         assert_eq!(cells(&one)[0].id, "flash+f32+contiguous+greedy+cpu", "a model that does not vary is not in ids");
+    }
+
+    #[test]
+    fn single_cells_are_the_reference_with_other_parts() {
+        let text = "name = \"a\"\nquestion = \"q\"\n[model]\nsource = \"random:llama-tiny\"\n[matrix]\nattention = [\"naive\", \"flash\"]\n\
+                    weights = [\"f32\"]\n[reference]\nattention = \"flash\"\n[[cell]]\nweights = \"int8\"\n\
+                    kv = { kind = \"contiguous\", encoding = \"f16\" }\n[[cell]]\nattention = \"naive\"\nweights = \"f16\"\n[[workload]]\nkind = \"decode\"\ntokens = 4\n";
+        let found: Vec<(String, String)> = cells(text).into_iter().map(|c| (c.id, c.label)).collect();
+        let expected = [
+            ("flash+f32+contiguous", "flash · f32 · contiguous"),
+            ("naive+f32+contiguous", "naive · f32 · contiguous"),
+            ("flash+int8+contiguous-f16", "flash · int8 · contiguous-f16"),
+            ("naive+f16+contiguous", "naive · f16 · contiguous"),
+            ("flash+f32+contiguous", "flash · f32 · contiguous (again)"),
+        ];
+        for (i, ((id, label), (wanted, words))) in found.iter().zip(expected).enumerate() {
+            let end = if i == 4 { "#aa" } else { "" };
+            assert_eq!((id.as_str(), label.as_str()), (format!("{wanted}+greedy+cpu{end}").as_str(), words));
+        }
+        assert_eq!(found.len(), 5);
+        let twice = text.replace("attention = \"naive\"\nweights = \"f16\"", "attention = \"naive\"");
+        let refused = ResolvedScenario::parse(&twice, None).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("is there already"), "{refused}");
+        let model = text.replace("[[cell]]\nweights = \"int8\"", "[[cell]]\nmodel = \"embedded:base\"");
+        let refused = ResolvedScenario::parse(&model, None).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("matrix.model"), "{refused}");
     }
 
     #[test]

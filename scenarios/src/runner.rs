@@ -1,6 +1,7 @@
 //! Runs a scenario: measures the machine, verifies every cell, scores quality, times with interleaved repetitions,
 //! verifies again, judges claims, and leaves a run directory. What is measured is on disk before the next thing starts.
 
+mod advice;
 mod answer;
 mod batch;
 mod ending;

@@ -1,5 +1,6 @@
 //! The scenario: what a TOML file may say. Only these types derive `Deserialize`; once parsed, they are trusted.
 
+mod choose;
 mod claim;
 mod gpu_problem;
 mod model;
@@ -17,6 +18,7 @@ use weights::WeightsSpec;
 
 use crate::external::External;
 
+pub use choose::{Choose, bytes_of, share_of};
 pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Side, Statistic};
 pub use gpu_problem::{GpuNumber, GpuProblem};
 pub use model::ModelPart;
@@ -50,6 +52,12 @@ pub struct Scenario {
     /// Lists of parts: their product is the cells.
     #[serde(default, deserialize_with = "crate::part::table")]
     pub matrix: Matrix,
+    /// Further cells: each is the reference with other parts on the axes that it names.
+    #[serde(default, rename = "cell")]
+    pub cells: Vec<Parts>,
+    /// Limits under which the run recommends one of its cells.
+    #[serde(default, deserialize_with = "crate::part::optional_table")]
+    pub choose: Option<Choose>,
     /// Other engines whose cells join ours.
     #[serde(default, rename = "external")]
     pub externals: Vec<External>,

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use model::block::Reader;
 use model::checkpoint::gguf::{self, Gguf, Types, is_gguf, open_gguf};
 use model::checkpoint::{Bytes, Folder, RandomTensors, SafeTensorsFile, Tensors, open_folder};
 use model::transform::Transforms;
-use model::{Architecture, EncoderDecoderShape};
+use model::{Architecture, EncoderDecoderShape, TokenId};
 
 pub use hub::HubClient;
 pub use random::SHAPES;
@@ -388,6 +389,31 @@ impl Checkpoint {
             (None, None) => Ok(true),
             _ => Ok(false),
         }
+    }
+
+    /// How the weights of its layers are stored, where they are codes and no floats: `Q4_K in blocks of 256, Q6_K in blocks of 256`.
+    pub fn stored_codes(&self) -> Option<String> {
+        let reader = Reader::new(&self.architecture, &*self.tensors);
+        let n = self.architecture.n_layers;
+        let mut found: Vec<String> = vec![];
+        // files that mix types do so by the place of a layer: its ends and its middle show them
+        for word in [0, n / 2, n.saturating_sub(1)].into_iter().flat_map(|layer| reader.stored_as(layer)) {
+            if !found.contains(&word) {
+                found.push(word);
+            }
+        }
+        (!found.is_empty()).then(|| found.join(", "))
+    }
+
+    /// Puts the token that begins a text in the place of the first of each of `windows`, where this model has one: windows are cut from the
+    /// middle of texts, and a model that always sees a beginning computes something else without it.
+    pub fn begin(&self, windows: &mut [Vec<TokenId>]) -> Result<(), EngineError> {
+        // a model without a tokenizer reads no text and begins none
+        let begins = if self.tokenizer.is_some() { self.begins_with()? } else { None };
+        if let Some(token) = begins {
+            windows.iter_mut().filter_map(|window| window.first_mut()).for_each(|first| *first = token);
+        }
+        Ok(())
     }
 
     /// Whether the weights are random numbers.

@@ -121,6 +121,16 @@ impl KvSpec {
         })
     }
 
+    /// The same placement with entries as they come.
+    pub fn exact(&self) -> KvSpec {
+        let encoding = EncodingName::F32;
+        match self {
+            KvSpec::Contiguous(_) => KvSpec::Contiguous(ContiguousSpec { encoding }),
+            KvSpec::Latent(_) => KvSpec::Latent(ContiguousSpec { encoding }),
+            KvSpec::Paged(spec) => KvSpec::Paged(PagedSpec { encoding, ..spec.clone() }),
+        }
+    }
+
     /// Whether the cache keeps f16 on a GPU; what it cannot keep there is refused.
     pub fn on_cuda(&self) -> Result<bool, Unsupported> {
         match self {

@@ -81,6 +81,11 @@ pub trait Tensors: Send + Sync {
     fn codes(&self, _name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
         Ok(None)
     }
+    /// How the tensor called `name` is stored, in a few words, where that is a code and no float.
+    fn stored_as(&self, name: &str) -> Option<String> {
+        let codes = self.codes(name).ok().flatten()?;
+        Some(codes.in_words())
+    }
 }
 
 /// Why a checkpoint cannot be used.

@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
-use cpu_kernels::Cpu;
+use cpu_kernels::{Cpu, subtract_combination};
 use ndarray::ArrayView2;
 
-use crate::row_update::{COLUMN_CHUNK, subtract_combination};
+use crate::row_update::COLUMN_CHUNK;
 use crate::{CalibrationStats, Quantized};
 
 const TILE_ROWS: usize = 16;
@@ -35,14 +35,14 @@ pub fn output_error(cpu: &Cpu, weight: ArrayView2<f32>, quantized: &Quantized, s
             original.extend(weight.row(row).iter().map(|&w| w as f64));
             difference.extend(weight.row(row).iter().zip(approximate).map(|(&w, &a)| w as f64 - a as f64));
         }
-        tiles[tile].get_or_init(|| [quadratic_form(&difference, &h, k), quadratic_form(&original, &h, k)]);
+        tiles[tile].get_or_init(|| [&difference, &original].map(|rows| quadratic_form(cpu, rows, &h, k)));
     });
     let sums = tiles.iter().filter_map(OnceLock::get).fold([0.0; 2], |sum, x| [sum[0] + x[0], sum[1] + x[1]]);
     if sums[0] == 0.0 { 0.0 } else { sums[0] / sums[1] }
 }
 
 /// Σ over rows v of v·U·vᵀ, `rows [·, k]`, `u [k, k]` upper triangular.
-fn quadratic_form(rows: &[f64], u: &[f64], k: usize) -> f64 {
+fn quadratic_form(cpu: &Cpu, rows: &[f64], u: &[f64], k: usize) -> f64 {
     const DEPTH: usize = 64;
     let mut product = vec![0.0; rows.len()];
     for k0 in (0..k).step_by(DEPTH) {
@@ -50,7 +50,7 @@ fn quadratic_form(rows: &[f64], u: &[f64], k: usize) -> f64 {
         for c0 in (k0..k).step_by(COLUMN_CHUNK) {
             let c1 = (c0 + COLUMN_CHUNK).min(k);
             for (product, v) in product.chunks_mut(k).zip(rows.chunks(k)) {
-                subtract_combination(&mut product[c0..c1], &v[k0..k1], &u[k0 * k + c0..], k);
+                subtract_combination(cpu, &mut product[c0..c1], &v[k0..k1], &u[k0 * k + c0..], k);
             }
         }
     }

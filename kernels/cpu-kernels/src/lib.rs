@@ -13,6 +13,7 @@ mod simd;
 
 pub mod activation;
 pub mod attention;
+pub mod double;
 pub mod exp;
 pub mod hadamard;
 pub mod ladder;
@@ -25,6 +26,7 @@ pub mod vector;
 pub use activation::{Activation, activate, activate_mul};
 pub use attention::{online_softmax_update, scale_row, scores_tile, weighted_sum};
 pub use cpu::{Cpu, UnsupportedIsa};
+pub use double::subtract_combination;
 pub use exp::{exp, log_sum_exp, row_max, softmax_row};
 pub use hadamard::Hadamard;
 pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};

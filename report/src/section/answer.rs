@@ -27,7 +27,7 @@ struct Values {
     scenario: String,
     question: String,
     analysis: String,
-    answer: Vec<String>,
+    answer: Vec<Vec<Piece>>,
     complete: bool,
     state: String,
     facts: Vec<String>,
@@ -35,6 +35,23 @@ struct Values {
     verdicts: Vec<VerdictChip>,
     judged: String,
     noise: Option<NoiseBadge>,
+}
+
+/// A stretch of a sentence: plain words, or a command between backquotes.
+#[derive(Serialize)]
+struct Piece {
+    code: bool,
+    text: String,
+}
+
+/// `sentence` cut at its backquotes; where they are no pairs it stays whole.
+fn pieces(sentence: &str) -> Vec<Piece> {
+    let parts: Vec<&str> = sentence.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return vec![Piece { code: false, text: sentence.to_owned() }];
+    }
+    let piece = |(i, text): (usize, &&str)| Piece { code: i % 2 == 1, text: (*text).to_owned() };
+    parts.iter().enumerate().map(piece).filter(|piece| !piece.text.is_empty()).collect()
 }
 
 /// The noise of the run in a word, with the numbers behind it.
@@ -70,12 +87,13 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     facts.extend(threads(digest));
     let words = |pick: fn(&results::summary::Summary) -> &str| summary.map_or(String::new(), |s| pick(s).to_owned());
     let question = words(|s| &s.question);
+    // a run that was killed has not been summed up: its rows say what there is
+    let said = summary.map(|s| s.answer.clone()).filter(|a| !a.is_empty()).unwrap_or_else(|| answer(digest.run));
     Content::of(&Values {
         scenario: words(|s| &s.scenario),
         question: if question.is_empty() { "What did this run measure?".into() } else { question },
         analysis: words(|s| &s.analysis),
-        // a run that was killed has not been summed up: its rows say what there is
-        answer: summary.map(|s| s.answer.clone()).filter(|a| !a.is_empty()).unwrap_or_else(|| answer(digest.run)),
+        answer: said.iter().map(|sentence| pieces(sentence)).collect(),
         complete: complete && !matches!(summary.and_then(|s| s.ending), Some(Ending::Skipped | Ending::Failed)),
         state: state(digest),
         facts,

@@ -439,3 +439,82 @@ fn shares_of_items_are_told_apart_in_pairs_or_not_at_all() {
     assert!(answer.contains("the other cell is not told apart from it"), "{answer}");
     assert!(!answer.contains("points"), "a difference that is not told is not named: {answer}");
 }
+
+/// A run with limits: an exact cell, one that loses nothing and is faster, one that is faster still and loses 5 %.
+fn with_limits(memory: Option<&str>) -> Forge {
+    let cells = [NAIVE, NAIVE_INT8, ["naive", "gptq", "greedy"]];
+    let mut forge = Forge::new(&cells, true);
+    let base: Vec<f64> = (0..24).map(|i| 3.0 + 0.1 * f64::from(i % 5)).collect();
+    for (parts, loss, speed, mib) in
+        [(NAIVE, 0.0, 1.0, 600.0), (NAIVE_INT8, 0.005, 2.0, 300.0), (cells[2], 0.05, 3.0, 200.0)]
+    {
+        let cell = id(parts);
+        forge.losses(&cell, "", &base.iter().map(|l| l + loss).collect::<Vec<_>>());
+        forge.generates(&cell, &drift(speed));
+        forge.rows(&cell, "load", "peak_rss_bytes", None, &[mib * 1_048_576.0]);
+        forge.fact_of(&cell, "command", &format!("infermark generate --model m --weights {}", parts[1]));
+    }
+    forge.generates("naive+f32+greedy#aa", &drift(1.001));
+    forge.fact_of("run", "choose_max_loss", "0.02");
+    if let Some(bytes) = memory {
+        forge.fact_of("run", "choose_max_memory", bytes);
+    }
+    forge
+}
+
+#[test]
+fn the_fastest_that_keeps_the_limits_is_recommended() {
+    let answer = with_limits(None).answer();
+    assert!(answer.starts_with("Recommended: `infermark generate --model m --weights int8`\n"), "{answer}");
+    // e^0.005 = 1.00501
+    let why = "of the 2 cells told to lose at most 2 % of perplexity it generates fastest. It loses 0.501 % of perplexity [0.501, 0.501]";
+    assert!(answer.contains(why), "{answer}");
+    assert!(answer.contains("takes 300\u{202f}MiB at its peak"), "{answer}");
+    assert!(answer.contains("The runner-up is naive · f32 · greedy, 0.5× as fast"), "{answer}");
+    // e^0.05 = 1.0513; 3 over 2
+    let beyond = "Beyond the limits naive · gptq · greedy would be 1.5× as fast: it loses 5.13 % of perplexity";
+    assert!(answer.contains(beyond), "{answer}");
+}
+
+#[test]
+fn a_choice_without_limits_is_not_made() {
+    let mut forge = with_limits(None);
+    forge.run.facts.retain(|fact| fact.scope != "run");
+    assert!(!forge.answer().contains("ecommended"), "{}", forge.answer());
+}
+
+#[test]
+fn where_none_fits_the_nearest_is_named() {
+    let answer = with_limits(Some("104857600")).answer();
+    let none = "Nothing is recommended: none of the 3 cells is told to lose at most 2 % of perplexity and to take at most 100\u{202f}MiB.";
+    assert!(answer.contains(none), "{answer}");
+    // 200 MiB are twice the limit, 300 three times: the loss beside it is small
+    assert!(answer.contains("The nearest is naive · gptq · greedy, which loses 5.13 % of perplexity"), "{answer}");
+    assert!(!answer.contains("Recommended:"), "{answer}");
+}
+
+#[test]
+fn where_nothing_is_told_apart_the_least_memory_is_recommended() {
+    let mut forge = with_limits(None);
+    forge.run.observations.retain(|row| row.metric != "decode_tok_s");
+    let mut noise = Noise(5);
+    for cell in ["naive+f32+greedy", "naive+int8+greedy", "naive+gptq+greedy", "naive+f32+greedy#aa"] {
+        forge.generates(cell, &noise.around(1000.0, 0.08, 12));
+    }
+    let answer = forge.answer();
+    assert!(answer.contains("Recommended: `infermark generate --model m --weights int8`"), "{answer}");
+    let why = "2 of which are not told apart from the one that generates fastest, it takes the least memory of these";
+    assert!(answer.contains(why), "{answer}");
+    assert!(answer.contains("whose speed is not told from it"), "{answer}");
+}
+
+#[test]
+fn codes_in_the_file_are_said_to_be_requantised() {
+    let mut forge = with_limits(None);
+    forge.fact_of(&id(NAIVE), "stored_codes", "Q4_1 in blocks of 32");
+    let answer = forge.answer();
+    assert!(
+        answer.contains("holds codes already (Q4_1 in blocks of 32)") && answer.contains("at equal bits"),
+        "{answer}"
+    );
+}

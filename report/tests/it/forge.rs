@@ -70,7 +70,11 @@ impl Forge {
     }
 
     pub fn fact(&mut self, key: &str, value: &str) {
-        let (run_id, scope) = ("forged".into(), "machine".into());
+        self.fact_of("machine", key, value);
+    }
+
+    pub fn fact_of(&mut self, scope: &str, key: &str, value: &str) {
+        let (run_id, scope) = ("forged".into(), scope.into());
         self.run.facts.push(Fact { run_id, scope, key: key.into(), value: value.into() });
     }
 

@@ -8,6 +8,7 @@ use ci::CheckOptions;
 use clap::Args;
 use results::summary::Ending;
 
+use super::changes::Changes;
 use super::{Blame, Outcome, PASS, check, find, print, run};
 use crate::output;
 use crate::runner::{self, Asked, RunRequest};
@@ -48,7 +49,7 @@ pub struct BenchAgainst {
 
 impl BenchAgainst {
     pub(super) fn obey(&self) -> Outcome {
-        let scenario = find::resolve(find::find(&self.scenario)?, &self.sets)?;
+        let scenario = find::resolve(find::find(&self.scenario)?, &Changes::of_sets(&self.sets))?;
         // a slip of the pen should not cost a measurement
         ci::policy::Policy::load(self.policy.as_deref()).usage()?;
         if let Some(output) = self.output.as_ref().filter(|output| output.exists()) {

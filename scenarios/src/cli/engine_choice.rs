@@ -293,7 +293,9 @@ impl EngineChoice {
         }
         let all: Vec<&[TokenId]> = tokens.chunks_exact(length).collect();
         let n = n.min(all.len());
-        Ok((0..n).map(|i| all[i * all.len() / n].to_vec()).collect())
+        let mut windows: Vec<Vec<TokenId>> = (0..n).map(|i| all[i * all.len() / n].to_vec()).collect();
+        target.begin(&mut windows).failed()?;
+        Ok(windows)
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use results::run::{Run, StoreError};
 
-use super::{Blame, Failure, overrides};
+use super::changes::Changes;
+use super::{Blame, Failure};
 use crate::cell::ResolvedScenario;
 use crate::diagnostic::{At, Diagnostic, Diagnostics, Document, nearest};
 use crate::forecast::Forecast;
@@ -67,8 +68,8 @@ pub fn python(given: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// Resolves `found` with the overrides of the command line, and checks that its models can do what it asks.
-pub fn resolve(found: Found, sets: &[String]) -> Result<ResolvedScenario, Failure> {
-    let text = overrides::apply(&found.text, sets)?;
+pub fn resolve(found: Found, changes: &Changes) -> Result<ResolvedScenario, Failure> {
+    let text = changes.applied(&found.text)?;
     let resolved = ResolvedScenario::parse(&text, found.file.as_deref()).usage()?;
     check_lengths(&resolved)?;
     check_calibration(&resolved)?;

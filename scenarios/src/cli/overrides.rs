@@ -71,6 +71,11 @@ fn set_axis(table: &mut Table, axis: &str, value: Value) {
     if table.remove("claim").is_some() {
         output::note(&format!("note: --set {axis} changes the cells, so the scenario's claims are left out"));
     }
+    if table.remove("cell").is_some() {
+        output::note(&format!(
+            "note: --set {axis} gives every combination, so cells that are listed one by one are left out"
+        ));
+    }
     let matrix = table.entry("matrix").or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(matrix) = matrix {
         matrix.insert(axis.into(), Value::Array(list));

@@ -9,6 +9,7 @@ use results::summary::Role;
 use serde::Serialize;
 
 use self::engines::Engines;
+use super::changes::Changes;
 use super::table::{bytes, table};
 use super::{Blame, Failure, Outcome, PASS, Shape, find, json, print};
 use crate::cell::{Cell, ResolvedScenario};
@@ -29,9 +30,8 @@ pub struct Plan {
     /// Name of a scenario, or the path of a .toml file
     #[arg(value_name = "NAME|FILE.toml")]
     scenario: String,
-    /// Another value for an axis (weights=f32,int8) or a field (budget.seconds=10)
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    changes: Changes,
     /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python, Triton) [default: python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
@@ -86,7 +86,7 @@ struct LeftOut {
 
 impl Plan {
     pub(super) fn obey(&self) -> Outcome {
-        let resolved = find::resolve(find::find(&self.scenario)?, &self.sets)?;
+        let resolved = find::resolve(find::find(&self.scenario)?, &self.changes)?;
         let engines = Engines::ask(&resolved, &find::python(self.python.as_deref())?);
         let planned = plan(&resolved, &engines)?;
         match self.format {

@@ -62,12 +62,14 @@ pub struct Quantize {
     /// Zero is the middle code: no zero points
     #[arg(long)]
     symmetric: bool,
-    /// Columns in the order of their importance
-    #[arg(long)]
-    act_order: bool,
-    /// Grids fitted before the first column, groups in input order
-    #[arg(long)]
-    static_groups: bool,
+    /// Columns in the order of their importance [default: true for gptq]. It costs no time and, with static groups, nothing when
+    /// the weights are read; on small models plain order can lose more than rounding to nearest
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    act_order: Option<bool>,
+    /// Grids fitted before the first column, groups in input order, so that every reader of the layout takes the codes
+    /// [default: true for gptq]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    static_groups: Option<bool>,
     /// Added to the Hessian's diagonal, as a fraction of its mean
     #[arg(long, value_name = "X")]
     damping: Option<f64>,
@@ -77,7 +79,8 @@ pub struct Quantize {
     /// Text to calibrate on
     #[arg(long, value_name = "TEXT", default_value = "embedded:calibration")]
     calibration: String,
-    /// Windows of the calibration text
+    /// Windows of the calibration text, drawn anywhere in it; a text with fewer gives each of its own once. Time grows with
+    /// their number
     #[arg(long, value_name = "N", default_value_t = 64)]
     windows: usize,
     /// Tokens per window
@@ -193,13 +196,15 @@ impl Quantize {
             "-1" => Value::String("row".into()),
             other => overrides::parse_value(other),
         });
-        let flag = |on: bool| on.then_some(Value::Boolean(true));
+        // a method that is named alone gets what its users choose; a table says everything itself
+        let named_alone = table.len() == 1 && table.get("kind").and_then(Value::as_str) == Some("gptq");
+        let order = |given: Option<bool>| given.or(named_alone.then_some(true)).map(Value::Boolean);
         let given = [
             ("bits", self.bits.map(|bits| Value::Integer(bits.into()))),
             ("group", group),
-            ("symmetric", flag(self.symmetric)),
-            ("act_order", flag(self.act_order)),
-            ("static_groups", flag(self.static_groups)),
+            ("symmetric", self.symmetric.then_some(Value::Boolean(true))),
+            ("act_order", order(self.act_order)),
+            ("static_groups", order(self.static_groups)),
             ("damping", self.damping.map(Value::Float)),
         ];
         table.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))));
@@ -215,7 +220,8 @@ impl Quantize {
         parts.weights.context("--method: no kind of weights").usage()
     }
 
-    /// Windows that start anywhere in the text; random tokens for weights that mean nothing.
+    /// Windows that start anywhere in the text, or all disjoint ones where it has no more than were asked for: the same tokens again would
+    /// cost time and add nothing. Random tokens for weights that mean nothing.
     fn calibration(&self, checkpoint: &Checkpoint, weights: &WeightsSpec) -> Result<Vec<Vec<TokenId>>, Failure> {
         let length = self.window_tokens;
         if self.windows == 0 {
@@ -240,8 +246,16 @@ impl Quantize {
             let problem = "are fewer than one window; shorten --window-tokens or give a longer text";
             return Err(anyhow!("--calibration {}: {} tokens {problem}", self.calibration, tokens.len())).usage();
         }
-        let mut start = || rng.random_range(0..=tokens.len() - length);
-        Ok((0..self.windows).map(|_| start()).map(|at| tokens[at..at + length].to_vec()).collect())
+        let disjoint = tokens.chunks_exact(length);
+        let mut windows: Vec<Vec<TokenId>> = match disjoint.len() <= self.windows {
+            true => disjoint.map(<[TokenId]>::to_vec).collect(),
+            false => {
+                let mut start = || rng.random_range(0..=tokens.len() - length);
+                (0..self.windows).map(|_| start()).map(|at| tokens[at..at + length].to_vec()).collect()
+            }
+        };
+        checkpoint.begin(&mut windows).failed()?;
+        Ok(windows)
     }
 
     /// Disjoint windows of the text that is scored.
@@ -257,7 +271,9 @@ impl Quantize {
             return Err(anyhow!("--text {}: {found}; {advice}", self.text)).usage();
         }
         let windows = tokens.chunks_exact(length).take(self.text_windows).map(<[TokenId]>::to_vec);
-        Ok(windows.collect())
+        let mut windows: Vec<Vec<TokenId>> = windows.collect();
+        checkpoint.begin(&mut windows).failed()?;
+        Ok(windows)
     }
 }
 

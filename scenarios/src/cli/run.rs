@@ -9,10 +9,11 @@ use results::claim::{ClaimResult, Verdict};
 use results::run::{Run as RunRows, is_occupied};
 use results::summary::Ending;
 
+use super::changes::Changes;
 use super::find::{self, Found};
-use super::{Blame, Failure, INCONCLUSIVE, Outcome, PASS, overrides, plan, print};
+use super::{Blame, Failure, INCONCLUSIVE, Outcome, PASS, plan, print};
 use crate::cell::ResolvedScenario;
-use crate::output;
+use crate::output::{self, quoted};
 use crate::runner::{self, Asked, Refusal, RunOutcome, RunRequest};
 use crate::stopwatch::utc_now;
 
@@ -39,6 +40,7 @@ The last line is the word for how the run ended, the first of these that fits:
 
 Examples:
   infermark run quickstart
+  infermark run real-model --model model.gguf --max-loss 2% --max-memory 1GiB
   infermark run mine.toml --output results/runs/mine
   infermark run quickstart --set weights=f32,int8 --set budget.seconds=20
   infermark run --resume results/runs/20261123T074532Z-quickstart
@@ -60,9 +62,8 @@ pub struct Run {
     /// Run only cells whose id contains this; the reference always runs
     #[arg(long, value_name = "TEXT")]
     cells: Option<String>,
-    /// Another value for an axis (weights=f32,int8) or a field (budget.seconds=10)
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    changes: Changes,
     /// Python that has the other engines of a scenario (PyTorch, llama-cpp-python, Triton) [default: python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
@@ -79,12 +80,15 @@ pub struct Run {
 
 impl Run {
     pub(super) fn obey(&self) -> Outcome {
+        if self.resume.is_some() {
+            self.changes.check_resumed()?;
+        }
         let found = self.found()?;
         let named = found.file.as_ref().filter(|_| self.resume.is_none());
         let file_blake3 = named.map(|_| blake3::hash(found.text.as_bytes()).to_hex().to_string());
         let scenario = match &self.resume {
-            None => find::resolve(found, &self.sets)?,
-            Some(_) => self.with_budget(find::resolve(found, &[])?)?,
+            None => find::resolve(found, &self.changes)?,
+            Some(_) => self.with_budget(find::resolve(found, &Changes::default())?)?,
         };
         find::fetch_models(&scenario)?;
         self.check_filter(&scenario)?;
@@ -101,7 +105,7 @@ impl Run {
             return Err(problem).usage();
         }
         plan::never_run(&scenario).iter().for_each(|line| output::note(&format!("note: {line}")));
-        let sets = if self.resume.is_some() { self.sets.clone() } else { vec![] };
+        let sets = if self.resume.is_some() { self.changes.sets.clone() } else { vec![] };
         let asked = Asked { command: command_line(), continue_with: self.continue_with(&output), sets, file_blake3 };
         let request = RunRequest {
             scenario,
@@ -132,7 +136,7 @@ impl Run {
             option("--python", &python.to_string_lossy());
         }
         if self.resume.is_some() {
-            self.sets.iter().for_each(|set| option("--set", set));
+            self.changes.sets.iter().for_each(|set| option("--set", set));
         }
         let switches = [
             (self.allow_other_build, "--allow-other-build"),
@@ -154,11 +158,10 @@ impl Run {
 
     /// The scenario of a run that is continued, with the budget of this sitting. Its text stays what it was.
     fn with_budget(&self, mut kept: ResolvedScenario) -> Result<ResolvedScenario, Failure> {
-        if self.sets.is_empty() {
+        if self.changes.sets.is_empty() {
             return Ok(kept);
         }
-        overrides::check_resumable(&self.sets)?;
-        let text = overrides::apply(&kept.source_text, &self.sets)?;
+        let text = self.changes.applied(&kept.source_text)?;
         let asked = ResolvedScenario::parse(&text, kept.file.as_deref()).usage()?.scenario.budget;
         let budget = &mut kept.scenario.budget;
         budget.seconds = asked.seconds;
@@ -212,9 +215,9 @@ pub fn finish(outcome: RunOutcome, report: bool, strict: bool) -> Outcome {
         return Ok(outcome.exit);
     }
     let mut last = String::new();
-    for line in &outcome.summary.answer {
-        last += &format!("{line}\n");
-    }
+    // what to type stands where a terminal leaves the eye
+    let is_command = |line: &&String| line.starts_with("Recommended: ");
+    outcome.summary.answer.iter().filter(|line| !is_command(line)).for_each(|line| last += &format!("{line}\n"));
     if report {
         let path = report::write(&outcome.run_dir).failed()?;
         last += &format!("report: {}\n", path.display());
@@ -225,6 +228,7 @@ pub fn finish(outcome: RunOutcome, report: bool, strict: bool) -> Outcome {
     outcome.claims.iter().for_each(|claim| last += &format!("{}{}\n", claim_line(claim), why_open(claim)));
     let said = |sentence: &&String| !outcome.summary.answer.contains(sentence);
     outcome.summary.missing.iter().filter(said).for_each(|sentence| last += &format!("{sentence}\n"));
+    outcome.summary.answer.iter().filter(is_command).for_each(|line| last += &format!("{line}\n"));
     let word = outcome.summary.ending.map_or("incomplete", Ending::word);
     print(&format!("{last}{word}\n"))?;
     Ok(if outcome.exit == INCONCLUSIVE && !strict { PASS } else { outcome.exit })
@@ -308,12 +312,6 @@ pub fn default_output(name: &str) -> Result<PathBuf, Failure> {
 pub fn command_line() -> String {
     let words = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy()));
     std::iter::once("infermark".to_string()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@,+#".contains(c));
-    if plain { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// The command `report`.

@@ -8,6 +8,7 @@ use results::summary::ModelCard;
 use results::trace::Roof;
 
 use super::Asked;
+use super::advice;
 use super::process::Program;
 use crate::cell::ResolvedScenario;
 use crate::library;
@@ -78,6 +79,7 @@ pub fn of_run(
         let windows = format!("{} of {} tokens, {choice}", c.windows, c.window_tokens);
         facts.extend([("calibration_text".to_string(), c.text.clone()), ("calibration_windows".into(), windows)]);
     }
+    facts.extend(advice::of_run(scenario));
     facts.extend(of_models(scenario)?);
     Ok(scoped(run_id, "run", facts))
 }

@@ -7,7 +7,7 @@ use results::summary::Role;
 use results::trace::{Event, Trace};
 
 use super::process::{Worker, reason};
-use super::{Session, timing};
+use super::{Session, advice, timing};
 use crate::protocol::{Build, Command, Reply};
 use crate::scenario::Workload;
 use crate::worker::same_forward;
@@ -73,8 +73,9 @@ fn group_of(session: &mut Session, group: &[usize]) -> Result<()> {
     for &index in group {
         let live = &mut session.live[index];
         live.kernel_path.clone_from(&kernel_path);
-        let cell = live.cell.id.clone();
-        session.state(&cell, &facts)?;
+        let cell = live.cell.clone();
+        session.state(&cell.id, &facts)?;
+        session.state(&cell.id, &advice::of_cell(&session.scenario, &cell))?;
     }
     let reply = spoken(session, &mut worker, &id, &Command::Verify)?;
     let Reply::Verified { checks, sample } = reply else { anyhow::bail!("{}", reason(&reply)) };

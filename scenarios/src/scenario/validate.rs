@@ -10,7 +10,7 @@ use std::path::Path;
 
 use model::checkpoint::gguf::is_gguf;
 
-use super::{ModelPart, Scenario, Workload};
+use super::{ModelPart, Parts, Scenario, Workload};
 use crate::diagnostic::{At, nearest};
 use crate::library;
 use crate::matrix::{self, AXES};
@@ -228,6 +228,7 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
             );
         }
     }
+    single_cells(scenario, &lists, faults);
     let needs_text = |spec: &weights::WeightsSpec| spec.needs_calibration();
     let models = scenario.models();
     let random = !models.is_empty() && models.iter().all(ModelPart::is_random);
@@ -235,7 +236,9 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
         let in_matrix = scenario.matrix.weights.iter().position(needs_text).map(|i| format!("matrix.weights[{i}]"));
         let in_engine =
             scenario.engine.weights.as_ref().filter(|spec| needs_text(spec)).map(|_| "engine.weights".to_string());
-        if let Some(path) = in_matrix.or(in_engine) {
+        let alone = |parts: &Parts| parts.weights.as_ref().is_some_and(needs_text);
+        let in_cell = scenario.cells.iter().position(alone).map(|i| format!("cell[{i}].weights"));
+        if let Some(path) = in_matrix.or(in_engine).or(in_cell) {
             faults.add(
                 path,
                 "this quantizer needs a calibration text",
@@ -249,13 +252,43 @@ fn cells(scenario: &Scenario, faults: &mut Faults<'_>) {
     if let Some(spec) = &scenario.engine.decoding {
         check_decoding("engine.decoding", spec, faults);
     }
-    let n: usize = lists.iter().map(|list| list.len().max(1)).product();
+    let product: usize = lists.iter().map(|list| list.len().max(1)).product();
+    let n = product + scenario.cells.len();
     faults.need(
         n <= matrix::MOST_CELLS,
         "matrix",
         &format!("{n} cells are more than the {} allowed", matrix::MOST_CELLS),
         "shorten a list: every cell is a process of its own",
     );
+}
+
+/// Cells that are listed one by one: each differs from every other.
+fn single_cells(scenario: &Scenario, lists: &[Vec<String>; 6], faults: &mut Faults<'_>) {
+    let wanted = matrix::reference_tags(scenario);
+    let first = |(list, tag): (&Vec<String>, Option<String>)| tag.or_else(|| list.first().cloned()).unwrap_or_default();
+    let reference: Vec<String> = lists.iter().zip(wanted).map(first).collect();
+    let mut seen: Vec<Vec<String>> = vec![];
+    for (i, parts) in scenario.cells.iter().enumerate() {
+        let path = format!("cell[{i}]");
+        if parts.model.is_some() {
+            let help = "list models in matrix.model: single cells have the reference's";
+            faults.add(format!("{path}.model"), "a single cell has no model of its own", help);
+        }
+        if let Some(spec) = &parts.decoding {
+            check_decoding(&format!("{path}.decoding"), spec, faults);
+        }
+        let own: Vec<String> = matrix::tags_of(parts)
+            .into_iter()
+            .zip(&reference)
+            .map(|(tag, r)| tag.unwrap_or_else(|| r.clone()))
+            .collect();
+        let of_matrix = lists.iter().zip(&own).all(|(list, tag)| list.contains(tag));
+        if of_matrix || seen.contains(&own) {
+            let title = format!("the cell {} is there already", own[1..].join("+"));
+            faults.add(path, title, "remove one, or name a part in which it differs from the reference");
+        }
+        seen.push(own);
+    }
 }
 
 fn externals(scenario: &Scenario, faults: &mut Faults<'_>) {

@@ -233,6 +233,7 @@ impl Held {
             if let Some(draft) = &models.draft {
                 facts.push(("draft".into(), draft.source.to_string()));
             }
+            facts.extend(models.target.stored_codes().map(|codes| ("stored_codes".to_string(), codes)));
             // a model without a tokenizer reads no text
             if let Ok(beginning) = models.target.beginning() {
                 facts.push(("beginning_of_text".into(), beginning));
@@ -330,13 +331,17 @@ pub fn build_engine(
 pub fn calibration_windows(resolved: &ResolvedScenario, models: &Models) -> Result<Vec<Vec<TokenId>>> {
     let Some(calibration) = &resolved.scenario.calibration else { return Ok(vec![]) };
     let tokens = models.target.encode(&text::resolve(&calibration.text, resolved.file.as_deref())?)?;
-    let Some(seed) = calibration.seed else {
-        return Ok(spread(&tokens, calibration.windows, calibration.window_tokens));
+    let mut windows = match calibration.seed {
+        None => spread(&tokens, calibration.windows, calibration.window_tokens),
+        Some(seed) => {
+            let mut all = spread(&tokens, usize::MAX, calibration.window_tokens);
+            all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+            all.truncate(calibration.windows);
+            all
+        }
     };
-    let mut all = spread(&tokens, usize::MAX, calibration.window_tokens);
-    all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    all.truncate(calibration.windows);
-    Ok(all)
+    models.target.begin(&mut windows)?;
+    Ok(windows)
 }
 
 /// Evenly spaced windows of `tokens`; all disjoint ones when there are fewer than `windows`.

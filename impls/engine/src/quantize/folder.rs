@@ -56,6 +56,10 @@ impl Tensors for HalfTables {
         self.inner.contains(name)
     }
 
+    fn stored_as(&self, name: &str) -> Option<String> {
+        self.inner.stored_as(name)
+    }
+
     fn codes(&self, name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
         let is_table = self.tables.iter().any(|table| name.ends_with(table.as_str()));
         if is_table { Ok(None) } else { self.inner.codes(name) }

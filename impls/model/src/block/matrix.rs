@@ -74,6 +74,20 @@ impl<'a> Reader<'a> {
         format!("{}{name}", self.prefix)
     }
 
+    /// How the matrices of `layer` are stored, each way once, where they are codes.
+    pub fn stored_as(&self, layer: usize) -> Vec<String> {
+        let mut found = vec![];
+        for (_, list) in super::sources(self.architecture, layer).slots(layer) {
+            let words = list.iter().filter_map(|source| self.tensors.stored_as(&self.stored_name(&source.weight())));
+            words.for_each(|word| {
+                if !found.contains(&word) {
+                    found.push(word);
+                }
+            });
+        }
+        found
+    }
+
     /// The name in this checkpoint of the tensor called `name` without prefix: the head never has one.
     fn stored_name(&self, name: &str) -> String {
         let outside = name.strip_prefix(self.architecture.names.head).is_some_and(|rest| rest.starts_with('.'));

@@ -33,6 +33,17 @@ pub struct RowCodes {
 }
 
 impl StoredCodes {
+    /// What they are: `4-bit codes on grids of 128`.
+    pub fn in_words(&self) -> String {
+        match self {
+            StoredCodes::Group(c) => format!("{}-bit codes on grids of {}", c.bits, c.group),
+            StoredCodes::Codebook(c) => {
+                format!("codes of a table of {} values in blocks of {}", c.table.len(), c.block)
+            }
+            StoredCodes::Row(_) => "int8 codes with a scale per row".into(),
+        }
+    }
+
     /// Output features.
     pub fn n(&self) -> usize {
         match self {

@@ -38,4 +38,8 @@ impl Tensors for Rewritten {
     fn codes(&self, name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
         if self.changed.contains_key(name) { Ok(None) } else { self.inner.codes(name) }
     }
+
+    fn stored_as(&self, name: &str) -> Option<String> {
+        if self.changed.contains_key(name) { None } else { self.inner.stored_as(name) }
+    }
 }

@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use cpu_kernels::{Cpu, Hadamard, LatticeCodes, e8p_point};
+use cpu_kernels::{Cpu, Hadamard, LatticeCodes, e8p_point, subtract_combination};
 use model::Device;
 use ndarray::ArrayView2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use super::inverse_factor::{BadPivot, upper_factor_of_inverse};
 use super::lattice_search::Nearest;
 use super::{QuantizeError, Quantized, Quantizer, require_finite};
-use crate::row_update::subtract_combination;
 use crate::{CalibrationStats, SpecError};
 
 /// Columns of a code.
@@ -206,7 +205,7 @@ impl Quantizer for E8p {
         let tiles: Vec<OnceLock<Tile>> = (0..n.div_ceil(TILE_ROWS)).map(|_| OnceLock::new()).collect();
         self.device.cpu().parallel(tiles.len(), &|i| {
             let rows = i * TILE_ROWS * k..(((i + 1) * TILE_ROWS).min(n)) * k;
-            tiles[i].get_or_init(|| plan.quantise_rows(&w[rows]));
+            tiles[i].get_or_init(|| plan.quantise_rows(self.device.cpu(), &w[rows]));
         });
         let mut codes = LatticeCodes { n, k, codes: vec![], scales: vec![] };
         for tile in tiles.into_iter().filter_map(OnceLock::into_inner) {
@@ -274,7 +273,7 @@ struct Tile {
 
 impl Plan<'_> {
     /// `rows [·, k]`, flat.
-    fn quantise_rows(&self, rows: &[f64]) -> Tile {
+    fn quantise_rows(&self, cpu: &Cpu, rows: &[f64]) -> Tile {
         let (k, words) = (self.k, self.k.div_ceil(WIDTH));
         let mut w = rows.to_vec();
         let scales: Vec<f32> = rows.chunks_exact(k).map(|row| self.scale(row)).collect();
@@ -287,7 +286,7 @@ impl Plan<'_> {
                 if let Some(r) = &self.r {
                     let behind = &mut row[block.end..];
                     if !behind.is_empty() {
-                        subtract_combination(behind, &errors[..block.len()], &r[block.start * k + block.end..], k);
+                        subtract_combination(cpu, behind, &errors[..block.len()], &r[block.start * k + block.end..], k);
                     }
                 }
             }

@@ -14,7 +14,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use cpu_kernels::{Cpu, GroupCodes};
+use cpu_kernels::{Cpu, GroupCodes, subtract_combination};
 use model::Device;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::inverse_factor::{BadPivot, upper_factor_of_inverse};
 use super::round_to_nearest::{GroupSpec, default_group};
 use super::{Grid, QuantizeError, Quantized, Quantizer, require_finite};
-use crate::row_update::{COLUMN_CHUNK, subtract_combination};
+use crate::row_update::COLUMN_CHUNK;
 use crate::{CalibrationStats, SpecError};
 
 /// Rows that advance together: enough to hide the latency of the column recurrence, few enough for the cache.
@@ -179,7 +179,7 @@ impl Gptq {
         let tiles: Vec<OnceLock<Tile>> = (0..n.div_ceil(TILE_ROWS)).map(|_| OnceLock::new()).collect();
         cpu.parallel(tiles.len(), &|i| {
             let rows = i * TILE_ROWS..((i + 1) * TILE_ROWS).min(n);
-            tiles[i].get_or_init(|| plan.quantise_rows(weight, rows));
+            tiles[i].get_or_init(|| plan.quantise_rows(cpu, weight, rows));
         });
         let n_dead = plan.diagonal.iter().filter(|&&d| d == 0.0).count();
         let tiles = tiles.into_iter().filter_map(OnceLock::into_inner);
@@ -251,7 +251,7 @@ impl Plan {
     }
 
     /// Steps 1, 2 and 4 for some rows of the matrix.
-    fn quantise_rows(&self, weight: ArrayView2<f32>, rows: Range<usize>) -> Tile {
+    fn quantise_rows(&self, cpu: &Cpu, weight: ArrayView2<f32>, rows: Range<usize>) -> Tile {
         let (k, n_groups, n_rows) = (self.k, self.n_groups(), rows.len());
         let mut w = Vec::with_capacity(n_rows * k);
         let mut grids = Vec::with_capacity(n_rows * n_groups);
@@ -267,13 +267,13 @@ impl Plan {
         while start < k {
             let block = start..self.block_end(start);
             for j in block.clone() {
-                self.quantise_column(j, &block, &mut w, &mut tile, &mut errors);
+                self.quantise_column(cpu, (j, &block), &mut w, &mut tile, &mut errors);
             }
             for c0 in (block.end..k).step_by(COLUMN_CHUNK) {
                 let c1 = (c0 + COLUMN_CHUNK).min(k);
                 for (w_row, errors) in w.chunks_mut(k).zip(errors.chunks(self.spec.block.min(k))) {
                     let r = &self.r[block.start * k + c0..];
-                    subtract_combination(&mut w_row[c0..c1], &errors[..block.len()], r, k);
+                    subtract_combination(cpu, &mut w_row[c0..c1], &errors[..block.len()], r, k);
                 }
             }
             start = block.end;
@@ -294,7 +294,14 @@ impl Plan {
     }
 
     /// Step 4 for column `j` of all rows; errors go to `errors [rows, block]`.
-    fn quantise_column(&self, j: usize, block: &Range<usize>, w: &mut [f64], tile: &mut Tile, errors: &mut [f64]) {
+    fn quantise_column(
+        &self,
+        cpu: &Cpu,
+        (j, block): (usize, &Range<usize>),
+        w: &mut [f64],
+        tile: &mut Tile,
+        errors: &mut [f64],
+    ) {
         let (k, n_groups) = (self.k, self.n_groups());
         let fixed = self.grids_are_fixed();
         // fixed grids and their codes lie in input order, fitted ones in the order of the visit
@@ -311,7 +318,7 @@ impl Plan {
             tile.codes[i * k + place] = code;
             errors[i * width + j - block.start] = error;
             let later = j + 1..block.end;
-            w_row[later.clone()].iter_mut().zip(&r[later]).for_each(|(w, r)| *w -= error * r);
+            subtract_combination(cpu, &mut w_row[later.clone()], &[error], &r[later], 0);
         }
     }
 

@@ -7,9 +7,9 @@
 
 use std::sync::Mutex;
 
-use cpu_kernels::Cpu;
+use cpu_kernels::{Cpu, subtract_combination};
 
-use crate::row_update::{COLUMN_CHUNK, subtract_combination};
+use crate::row_update::COLUMN_CHUNK;
 
 const BLOCK: usize = 64;
 const TILE_ROWS: usize = 32;
@@ -60,7 +60,7 @@ fn cholesky_lower(cpu: &Cpu, a: &mut [f64], n: usize) -> Result<(), BadPivot> {
                     let c1 = (c0 + COLUMN_CHUNK).min(first + i + 1);
                     if c0 < c1 {
                         let (left, right) = row.split_at_mut(k1);
-                        subtract_combination(&mut right[c0..c1], &left[k0..k1], &panel_t[c0..], n_below);
+                        subtract_combination(cpu, &mut right[c0..c1], &left[k0..k1], &panel_t[c0..], n_below);
                     }
                 }
             }
@@ -99,7 +99,7 @@ fn invert_lower(cpu: &Cpu, l: &[f64], n: usize) -> Vec<f64> {
                     let c1 = (c0 + COLUMN_CHUNK).min(b1);
                     for (i, row) in tile.chunks_mut(n).enumerate() {
                         let l_row = &l[(k0 + tile_index * 8 + i) * n..][b0..b1];
-                        subtract_combination(&mut row[c0..c1], l_row, &done[b0 * n + c0..], n);
+                        subtract_combination(cpu, &mut row[c0..c1], l_row, &done[b0 * n + c0..], n);
                     }
                 }
             }
@@ -110,7 +110,7 @@ fn invert_lower(cpu: &Cpu, l: &[f64], n: usize) -> Vec<f64> {
             row[k0 + i] = 1.0;
             let l_row = &l[(k0 + i) * n..][..k0 + i + 1];
             // rows of this block above i have zeros right of their diagonal
-            subtract_combination(&mut row[..k0 + i], &l_row[k0..k0 + i], above, n);
+            subtract_combination(cpu, &mut row[..k0 + i], &l_row[k0..k0 + i], above, n);
             row.iter_mut().for_each(|value| *value /= l_row[k0 + i]);
         }
     }

@@ -13,7 +13,7 @@ const ALWAYS: [&str; 2] = ["load", "verify"];
 
 /// Checks every claim and that their ids differ.
 pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
-    let lists = matrix::lists(scenario);
+    let lists = matrix::known_tags(scenario);
     let names: Vec<String> = scenario.workloads.iter().map(Workload::name).chain(ALWAYS.map(String::from)).collect();
     let mut seen = BTreeMap::new();
     for (i, claim) in scenario.claims.iter().enumerate() {

@@ -215,6 +215,12 @@ impl Tensors for GgufTensors {
         self.tensors.contains_key(name)
     }
 
+    fn stored_as(&self, name: &str) -> Option<String> {
+        let block = self.tensors.get(name)?.place.block;
+        let float = matches!(block, Block::F32 | Block::F16 | Block::Bf16);
+        (!float).then(|| format!("{} in blocks of {}", block.name(), block.values()))
+    }
+
     /// Q4_0 and Q8_0 are scale·(code − zero) with a whole zero; the minimum of Q4_1 is no whole number of steps.
     fn codes(&self, name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
         let named = self.named(name)?;
