@@ -219,7 +219,7 @@ fn oracle(engine: &Engine, models: &Models, scalar: Device, context: usize) -> R
 }
 
 /// The engine's model with its weights dequantised, on `device`.
-fn dequantised(
+pub fn dequantised(
     engine: &Engine,
     models: &Models,
     device: Device,

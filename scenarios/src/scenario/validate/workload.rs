@@ -15,6 +15,8 @@ use crate::worker::counted::steps;
 const MOST_VALUES: usize = 1 << 28;
 /// The same for arrays in a GPU's memory.
 const MOST_GPU_VALUES: u128 = 1 << 33;
+/// Most sequences of a decode workload.
+const MOST_SEQUENCES: usize = 256;
 /// Most prompts of one workload.
 const MOST_PROMPTS: usize = 1 << 16;
 /// Longest sequence of an attention sweep.
@@ -71,7 +73,10 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             let lengths = !tokens.is_empty() && tokens.iter().all(|&n| n >= 1);
             faults.need(lengths, &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
         }
-        Workload::Decode { tokens, context } => {
+        Workload::Decode { tokens, context, sequences } => {
+            let why = format!("e.g. sequences = 8; at most {MOST_SEQUENCES}");
+            let some = (1..=MOST_SEQUENCES).contains(sequences);
+            faults.need(some, &field("sequences"), "must be at least 1 and not more than memory holds", &why);
             faults.need(*tokens >= 1, &field("tokens"), "must be at least 1", "e.g. tokens = 128");
             let why = "a decoder needs a token to start from; 16 is the default";
             faults.need(*context >= 1, &field("context"), "must be at least 1", why);
