@@ -19,8 +19,7 @@ use crate::protocol::{Build, CellChecks, Reply};
 use crate::scenario::{GpuProblem, Workload};
 use crate::stopwatch::Stopwatch;
 use crate::worker::sweep::{CHECKED_LENGTH, Mode, Problem};
-use crate::worker::verify::dequantised;
-use crate::worker::{Models, Outcome, build_engine, open_models};
+use crate::worker::{Models, Outcome, build_engine, dequantised, open_models};
 
 const SEQ: SeqId = SeqId(0);
 /// Logits kept to compare with after timing.

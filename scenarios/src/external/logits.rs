@@ -6,6 +6,10 @@
 //! largest difference says little. Rows as a whole say more: how far they lie apart against their own spread, what that means for the
 //! distribution, and whether another token comes first. What rounding to int8 does to *this* model is measured on our side, coded against
 //! not coded; theirs may be a stated multiple of it, up to a limit that a wrong engine exceeds.
+//!
+//! Seen with 24 random tokens (spread, mean KL, rows with another token first). SmolLM2-135M, Q4_1: llama.cpp 0.059, 0.010, 0; our
+//! coded activations 0.059, 0.010, 0; Q8_0: 0.065, 0.014, 0 and 0.072, 0.015, 0; F16: 0.0014, 0.00001, 0. Gemma-3-270M, Q4_K_M: 0.12,
+//! 0.11, 8 % and 0.083, 0.041, 4 %. Rows of the token before instead: 0.87 to 0.95, 2.8 to 6.0, 65 to 87 %.
 
 /// How far rows of logits lie from others.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -21,13 +25,13 @@ pub(super) struct Apart {
 /// What theirs may be, as a multiple of what our own coding of activations does.
 const MULTIPLE: f64 = 4.0;
 /// What 16-bit activations may do to rows.
-const HALF_SPREAD: f64 = 0.05;
+const HALF_SPREAD: f64 = 0.02;
 /// Unrelated rows are 1 apart or more; nothing may come near.
 const MOST_SPREAD: f64 = 0.4;
 /// Floor and ceiling of the mean divergence, nats.
 const KL: [f64; 2] = [0.01, 0.25];
 /// Share of rows that may put a clearly other token first.
-const OTHER_FIRST: f64 = 0.1;
+const OTHER_FIRST: f64 = 0.25;
 
 /// `found` against `reference`, both `[rows, vocab]`. A number that is not finite makes all infinite.
 pub(super) fn compare(reference: &[f32], found: &[f32], vocab: usize) -> Apart {

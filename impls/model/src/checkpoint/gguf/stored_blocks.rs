@@ -232,7 +232,7 @@ mod tests {
     /// Rows of arbitrary bytes, with constants that are finite.
     fn codes(block: Block, n: usize, k: usize) -> BlockCodes {
         let width = k / block.values() * block.bytes();
-        let mut bytes: Vec<u8> = (0..n * width).map(|i| (i * 2_654_435_761 >> 11) as u8).collect();
+        let mut bytes: Vec<u8> = (0..n * width).map(|i| ((i * 2_654_435_761) >> 11) as u8).collect();
         for block_bytes in bytes.chunks_exact_mut(block.bytes()) {
             for at in [1, 3, 81, 83, 109, 209] {
                 if let Some(byte) = block_bytes.get_mut(at) {
@@ -272,7 +272,7 @@ mod tests {
         };
         let mut picked = all.clone().pick(&[4..6, 0..1]);
         assert!(picked.joins(&all) && !picked.joins(&codes(Block::Q4K, 6, 256)));
-        picked.join(&all.clone().pick(&[2..3]));
+        picked.join(&all.clone().pick(std::slice::from_ref(&(2..3))));
         assert_eq!(picked.n(), 4);
         for (at, from) in [4, 5, 0, 2].into_iter().enumerate() {
             assert_eq!(row(&picked, at), row(&all, from));
