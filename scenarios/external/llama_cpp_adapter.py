@@ -7,12 +7,16 @@ where Hugging Face pairs halves, so the rows of q and k are reordered, as its ow
 try:
     import ctypes
 
-    import gguf.quants
     import llama_cpp as wheel
     import llama_cpp.llama_cpp as llama
     import numpy
 except ImportError as missing:
     leave("llama.cpp is not installed for {} ({}); `pip install llama-cpp-python gguf` there, or name another with --python PATH".format(sys.executable, missing))
+
+try:
+    import gguf.quants
+except ImportError:
+    gguf = None  # a file that is there already needs no writer
 
 _held = {}
 _log = llama.llama_log_callback(lambda level, text, data: None)
@@ -49,6 +53,8 @@ def _pair_neighbours(weight, heads):
 
 
 def convert(ask):
+    if gguf is None:
+        raise Refused("the Python package that writes GGUF files is not installed for {}; `pip install gguf` there".format(sys.executable))
     m, types = ask["model"], gguf.GGMLQuantizationType
     matrices = types[ask["weights"].upper()]
     ends = types.F32 if matrices == types.F32 else types.F16

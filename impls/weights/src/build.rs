@@ -203,11 +203,11 @@ fn stored(
         WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_exact(values, n, k))),
         WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_exact(values, n, k))),
         WeightSource::Stored(parts) if weight.is_blocks() => {
-            let packed = pack_blocks(&cpu, k, parts);
+            let (packed, source) = pack_blocks(&cpu, k, parts);
             if !packed.is_finite() {
                 require_finite(weight, k)?;
             }
-            Box::new(BlocksLinear::new(cpu, packed, activation_bits.is_some()))
+            Box::new(BlocksLinear::new(cpu, packed, source, activation_bits.is_some()))
         }
         WeightSource::Stored([only]) => part(only),
         WeightSource::Stored(parts) => Box::new(StackedLinear::new(parts.iter().map(part).collect())),
@@ -215,7 +215,7 @@ fn stored(
 }
 
 /// Blocks of a file in panels; each part's pages go back to the system when it is packed.
-fn pack_blocks(cpu: &Cpu, k: usize, parts: &[StoredCodes]) -> PackedBlocks {
+fn pack_blocks(cpu: &Cpu, k: usize, parts: &[StoredCodes]) -> (PackedBlocks, Vec<BlockCodes>) {
     let blocks: Vec<&BlockCodes> = parts
         .iter()
         .filter_map(|part| if let StoredCodes::Blocks(blocks) = part { Some(blocks) } else { None })
@@ -226,7 +226,8 @@ fn pack_blocks(cpu: &Cpu, k: usize, parts: &[StoredCodes]) -> PackedBlocks {
         .zip(&fills)
         .map(|(blocks, fill)| BlockSource { form: blocks.form(), n: blocks.n(), fill })
         .collect();
-    PackedBlocks::pack(cpu, k, &sources, &mut |part| blocks[part].release())
+    let packed = PackedBlocks::pack(cpu, k, &sources, &mut |part| blocks[part].release());
+    (packed, blocks.into_iter().cloned().collect())
 }
 
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.

@@ -444,7 +444,7 @@ fn own_file(models: &Models) -> Result<PathBuf, AdapterError> {
     models.target.own_gguf().map(Path::to_path_buf).ok_or_else(|| {
         let source = &models.target.source;
         AdapterError::Refused(format!(
-            "weights `{OWN_FILE}` are those of a GGUF file, as it is, and {source} is none; name one with --model FILE.gguf (`infermark convert` writes one)"
+            "weights `{OWN_FILE}` are those of a GGUF file, as it is, and {source} is none; name one with --set model.source=FILE.gguf (`infermark convert` writes one)"
         ))
     })
 }

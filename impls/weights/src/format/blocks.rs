@@ -10,22 +10,46 @@
 
 use std::sync::Arc;
 
-use cpu_kernels::{Cpu, PackedBlocks, PackedF32};
+use cpu_kernels::{BlockForm, BlockRow, Cpu, GroupCodes, PackedBlocks, PackedF32, PackedGroup};
+use half::f16;
+use model::checkpoint::gguf::BlockCodes;
 use model::{Activations, Cuda, Device, Linear, PlacementError};
 
-use super::F32Linear;
+use super::{F32Linear, GroupLinear};
 
 /// The format.
 pub struct BlocksLinear {
     cpu: Arc<Cpu>,
     weight: Arc<PackedBlocks>,
+    /// Where the codes came from, for devices that want them otherwise.
+    source: Arc<[BlockCodes]>,
     int8: bool,
 }
 
 impl BlocksLinear {
-    /// Multiplies with `weight` on `cpu`, with inputs coded to int8 where `int8`.
-    pub fn new(cpu: Arc<Cpu>, weight: PackedBlocks, int8: bool) -> BlocksLinear {
-        BlocksLinear { cpu, weight: Arc::new(weight), int8 }
+    /// Multiplies with `weight`, packed from `source`, on `cpu`, with inputs coded to int8 where `int8`.
+    pub fn new(cpu: Arc<Cpu>, weight: PackedBlocks, source: Vec<BlockCodes>, int8: bool) -> BlocksLinear {
+        BlocksLinear { cpu, weight: Arc::new(weight), source: source.into(), int8 }
+    }
+
+    /// The codes as groups of 32, where all parts are Q4_0: scale·(code − 8).
+    fn groups(&self) -> Option<GroupCodes> {
+        const GROUP: usize = 32;
+        if self.source.iter().any(|part| part.form() != BlockForm::Q4_0) {
+            return None;
+        }
+        let (n, k) = (self.weight.n(), self.weight.k());
+        let mut row = BlockRow::new(BlockForm::Q4_0, k);
+        let (mut codes, mut scales) = (Vec::with_capacity(n * k), Vec::with_capacity(n * k / GROUP));
+        for part in &*self.source {
+            for i in 0..part.n() {
+                part.fill(i, &mut row);
+                codes.extend_from_slice(&row.codes);
+                scales.extend(row.scales.iter().map(|&bits| f16::from_bits(bits).to_f32()));
+            }
+        }
+        let zeros = vec![8.0; scales.len()];
+        Some(GroupCodes { n, k, bits: 4, group: GROUP, codes, scales, zeros, order: None })
     }
 }
 
@@ -57,13 +81,17 @@ impl Linear for BlocksLinear {
     }
 
     fn on(&self, device: &Device) -> Option<Box<dyn Linear>> {
-        let same = || BlocksLinear { cpu: device.cpu().clone(), weight: self.weight.clone(), int8: true };
+        let (weight, source) = (self.weight.clone(), self.source.clone());
+        let same = || BlocksLinear { cpu: device.cpu().clone(), weight, source, int8: true };
         self.int8.then(|| Box::new(same()) as Box<dyn Linear>)
     }
 
     fn on_cuda(self: Box<Self>, cuda: &Arc<Cuda>) -> Result<Box<dyn Linear>, PlacementError> {
         if self.int8 {
             return Err(PlacementError::NoKernel(self.kernel_name()));
+        }
+        if let Some(codes) = self.groups() {
+            return Box::new(GroupLinear::new(self.cpu.clone(), PackedGroup::from_codes(codes))).on_cuda(cuda);
         }
         let (n, k) = (self.weight.n(), self.weight.k());
         let plain = F32Linear::new(self.cpu.clone(), PackedF32::pack(&self.weight.unpack(), n, k));
