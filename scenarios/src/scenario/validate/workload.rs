@@ -50,6 +50,12 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
     check_programmed(scenario, faults);
 }
 
+fn check_sequences(path: &str, sequences: usize, faults: &mut Faults<'_>) {
+    let some = (1..=MOST_SEQUENCES).contains(&sequences);
+    let title = format!("must be at least 1 and at most {MOST_SEQUENCES}");
+    faults.need(some, path, &title, "e.g. sequences = 8");
+}
+
 fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
     let field = |name: &str| format!("{path}.{name}");
     match workload {
@@ -74,9 +80,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             faults.need(lengths, &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
         }
         Workload::Decode { tokens, context, sequences } => {
-            let why = format!("e.g. sequences = 8; at most {MOST_SEQUENCES}");
-            let some = (1..=MOST_SEQUENCES).contains(sequences);
-            faults.need(some, &field("sequences"), "must be at least 1 and not more than memory holds", &why);
+            check_sequences(&field("sequences"), *sequences, faults);
             faults.need(*tokens >= 1, &field("tokens"), "must be at least 1", "e.g. tokens = 128");
             let why = "a decoder needs a token to start from; 16 is the default";
             faults.need(*context >= 1, &field("context"), "must be at least 1", why);
