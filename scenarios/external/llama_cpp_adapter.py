@@ -7,12 +7,16 @@ where Hugging Face pairs halves, so the rows of q and k are reordered, as its ow
 try:
     import ctypes
 
-    import gguf.quants
     import llama_cpp as wheel
     import llama_cpp.llama_cpp as llama
     import numpy
 except ImportError as missing:
     leave("llama.cpp is not installed for {} ({}); `pip install llama-cpp-python gguf` there, or name another with --python PATH".format(sys.executable, missing))
+
+try:
+    import gguf.quants
+except ImportError:
+    gguf = None  # a file that is there already needs no writer
 
 _held = {}
 _log = llama.llama_log_callback(lambda level, text, data: None)
@@ -49,6 +53,8 @@ def _pair_neighbours(weight, heads):
 
 
 def convert(ask):
+    if gguf is None:
+        raise Refused("the Python package that writes GGUF files is not installed for {}; `pip install gguf` there".format(sys.executable))
     m, types = ask["model"], gguf.GGMLQuantizationType
     matrices = types[ask["weights"].upper()]
     ends = types.F32 if matrices == types.F32 else types.F16
@@ -85,14 +91,18 @@ def convert(ask):
     return {"say": "done"}
 
 
-def load(ask):
+def _open(ask, extra):
     model = llama.llama_model_default_params()
     model.n_gpu_layers = 0
+    model.use_extra_bufts = extra
     _held["model"] = llama.llama_model_load_from_file(ask["gguf"].encode(), model)
     if not _held["model"]:
-        raise RuntimeError("llama.cpp could not load the GGUF file made from these weights")
+        raise RuntimeError("llama.cpp could not load " + ask["gguf"])
     context = llama.llama_context_default_params()
-    context.n_ctx = (ask["context_tokens"] + 255) // 256 * 256
+    context.n_seq_max = ask["sequences"]
+    # one cache for all, so that a sequence may use what others do not
+    context.kv_unified = True
+    context.n_ctx = (ask["context_tokens"] * ask["sequences"] + 255) // 256 * 256
     context.n_batch = context.n_ctx
     context.n_threads = context.n_threads_batch = ask["threads"]
     context.type_k = context.type_v = llama.GGML_TYPE_F16 if ask["kv"] == "f16" else llama.GGML_TYPE_F32
@@ -103,7 +113,47 @@ def load(ask):
     if not _held["context"]:
         raise Refused("llama.cpp makes no context with {} attention and a {} cache".format(ask["attention"], ask["kv"]))
     _held["vocab"] = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(_held["model"]))
-    return {"say": "loaded", "kernels": "ggml-cpu, ubatch {}, {} KV".format(context.n_ubatch, ask["kv"])}
+    return context.n_ubatch
+
+
+def _survives(ask):
+    """Whether weights in the layouts of special instructions (AMX, repacked) work here: tried where a crash costs a child alone."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _open(dict(ask, threads=1), True)
+            for n in (1, 2, 40):
+                _forget()
+                _feed([1] * min(n, ask["context_tokens"]))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _forget_peak():
+    """From here on the peak is that of the model: without the interpreter, and without what converting took."""
+    try:
+        with open("/proc/self/clear_refs", "w") as refs:
+            refs.write("5")
+        with open("/proc/self/statm") as sizes:
+            _held["before"] = int(sizes.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        _held["before"] = 0
+
+
+def _peak():
+    return max(peak_rss_bytes() - _held["before"], 0)
+
+
+def load(ask):
+    extra = "AMX_INT8 = 1" not in system or _survives(ask)
+    _forget_peak()
+    start = time.perf_counter_ns()
+    ubatch = _open(ask, extra)
+    layouts = "" if extra else ", layouts for special instructions left out: they crash here"
+    said = "ggml-cpu, ubatch {}, {} KV{}".format(ubatch, ask["kv"], layouts)
+    return {"say": "loaded", "kernels": said, "ns": time.perf_counter_ns() - start}
 
 
 def _forget():
@@ -140,12 +190,14 @@ def logits(ask):
 
 def prefill(ask):
     _forget()
-    return {"say": "timed", "ns": timed(lambda: _feed(ask["tokens"])), "calls": 1}
+    return {"say": "timed", "ns": timed(lambda: _feed(ask["tokens"])), "calls": 1, "peak_rss_bytes": _peak()}
 
 
 def decode(ask):
     """The prompt is not timed; every new token is the most likely one, found as our greedy decoder finds it."""
     _forget()
+    if ask["sequences"] > 1:
+        return _decode_together(ask)
     _feed(ask["tokens"])
     last = [int(_row(-1).argmax())]
 
@@ -154,7 +206,43 @@ def decode(ask):
             _feed(last)
             last[0] = int(_row(-1).argmax())
 
-    return {"say": "timed", "ns": timed(steps), "calls": ask["new_tokens"]}
+    return {"say": "timed", "ns": timed(steps), "calls": ask["new_tokens"], "peak_rss_bytes": _peak()}
+
+
+def _decode_together(ask):
+    """One row of every sequence in each step; prompts, a part of the tokens each, are not timed."""
+    n, every = ask["sequences"], len(ask["tokens"]) // ask["sequences"]
+    batch = llama.llama_batch_init(max(n, every), 0, 1)
+
+    def put(row, token, position, sequence, logits):
+        batch.token[row], batch.pos[row], batch.logits[row] = token, position, logits
+        batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
+
+    def run(rows):
+        batch.n_tokens = rows
+        code = llama.llama_decode(_held["context"], batch)
+        if code != 0:
+            raise RuntimeError("llama_decode of {} rows returned {}".format(rows, code))
+        llama.llama_synchronize(_held["context"])
+
+    last = []
+    for sequence in range(n):
+        for i in range(every):
+            put(i, ask["tokens"][sequence * every + i], i, sequence, i == every - 1)
+        run(every)
+        last.append(int(_row(-1).argmax()))
+
+    def steps():
+        for step in range(ask["new_tokens"]):
+            for sequence in range(n):
+                put(sequence, last[sequence], every + step, sequence, True)
+            run(n)
+            for sequence in range(n):
+                last[sequence] = int(_row(sequence).argmax())
+
+    ns = timed(steps)
+    llama.llama_batch_free(batch)
+    return {"say": "timed", "ns": ns, "calls": ask["new_tokens"], "peak_rss_bytes": _peak()}
 
 
 system = " ".join(llama.llama_print_system_info().decode().split())

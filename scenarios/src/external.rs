@@ -7,6 +7,7 @@
 pub mod adapter;
 mod export;
 mod held;
+mod logits;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ use weights::WeightsSpec;
 use crate::scenario::Workload;
 
 pub use held::HeldExternal;
+
+/// Weights of a cell that reads the model's own file, where that is a GGUF file, instead of one made from its values.
+pub const OWN_FILE: &str = "file";
 
 /// An engine that has an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -74,7 +78,7 @@ impl ExternalEngine {
     pub fn weights(self) -> &'static [&'static str] {
         match self {
             ExternalEngine::PyTorch | ExternalEngine::Triton => &["f32"],
-            ExternalEngine::LlamaCpp => &["f32", "f16", "q4_0", "q8_0"],
+            ExternalEngine::LlamaCpp => &["f32", "f16", "q4_0", "q8_0", OWN_FILE],
         }
     }
 
@@ -123,12 +127,18 @@ impl ExternalPart {
         self.engine == ExternalEngine::Triton || self.attention.starts_with("cuda")
     }
 
+    /// Whether both sides code activations to int8.
+    pub fn codes_inputs(&self) -> bool {
+        matches!(self.weights.as_str(), "q4_0" | "q8_0" | OWN_FILE)
+    }
+
     /// Our kind that stores the same weights.
     pub fn same_weights(&self) -> WeightsSpec {
         match self.weights.as_str() {
             "f16" => WeightsSpec::F16,
             "q4_0" => WeightsSpec::Q4_0,
             "q8_0" => WeightsSpec::Q8_0,
+            OWN_FILE => WeightsSpec::StoredInt8,
             _ => WeightsSpec::F32,
         }
     }

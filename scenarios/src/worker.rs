@@ -12,6 +12,7 @@ mod timed;
 mod verify;
 
 pub use cell::{Held, Models, Outcome, build_engine, calibration_windows, open_models, same_forward};
+pub use verify::dequantised;
 
 use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -167,6 +167,7 @@ pub(crate) fn plain_format(spec: &WeightsSpec) -> WeightsSpec {
         WeightsSpec::F32 => WeightsSpec::F32,
         WeightsSpec::Bf16 => WeightsSpec::Bf16,
         WeightsSpec::Stored => WeightsSpec::Stored,
+        WeightsSpec::StoredInt8 => WeightsSpec::StoredInt8,
         _ => WeightsSpec::F16,
     }
 }

@@ -277,8 +277,8 @@ impl Checkpoint {
         let vocab_size = architecture.vocab_size;
         let described = Some(Described::new(config, vocabulary.as_ref()));
         let without_text = vocabulary.as_ref().and_then(crate::tokenizer::unsupported);
-        let parse = |vocabulary| Tokenizer::from_gguf(file, &vocabulary, vocab_size);
-        let tokenizer = vocabulary.clone().filter(|_| without_text.is_none()).map(parse).transpose()?;
+        let parse = |vocabulary| Tokenizer::from_gguf(file, vocabulary, vocab_size);
+        let tokenizer = vocabulary.as_ref().filter(|_| without_text.is_none()).map(parse).transpose()?;
         let facts = TextFacts::of_gguf(vocabulary.as_ref(), tokenizer.as_ref(), vocab_size);
         let (source, transforms) = (source.clone(), Transforms::default());
         Ok(Checkpoint {
@@ -414,6 +414,17 @@ impl Checkpoint {
             windows.iter_mut().filter_map(|window| window.first_mut()).for_each(|first| *first = token);
         }
         Ok(())
+    }
+
+    /// Whether it is a GGUF file.
+    pub fn is_gguf(&self) -> bool {
+        self.described.is_some()
+    }
+
+    /// The GGUF file it is, as it is: no adapter merged, nothing transformed. The first where the model is split.
+    pub fn own_gguf(&self) -> Option<&Path> {
+        let as_read = self.adapter.is_none() && self.transforms.is_empty();
+        self.files.first().filter(|_| self.is_gguf() && as_read).map(PathBuf::as_path)
     }
 
     /// Whether the weights are random numbers.

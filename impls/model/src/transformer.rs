@@ -74,6 +74,9 @@ pub fn read_ends(a: &Architecture, tensors: &dyn Tensors) -> Result<(Entry, Exit
         Ok(Some(cpu_kernels::PackedF32::pack(&reader.table(&format!("{name}.weight"), shape)?, shape[0], shape[1])))
     };
     let embedding = table(a.names.embedding)?;
+    if !a.tied_head && !embedding.is_finite() {
+        return Err(CheckpointError::NotFinite { name: format!("{}.weight", a.names.embedding) });
+    }
     let positions = match a.positions {
         Positions::Learned { offset } => {
             let shape = [a.max_positions + offset, a.hidden];

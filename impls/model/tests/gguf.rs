@@ -136,7 +136,9 @@ fn rotary_divisors_survive() {
 
 #[test]
 fn codes_stand_for_the_values() {
-    for (block, family) in [(Block::Q4_0, "llama"), (Block::Q8_0, "llama"), (Block::Q4_0, "mixtral")] {
+    for (block, family) in
+        [(Block::Q4_0, "llama"), (Block::Q8_0, "llama"), (Block::Q4_1, "llama"), (Block::Q4_0, "mixtral")]
+    {
         let a = tiny(family);
         let read = parse(written(&a, Types::all(block))).unwrap();
         let mut compared = 0;

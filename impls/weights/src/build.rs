@@ -1,16 +1,18 @@
 //! From a spec and a stored matrix to a [`Linear`].
 
 use cpu_kernels::{
-    PackedBf16, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedInt8, PackedLut,
+    BlockRow, BlockSource, Cpu, PackedBf16, PackedBlocks, PackedCodebook, PackedF16, PackedF32, PackedGroup,
+    PackedGroupInt8, PackedInt8, PackedLut,
 };
 use half::f16;
 use model::checkpoint::StoredCodes;
+use model::checkpoint::gguf::BlockCodes;
 use model::{Device, Int8Inputs, Linear};
 use ndarray::ArrayView2;
 
 use crate::format::{
-    Bf16Linear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear, Int8Linear,
-    LatticeLinear, LutLinear, RoundedInput, SalientLinear, StackedLinear,
+    Bf16Linear, BlocksLinear, CodebookLinear, F16Linear, F32Linear, GroupInt8Linear, GroupLinear, Int8GridLinear,
+    Int8Linear, LatticeLinear, LutLinear, RoundedInput, SalientLinear, StackedLinear,
 };
 use crate::quantizer::awq::Awq;
 use crate::quantizer::bit_planes::BitPlanes;
@@ -98,8 +100,9 @@ pub fn build_linear(
     if n_values == 0 || Some(n_values) != out_features.checked_mul(in_features) {
         return Err(WeightsError::Shape { out_features, in_features, n_values });
     }
-    if let Some(at) = weight.first_non_finite() {
-        return Err(WeightsError::NonFinite { row: at / in_features, column: at % in_features });
+    let is_stored = matches!(spec, WeightsSpec::Stored | WeightsSpec::StoredInt8);
+    if !(is_stored && weight.is_blocks()) {
+        require_finite(weight, in_features)?;
     }
     if let Some(cuda) = device.cuda() {
         let linear = build_linear(spec, &device.host(), weight, out_features, in_features, stats)?;
@@ -121,7 +124,8 @@ pub fn build_linear(
         });
     }
     Ok(match spec {
-        WeightsSpec::Stored => stored(device, weight, n, k),
+        WeightsSpec::Stored => stored(device, weight, [n, k], None)?,
+        WeightsSpec::StoredInt8 => stored(device, weight, [n, k], Some(8))?,
         WeightsSpec::F16 => Box::new(F16Linear::new(cpu, pack_f16(weight, n, k)?)),
         WeightsSpec::Bf16 => Box::new(Bf16Linear::new(cpu, pack_bf16(weight, n, k))),
         _ => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
@@ -138,7 +142,8 @@ pub fn quantize(
     stats: Option<&CalibrationStats>,
 ) -> Result<Option<Quantized>, WeightsError> {
     let quantizer: &dyn Quantizer = match spec {
-        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 | WeightsSpec::Stored => return Ok(None),
+        WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => return Ok(None),
+        WeightsSpec::Stored | WeightsSpec::StoredInt8 => return Ok(None),
         WeightsSpec::Int8(spec) => {
             let most = if spec.zero_point { MAX_INT8_COLUMNS_WITH_ZEROS } else { MAX_INT8_COLUMNS };
             if k > most {
@@ -167,24 +172,62 @@ pub fn quantize(
     Ok(Some(quantizer.quantize(view, stats)?))
 }
 
-/// `weight [n, k]` as it is stored. Codes run on the kernels that hold them exactly, other parts as the f32 values that they
-/// stand for: group constants beyond f16, and int8 rows, whose kernel would round the activations too.
-fn stored(device: &Device, weight: WeightSource<'_>, n: usize, k: usize) -> Box<dyn Linear> {
+fn require_finite(weight: WeightSource<'_>, k: usize) -> Result<(), WeightsError> {
+    match weight.first_non_finite() {
+        Some(at) => Err(WeightsError::NonFinite { row: at / k, column: at % k }),
+        None => Ok(()),
+    }
+}
+
+/// `weight [n, k]` as it is stored, integer codes with inputs rounded to `activation_bits` where given. Codes run on the kernels
+/// that hold them exactly, other parts as the f32 values that they stand for: group constants beyond f16, and int8 rows, whose
+/// kernel would round the activations too.
+fn stored(
+    device: &Device,
+    weight: WeightSource<'_>,
+    [n, k]: [usize; 2],
+    activation_bits: Option<u8>,
+) -> Result<Box<dyn Linear>, WeightsError> {
     let cpu = device.cpu().clone();
     let part = |part: &StoredCodes| match part {
+        // no int8 kernel reads three bits
         StoredCodes::Group(codes) if part.is_exact_in_f16() => {
-            format_codes(device, Quantized::Group(codes.clone()), None)
+            let activation_bits = activation_bits.filter(|_| codes.bits != 3);
+            format_codes(device, Quantized::Group(codes.clone()), activation_bits)
         }
         StoredCodes::Codebook(codes) => format_codes(device, Quantized::Codebook(codes.clone()), None),
         _ => Box::new(F32Linear::new(cpu.clone(), PackedF32::pack(&part.dequantise(), part.n(), part.k()))),
     };
-    match weight {
+    Ok(match weight {
         WeightSource::F32(values) => Box::new(F32Linear::new(cpu, PackedF32::pack(values, n, k))),
         WeightSource::F16(values) => Box::new(F16Linear::new(cpu, PackedF16::pack_exact(values, n, k))),
         WeightSource::Bf16(values) => Box::new(Bf16Linear::new(cpu, PackedBf16::pack_exact(values, n, k))),
+        WeightSource::Stored(parts) if weight.is_blocks() => {
+            let (packed, source) = pack_blocks(&cpu, k, parts);
+            if !packed.is_finite() {
+                require_finite(weight, k)?;
+            }
+            Box::new(BlocksLinear::new(cpu, packed, source, activation_bits.is_some()))
+        }
         WeightSource::Stored([only]) => part(only),
         WeightSource::Stored(parts) => Box::new(StackedLinear::new(parts.iter().map(part).collect())),
-    }
+    })
+}
+
+/// Blocks of a file in panels; each part's pages go back to the system when it is packed.
+fn pack_blocks(cpu: &Cpu, k: usize, parts: &[StoredCodes]) -> (PackedBlocks, Vec<BlockCodes>) {
+    let blocks: Vec<&BlockCodes> = parts
+        .iter()
+        .filter_map(|part| if let StoredCodes::Blocks(blocks) = part { Some(blocks) } else { None })
+        .collect();
+    let fills: Vec<_> = blocks.iter().map(|blocks| |row: usize, out: &mut BlockRow| blocks.fill(row, out)).collect();
+    let sources: Vec<_> = blocks
+        .iter()
+        .zip(&fills)
+        .map(|(blocks, fill)| BlockSource { form: blocks.form(), n: blocks.n(), fill })
+        .collect();
+    let packed = PackedBlocks::pack(cpu, k, &sources, &mut |part| blocks[part].release());
+    (packed, blocks.into_iter().cloned().collect())
 }
 
 /// The format that holds `codes`, and rounds its inputs to `activation_bits` where given.

@@ -88,6 +88,7 @@ macro_rules! coat {
 }
 
 mod bf16;
+mod blocks;
 mod codebook;
 mod cuda;
 mod f16;
@@ -105,6 +106,7 @@ mod salient;
 mod stacked;
 
 pub use bf16::Bf16Linear;
+pub use blocks::BlocksLinear;
 pub use codebook::CodebookLinear;
 pub use f16::F16Linear;
 pub use f32::F32Linear;

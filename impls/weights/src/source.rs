@@ -35,6 +35,11 @@ impl<'a> WeightSource<'a> {
         self.len() == 0
     }
 
+    /// Whether it is blocks of a file, all of it.
+    pub fn is_blocks(&self) -> bool {
+        matches!(self, WeightSource::Stored(parts) if parts.iter().all(|part| matches!(part, StoredCodes::Blocks(_))))
+    }
+
     /// Index of the first value that is NaN or infinite.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {

@@ -42,8 +42,10 @@ pub enum WeightsSpec {
     Salient(SalientSpec),
     /// Integer codes in groups, of inputs divided by their magnitude, clipped.
     Awq(AwqSpec),
-    /// As the checkpoint stores it: its codes where it is already quantized, its floats elsewhere.
+    /// As the checkpoint stores it: its codes where it is already quantized, its floats elsewhere; activations f32.
     Stored,
+    /// The same with activations coded to int8 in blocks of 32 columns, where codes are integers; floats and other codes as above.
+    StoredInt8,
     /// Blocks onto the quantiles of a normal distribution.
     Nf4(BlockSpec),
     /// Blocks onto 4-bit floats, scaled by their largest magnitude.
@@ -93,6 +95,7 @@ impl WeightsSpec {
             WeightsSpec::Salient(spec) => format!("rtn-{}", spec.tag()),
             WeightsSpec::Awq(spec) => format!("awq-{}", spec.tag()),
             WeightsSpec::Stored => "stored".into(),
+            WeightsSpec::StoredInt8 => "stored-a8".into(),
             WeightsSpec::Nf4(spec) => format!("nf4{}", spec.tag()),
             WeightsSpec::Fp4(spec) => format!("fp4{}", spec.tag()),
             WeightsSpec::Int4(spec) => format!("int4{}", spec.tag()),
@@ -184,7 +187,7 @@ impl WeightsSpec {
     /// against a row, are not. Of mixed kinds that of the default; of stored weights the most they can have.
     pub fn bits_per_weight(&self) -> f64 {
         match self {
-            WeightsSpec::F32 | WeightsSpec::Stored => 32.0,
+            WeightsSpec::F32 | WeightsSpec::Stored | WeightsSpec::StoredInt8 => 32.0,
             WeightsSpec::F16 | WeightsSpec::Bf16 => 16.0,
             WeightsSpec::Int8(_) => 8.0,
             WeightsSpec::Rtn(spec) => spec.bits_per_weight(),
@@ -217,7 +220,7 @@ impl WeightsSpec {
             WeightsSpec::Fp4(spec) => spec.blocks().validate(),
             WeightsSpec::Lut(spec) => spec.validate(),
             WeightsSpec::F32 | WeightsSpec::F16 | WeightsSpec::Bf16 => Ok(()),
-            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored => Ok(()),
+            WeightsSpec::Mxfp4 | WeightsSpec::Nvfp4 | WeightsSpec::Stored | WeightsSpec::StoredInt8 => Ok(()),
             WeightsSpec::Q4_0 | WeightsSpec::Q8_0 => Ok(()),
         }
     }
@@ -225,6 +228,7 @@ impl WeightsSpec {
     /// A spec of every kind that stores one matrix, with the corners of each: what conformance loops over.
     pub fn all() -> Vec<WeightsSpec> {
         let mut all = vec![WeightsSpec::F32, WeightsSpec::F16, WeightsSpec::Bf16, WeightsSpec::Stored];
+        all.push(WeightsSpec::StoredInt8);
         all.extend(Int8Spec::corners().into_iter().map(WeightsSpec::Int8));
         for bits in [2, 3, 4, 8] {
             for group in [Some(128), Some(32), None] {
@@ -284,7 +288,7 @@ enum Wire {
     Gptq(GptqSpec),
     Salient(SalientSpec),
     Awq(AwqSpec),
-    Stored(NoFields),
+    Stored(StoredFields),
     Nf4(BlockSpec),
     Fp4(Fp4Spec),
     Int4(BlockSpec),
@@ -295,6 +299,29 @@ enum Wire {
     E8p(E8pSpec),
     Lut(LutSpec),
     Mixed(MixedSpec),
+}
+
+/// What is chosen beside stored codes.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredFields {
+    #[serde(default, skip_serializing_if = "StoredInputs::is_f32")]
+    activations: StoredInputs,
+}
+
+/// How activations meet stored codes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoredInputs {
+    #[default]
+    F32,
+    Int8,
+}
+
+impl StoredInputs {
+    fn is_f32(&self) -> bool {
+        *self == StoredInputs::F32
+    }
 }
 
 /// A kind with nothing to choose; a field beside it is refused.
@@ -315,7 +342,8 @@ impl TryFrom<Wire> for WeightsSpec {
             Wire::Gptq(spec) => WeightsSpec::Gptq(spec),
             Wire::Salient(spec) => WeightsSpec::Salient(spec),
             Wire::Awq(spec) => WeightsSpec::Awq(spec),
-            Wire::Stored(_) => WeightsSpec::Stored,
+            Wire::Stored(StoredFields { activations: StoredInputs::F32 }) => WeightsSpec::Stored,
+            Wire::Stored(StoredFields { activations: StoredInputs::Int8 }) => WeightsSpec::StoredInt8,
             Wire::Nf4(spec) => WeightsSpec::Nf4(spec),
             Wire::Fp4(spec) => WeightsSpec::Fp4(spec),
             Wire::Int4(spec) => WeightsSpec::Int4(spec),
@@ -343,7 +371,8 @@ impl From<WeightsSpec> for Wire {
             WeightsSpec::Gptq(spec) => Wire::Gptq(spec),
             WeightsSpec::Salient(spec) => Wire::Salient(spec),
             WeightsSpec::Awq(spec) => Wire::Awq(spec),
-            WeightsSpec::Stored => Wire::Stored(NoFields {}),
+            WeightsSpec::Stored => Wire::Stored(StoredFields { activations: StoredInputs::F32 }),
+            WeightsSpec::StoredInt8 => Wire::Stored(StoredFields { activations: StoredInputs::Int8 }),
             WeightsSpec::Nf4(spec) => Wire::Nf4(spec),
             WeightsSpec::Fp4(spec) => Wire::Fp4(spec),
             WeightsSpec::Int4(spec) => Wire::Int4(spec),

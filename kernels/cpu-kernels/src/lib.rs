@@ -32,9 +32,9 @@ pub use hadamard::Hadamard;
 pub use isa::{Avx2, Avx512, Isa, Scalar, Vnni};
 pub use ladder::{OPS, Problem, Rung, ladder};
 pub use linear::{
-    BlockScales, CodebookCodes, GroupCodes, Int8Grid, LatticeCodes, NestedScales, PackedBf16, PackedCodebook,
-    PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedHalf, PackedInt8, PackedLattice, PackedLut, e4m3_to_f32,
-    e8m0_to_f32, e8p_magnitudes, e8p_point, finite_range,
+    BlockForm, BlockRow, BlockScales, BlockSource, CodebookCodes, GroupCodes, Int8Grid, LatticeCodes, NestedScales,
+    PackedBf16, PackedBlocks, PackedCodebook, PackedF16, PackedF32, PackedGroup, PackedGroupInt8, PackedHalf,
+    PackedInt8, PackedLattice, PackedLut, e4m3_to_f32, e8m0_to_f32, e8p_magnitudes, e8p_point, finite_range,
 };
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{rope_half_split, rope_interleaved};

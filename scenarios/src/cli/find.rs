@@ -154,7 +154,7 @@ fn too_long(scenario: &Scenario, limit: usize) -> Option<(String, String)> {
             let what = format!("a prompt of {prompt_tokens} and {new_tokens} new tokens");
             (format!("workload[{i}].new_tokens"), what)
         }
-        Workload::Decode { context, tokens } => {
+        Workload::Decode { context, tokens, .. } => {
             let what = format!("{context} tokens of context and {tokens} new ones");
             (format!("workload[{i}].tokens"), what)
         }

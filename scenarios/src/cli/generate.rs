@@ -91,6 +91,8 @@ struct Job<'a> {
     room: Room,
     /// Whether the decoder's models still compute numbers.
     notice: Notice,
+    /// How they are stored, as tables name it.
+    weights: String,
 }
 
 /// How many tokens may be generated.
@@ -138,7 +140,7 @@ impl Generate {
             return Err(anyhow!("the prompt has no tokens; give at least one word")).usage();
         }
         let config = self.wishes.of(&target.facts, Reads::Prompt)?;
-        let choice = choice.or_decoding(decoding_of(&config));
+        let choice = choice.or_decoding(decoding_of(&config)).or_own_codes(&target);
         let room = Room::new(self.asked(&config, prompt.len())?, prompt.len(), target.architecture.context_limit())?;
         // a speculative round may reach past the last token that is kept
         let positions = room.limit.min(prompt.len() + room.new_tokens + 32);
@@ -153,7 +155,8 @@ impl Generate {
         let sequence = self.sequence(prompt, room, &ends, seed)?;
         let sequence = wishes::put_on(sequence, &*decoder, config, &built.engine.spec.decoding)?;
         let tokenizer = built.target.tokenizer.as_ref();
-        self.run(Job { decoder, sequence, tokenizer, source: None, ends: &ends, stops, room, notice })
+        let weights = engine.spec.weights.tag();
+        self.run(Job { decoder, sequence, tokenizer, source: None, ends: &ends, stops, room, notice, weights })
     }
 
     fn translate(&self, choice: &EngineChoice, mut pair: EncoderDecoderCheckpoint, seed: u64) -> Outcome {
@@ -192,8 +195,9 @@ impl Generate {
         let decoder = engine.decoder(session).usage()?;
         let sequence = self.sequence(prompt, room, &ends, seed)?;
         let sequence = wishes::put_on(sequence, &*decoder, config, &engine.spec.decoding)?;
-        let (tokenizer, source) = (tokenizer.as_ref(), Some(source));
-        self.run(Job { decoder, sequence, tokenizer, source, ends: &ends, stops, room, notice: Notice::default() })
+        let (tokenizer, source, notice) = (tokenizer.as_ref(), Some(source), Notice::default());
+        let weights = engine.spec.weights.tag();
+        self.run(Job { decoder, sequence, tokenizer, source, ends: &ends, stops, room, notice, weights })
     }
 
     /// Two places may name the seed, and must not contradict each other.
@@ -248,7 +252,7 @@ impl Generate {
     }
 
     fn run(&self, job: Job<'_>) -> Outcome {
-        let Job { mut decoder, mut sequence, tokenizer, source, ends, stops, room, notice } = job;
+        let Job { mut decoder, mut sequence, tokenizer, source, ends, stops, room, notice, weights } = job;
         let reader = Reader { tokenizer, hidden: ends, stops: &stops };
         let prompt = sequence.tokens().to_vec();
         let mut stream = reader.stream(&prompt);
@@ -303,7 +307,7 @@ impl Generate {
         }
         if let Some(first) = first {
             let n_read = source.as_ref().map_or(prompt.len(), Vec::len);
-            show_speed(n_read, n_generated, &Times { first, all });
+            show_speed(n_read, n_generated, &Times { first, all }, &weights);
         }
         Ok(PASS)
     }

@@ -44,7 +44,15 @@ pub enum Ask<'a> {
     /// Turn raw f32 tensors into the engine's own file.
     Convert { raw: &'a Path, gguf: &'a Path, weights: &'a str, model: &'a ModelShape, tensors: &'a [TensorPlace] },
     /// Get ready.
-    Load { threads: usize, attention: &'a str, kv: &'a str, gguf: Option<&'a Path>, context_tokens: usize },
+    Load {
+        threads: usize,
+        attention: &'a str,
+        kv: &'a str,
+        gguf: Option<&'a Path>,
+        context_tokens: usize,
+        /// Sequences that are decoded together at most.
+        sequences: usize,
+    },
     /// Attention over the q, k, v of `file`: timed, or computed once into `output`.
     Attention {
         file: &'a Path,
@@ -64,7 +72,7 @@ pub enum Ask<'a> {
     /// One timed pass over a prompt.
     Prefill { tokens: &'a [u32] },
     /// Timed generation after a prompt.
-    Decode { tokens: &'a [u32], new_tokens: usize },
+    Decode { tokens: &'a [u32], new_tokens: usize, sequences: usize },
 }
 
 /// Adapter to worker.
@@ -74,7 +82,12 @@ pub enum Answer {
     /// First line.
     Hello { protocol: u32, engine: String, version: String, facts: Vec<(String, String)> },
     /// Ready.
-    Loaded { kernels: String },
+    Loaded {
+        kernels: String,
+        /// Nanoseconds that loading alone took, by the adapter's clock; 0 where it does not tell.
+        #[serde(default)]
+        ns: u64,
+    },
     /// Computed.
     Done {},
     /// Computed and timed: nanoseconds of all calls together, by the monotonic clock of the adapter.

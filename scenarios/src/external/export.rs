@@ -51,7 +51,25 @@ impl ModelShape {
                 a.family
             ));
         }
-        Ok(ModelShape {
+        Ok(ModelShape::sizes(a, theta))
+    }
+
+    /// The sizes of any decoder whose layers have one attention and one gated MLP, for an engine that reads the file itself.
+    pub fn of_file(a: &Architecture) -> Result<ModelShape, String> {
+        let missing =
+            [(a.experts.is_some(), "experts"), (a.latent.is_some(), "latent attention"), (!a.gated, "no gate")];
+        if let Some((_, what)) = missing.iter().find(|(has, _)| *has) {
+            return Err(format!(
+                "the least work of a pass is counted for plain layers; family `{}` has {what}",
+                a.family
+            ));
+        }
+        let theta = if let Positions::Rope(rope) = &a.positions { rope.theta } else { 0.0 };
+        Ok(ModelShape::sizes(a, theta))
+    }
+
+    fn sizes(a: &Architecture, rope_theta: f32) -> ModelShape {
+        ModelShape {
             vocab: a.vocab_size,
             hidden: a.hidden,
             ffn: a.ffn,
@@ -60,9 +78,9 @@ impl ModelShape {
             kv_heads: a.n_kv_heads,
             head_dim: a.head_dim,
             max_positions: a.max_positions,
-            rope_theta: theta,
+            rope_theta,
             norm_eps: a.norm_eps,
-        })
+        }
     }
 
     /// Values of all matrices of all layers.

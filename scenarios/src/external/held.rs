@@ -4,33 +4,28 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use model::{Activations, Device, HeadShape, SeqId, Step, StepModel};
+use model::block::LatentForm;
+use model::{Activations, Device, HeadShape, SeqId, Session, Step, StepModel};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use results::trace::{Event, Roof, Trace, Work};
 use weights::WeightsSpec;
 
 use super::adapter::{Adapter, AdapterError, Ask, Patience};
 use super::export::{ModelShape, raw_tensors};
-use super::{ExternalEngine, ExternalPart, best_isa};
+use super::logits::{compare, limits};
+use super::{ExternalEngine, ExternalPart, OWN_FILE, best_isa};
 use crate::cell::{Cell, ResolvedScenario};
 use crate::protocol::{Build, CellChecks, Reply};
 use crate::scenario::{GpuProblem, Workload};
 use crate::stopwatch::Stopwatch;
 use crate::worker::sweep::{CHECKED_LENGTH, Mode, Problem};
-use crate::worker::{Models, Outcome, build_engine, open_models};
+use crate::worker::{Models, Outcome, build_engine, dequantised, open_models};
 
 const SEQ: SeqId = SeqId(0);
 /// Logits kept to compare with after timing.
 const SAMPLE: usize = 256;
 /// Prompt of the comparison of logits, tokens.
 const CHECK_TOKENS: usize = 24;
-/// Its 16-bit products round their activations to 16 bits as well (ours keep them in 32), and its flash attention is
-/// seen to differ from its plain one by as much: such logits may differ by this many times the tolerance of f32.
-const HALF_LOOSENESS: f64 = 25.0;
-/// Quantised weights meet activations coded to int8 on both sides; a last-bit difference before the rounding moves a code,
-/// and its scales of activations are f16, ours f32.
-const CODED_LOOSENESS: f64 = 250.0;
-
 /// What a worker holds instead of an engine of ours.
 pub struct HeldExternal {
     resolved: ResolvedScenario,
@@ -81,14 +76,19 @@ impl HeldExternal {
         let mut adapter = Adapter::start(part.engine, &python, Patience::default())?;
         let models = match open_models(&resolved, cell.model.as_ref())? {
             Some(models) => {
-                let shape = ModelShape::of(&models.target.architecture).map_err(AdapterError::Refused)?;
+                let a = &models.target.architecture;
+                let shape = if part.weights == OWN_FILE { ModelShape::of_file(a) } else { ModelShape::of(a) };
+                let shape = shape.map_err(AdapterError::Refused)?;
                 Some((models, shape))
             }
             None => None,
         };
         let mut gguf = None;
         if let (ExternalEngine::LlamaCpp, Some((models, shape))) = (part.engine, &models) {
-            gguf = Some(convert(&mut adapter, (&cell.axes.model, models), shape, &part, &scratch)?);
+            gguf = Some(match part.weights.as_str() {
+                OWN_FILE => own_file(models)?,
+                _ => convert(&mut adapter, (&cell.axes.model, models), shape, &part, &scratch)?,
+            });
         }
         let load = Ask::Load {
             threads: build.threads,
@@ -96,9 +96,10 @@ impl HeldExternal {
             kv: &part.kv,
             gguf: gguf.as_deref(),
             context_tokens: resolved.context_tokens().max(CHECK_TOKENS + 1),
+            sequences: resolved.scenario.workloads.iter().map(Workload::sequences).max().unwrap_or(1),
         };
-        let kernels = match adapter.ask(&load)? {
-            super::adapter::Answer::Loaded { kernels } => kernels,
+        let (kernels, load_ns) = match adapter.ask(&load)? {
+            super::adapter::Answer::Loaded { kernels, ns } => (kernels, ns),
             other => bail!("unexpected answer {other:?}"),
         };
         let kernel_path = format!("{} {}: {kernels}", part.engine.name(), adapter.version);
@@ -118,7 +119,9 @@ impl HeldExternal {
             least: HashMap::new(),
             peak_rss: 0,
         };
-        let trace = held.trace("load", 0, vec![Event::Load { duration_ns: clock.ns() }]);
+        // the interpreter, the conversion and the trial are no part of loading a model
+        let duration_ns = if load_ns > 0 { load_ns } else { clock.ns() };
+        let trace = held.trace("load", 0, vec![Event::Load { duration_ns }]);
         Ok((held, Reply::Built { kernel_path, isa: best_isa(), trace, facts }))
     }
 
@@ -146,29 +149,41 @@ impl HeldExternal {
             let ids: Vec<model::TokenId> = tokens.iter().map(|&t| model::TokenId(t)).collect();
             let ours = engine.session()?.forward(&Step::extend(SEQ, 0, &ids).with_all_logits())?.clone();
             let vocab = shape.head_values() / models.target.architecture.hidden;
-            let largest = ours.as_slice().iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max);
-            let exact = self.part.attention == "plain" && self.part.weights == "f32" && self.part.kv == "f32";
-            let coded = self.part.same_weights().activation_bits().is_some();
-            let loose = if exact {
-                1.0
-            } else if coded {
-                CODED_LOOSENESS
+            let plain = self.part.attention == "plain" && self.part.weights == "f32" && self.part.kv == "f32";
+            let unrounded = if self.part.codes_inputs() {
+                let plain =
+                    dequantised(&engine, models, engine.device.clone(), &engine.spec.attention, LatentForm::default())?;
+                let kv = engine.spec.kv.build(plain.kv_shape(), ids.len(), &engine.device)?;
+                Session::new(plain, kv).forward(&Step::extend(SEQ, 0, &ids).with_all_logits())?.clone()
             } else {
-                HALF_LOOSENESS
+                ours.clone()
             };
-            let limit = self.resolved.scenario.expect.logit_tolerance * loose * largest;
             let n = ours.as_slice().len();
             if theirs.len() != n + vocab {
                 bail!("{} gave {} logits instead of {}", self.part.engine.name(), theirs.len(), n + vocab);
             }
-            let last = &ours.as_slice()[n - vocab..];
+            let reference = unrounded.as_slice();
+            let own = compare(reference, ours.as_slice(), vocab);
             for (name, a, b) in [
-                ("external_decode_logits_vs_ours", &theirs[..n], ours.as_slice()),
-                ("external_prefill_logits_vs_ours", &theirs[n..], last),
+                ("external_decode", &theirs[..n], reference),
+                ("external_prefill", &theirs[n..], &reference[n - vocab..]),
             ] {
-                let value = difference(a, b);
-                events.push(Event::Value { name: format!("{name}_relative"), x: 0.0, value: value / largest });
-                events.push(Event::Check { name: name.into(), value, limit, passed: value <= limit });
+                if plain {
+                    let largest = b.iter().map(|v| f64::from(v.abs())).fold(1e-30, f64::max);
+                    let limit = self.resolved.scenario.expect.logit_tolerance * largest;
+                    let value = difference(a, b);
+                    events.push(Event::Check {
+                        name: format!("{name}_logits_vs_ours"),
+                        value,
+                        limit,
+                        passed: value <= limit,
+                    });
+                    continue;
+                }
+                for (what, value, limit) in limits(&compare(b, a, vocab), &own) {
+                    let name = format!("{name}_{what}_vs_ours");
+                    events.push(Event::Check { name, value, limit, passed: value <= limit });
+                }
             }
             sample = sampled(&theirs[n..]);
         }
@@ -195,7 +210,9 @@ impl HeldExternal {
         let workload = self.resolved.scenario.workloads.get(index).context("no such workload")?.clone();
         let outcome = match (&workload, self.part.engine) {
             (Workload::Prefill { tokens }, ExternalEngine::LlamaCpp) => self.prefill(tokens),
-            (Workload::Decode { tokens, context }, ExternalEngine::LlamaCpp) => self.decode(*tokens, *context),
+            (Workload::Decode { tokens, context, sequences }, ExternalEngine::LlamaCpp) => {
+                self.decode(*tokens, *context, *sequences)
+            }
             (
                 Workload::AttentionSweep { lengths, heads, kv_heads, head_dim, full, decode, batch: 1, .. },
                 ExternalEngine::PyTorch,
@@ -238,17 +255,19 @@ impl HeldExternal {
         Ok(events.into())
     }
 
-    fn decode(&mut self, new_tokens: usize, context: usize) -> Result<Outcome> {
-        let tokens = self.tokens(context.max(1))?;
-        let (duration_ns, _, rss) = self.adapter.timed(&Ask::Decode { tokens: &tokens, new_tokens })?;
+    fn decode(&mut self, new_tokens: usize, context: usize, sequences: usize) -> Result<Outcome> {
+        let tokens = self.tokens(context.max(1) * sequences)?;
+        let (duration_ns, _, rss) = self.adapter.timed(&Ask::Decode { tokens: &tokens, new_tokens, sequences })?;
         self.peak_rss = rss;
         let mut work = Work::default();
         for i in 0..new_tokens {
             let one = self.work(1, context + i, 1)?;
-            (work.bytes, work.flops) = (work.bytes + one.bytes, work.flops + one.flops);
-            work.int8_ops += one.int8_ops;
+            // counted for each sequence, as for ours
+            let n = sequences as u64;
+            (work.bytes, work.flops) = (work.bytes + n * one.bytes, work.flops + n * one.flops);
+            work.int8_ops += n * one.int8_ops;
         }
-        let (n_tokens, context) = (new_tokens as u32, context as u32);
+        let (n_tokens, context) = ((new_tokens * sequences) as u32, context as u32);
         Ok(vec![Event::Decode { n_tokens, context, duration_ns, work }, self.memory()?].into())
     }
 
@@ -258,7 +277,7 @@ impl HeldExternal {
         let pairs = rows * context + rows * (rows + 1) / 2;
         let layers = 2 * shape.layer_values() * rows;
         let rest = 2 * shape.head_values() * logit_rows + pairs * shape.pair_flops();
-        let coded = self.part.same_weights().activation_bits().is_some();
+        let coded = self.part.codes_inputs();
         let (flops, int8_ops) = if coded { (rest, layers as u64) } else { (rest + layers, 0) };
         let kv_bytes = if self.part.kv == "f16" { 2 } else { 4 };
         let bytes = self.weight_bytes(shape) + (kv_bytes * shape.kv_values() * (context + rows)) as u64;
@@ -267,6 +286,10 @@ impl HeldExternal {
 
     /// Bytes of all matrices that a pass reads.
     fn weight_bytes(&self, shape: &ModelShape) -> u64 {
+        let own = self.models.as_ref().filter(|_| self.part.weights == OWN_FILE).and_then(|m| m.0.target.own_gguf());
+        if let Some(length) = own.and_then(|file| std::fs::metadata(file).ok()).map(|file| file.len()) {
+            return length;
+        }
         let weights = self.part.same_weights();
         let head = if weights == WeightsSpec::F32 { 32.0 } else { 16.0 };
         let bits = weights.bits_per_weight() * shape.layer_values() as f64 + head * shape.head_values() as f64;
@@ -414,6 +437,16 @@ impl HeldExternal {
     fn file(&self, name: &str) -> PathBuf {
         self.scratch.join(format!("{}-{name}", std::process::id()))
     }
+}
+
+/// The file that the model is.
+fn own_file(models: &Models) -> Result<PathBuf, AdapterError> {
+    models.target.own_gguf().map(Path::to_path_buf).ok_or_else(|| {
+        let source = &models.target.source;
+        AdapterError::Refused(format!(
+            "weights `{OWN_FILE}` are those of a GGUF file, as it is, and {source} is none; name one with --set model.source=FILE.gguf (`infermark convert` writes one)"
+        ))
+    })
 }
 
 /// The weights as a GGUF file, made once per run.

@@ -34,6 +34,9 @@ pub enum Workload {
         /// Tokens in the cache before the first.
         #[serde(default = "default_context")]
         context: usize,
+        /// Sequences that advance together, a row of each in every Step; more than one are decoded greedily.
+        #[serde(default = "default_batch")]
+        sequences: usize,
     },
     /// Requests from prompt to last token, one after the other: TTFT, TPOT, ITL.
     Generate {
@@ -131,8 +134,11 @@ impl Workload {
             Workload::Task(part) => part.name(),
             Workload::Passkey(part) => part.name(),
             Workload::Prefill { tokens } => format!("pp{}", join(tokens)),
-            Workload::Decode { tokens, context } if *context == default_context() => format!("tg{tokens}"),
-            Workload::Decode { tokens, context } => format!("tg{tokens}@{context}"),
+            Workload::Decode { tokens, context, sequences } => {
+                let context = if *context == default_context() { String::new() } else { format!("@{context}") };
+                let sequences = if *sequences == default_batch() { String::new() } else { format!("x{sequences}") };
+                format!("tg{tokens}{sequences}{context}")
+            }
             Workload::Generate { prompt_tokens, new_tokens, .. } => format!("generate-{prompt_tokens}-{new_tokens}"),
             Workload::Kernels { kernels } => {
                 let mut ops: Vec<&str> = kernels.iter().map(|kernel| kernel.op.as_str()).collect();
@@ -190,6 +196,11 @@ impl Workload {
         )
     }
 
+    /// Sequences that advance together.
+    pub fn sequences(&self) -> usize {
+        if let Workload::Decode { sequences, .. } = self { *sequences } else { 1 }
+    }
+
     /// Tokens that one sequence of it holds at most.
     pub fn context_tokens(&self) -> usize {
         match self {
@@ -197,7 +208,7 @@ impl Workload {
             Workload::Passkey(part) => part.lengths.iter().copied().max().unwrap_or(0),
             Workload::Prefill { tokens } => tokens.iter().copied().max().unwrap_or(0),
             // one more: the prompt's pass gives a token that is not timed
-            Workload::Decode { tokens, context } => tokens.saturating_add(*context).saturating_add(1),
+            Workload::Decode { tokens, context, .. } => tokens.saturating_add(*context).saturating_add(1),
             Workload::Generate { prompt_tokens, new_tokens, .. } => prompt_tokens.saturating_add(*new_tokens),
             Workload::Sensitivity { window_tokens, .. } => *window_tokens,
             // a task takes what room its items need, up to the model's window

@@ -141,7 +141,10 @@ impl Held {
             Workload::Task(part) => task::run(self, part)?,
             Workload::Passkey(part) => task::passkey(self, part)?,
             Workload::Prefill { tokens } => timed::prefill(self, tokens)?,
-            Workload::Decode { tokens, context } => timed::decode(self, *tokens, *context, repetition)?,
+            Workload::Decode { tokens, context, sequences: 1 } => timed::decode(self, *tokens, *context, repetition)?,
+            Workload::Decode { tokens, context, sequences } => {
+                timed::decode_together(self, *tokens, *context, *sequences)?
+            }
             Workload::Generate { text, prompts, prompt_tokens, new_tokens } => {
                 timed::generate(self, text, *prompts, *prompt_tokens, *new_tokens)?
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use decoding::{Decoder, Ledger, Sequence};
+use decoding::{Decoder, DecodingSpec, Ledger, Sequence};
 use engine::{Engine, WorkCount};
 use model::{Activations, KvBytes, SeqId, Session, Step, StepError, StepModel, TokenId};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -157,6 +157,38 @@ pub fn decode(held: &Held, tokens: usize, context: usize, repetition: u32) -> Re
     let mut events =
         vec![Event::Decode { n_tokens: (made - first) as u32, context: context as u32, duration_ns, work: floor }];
     events.extend(decoder.decoder.ledger().map(|ledger| speculation(ledger, draft.ns, target.ns)));
+    let kv = decoder.decoder.target().kv_bytes();
+    events.push(held.memory(kv.logical, kv.resident));
+    Ok(events.into())
+}
+
+/// Generation of `tokens` for each of `sequences` at once, behind `context` tokens each of their own; prompts are not timed.
+pub fn decode_together(held: &Held, tokens: usize, context: usize, sequences: usize) -> Result<Outcome> {
+    let engine = engine(held)?;
+    if engine.spec.decoding != DecodingSpec::Greedy {
+        let tag = engine.spec.decoding.tag();
+        return Ok(Outcome::Refused(format!(
+            "several sequences advance together by greedy decoding only, not by {tag}"
+        )));
+    }
+    let mut decoder = NotedDecoder::new(engine)?;
+    let context = context.max(1);
+    let prompts = synthetic(held, engine, sequences * context);
+    let mut all = vec![];
+    for (i, prompt) in prompts.chunks_exact(context).enumerate() {
+        all.push(Sequence::new(SeqId(i as u32), prompt.to_vec(), tokens + 1, vec![], held.scenario().seed)?);
+    }
+    decoder.decoder.advance(&mut all)?;
+    NotedDecoder::take(&decoder.target);
+    let clock = Stopwatch::start();
+    let mut made = 0;
+    while all.iter().any(|sequence| sequence.finished().is_none()) {
+        let emitted = decoder.decoder.advance(&mut all)?;
+        made += emitted.iter().map(|e| e.tokens.len()).sum::<usize>();
+    }
+    let duration_ns = clock.ns();
+    let floor = work(NotedDecoder::take(&decoder.target).work);
+    let mut events = vec![Event::Decode { n_tokens: made as u32, context: context as u32, duration_ns, work: floor }];
     let kv = decoder.decoder.target().kv_bytes();
     events.push(held.memory(kv.logical, kv.resident));
     Ok(events.into())

@@ -10,7 +10,7 @@ use cpu_kernels::{Cpu, Isa};
 use decoding::{DecodingSpec, Sequence};
 use engine::Engine;
 use engine::adapter::Overlay;
-use kv_cache::{ContiguousSpec, KvSpec};
+use kv_cache::KvSpec;
 use model::block::{Block, LatentForm, Trunk};
 use model::checkpoint::Tensors;
 use model::{Activations, Device, Linear, SeqId, Session, Step, StepModel, TokenId, Transformer, read_ends};
@@ -232,7 +232,7 @@ fn oracle(reference: std::sync::Arc<Transformer>, kv: &KvSpec, scalar: &Device, 
 }
 
 /// The engine's model with its weights dequantised, on `device`.
-fn dequantised(
+pub fn dequantised(
     engine: &Engine,
     models: &Models,
     device: Device,

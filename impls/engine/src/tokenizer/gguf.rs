@@ -4,11 +4,14 @@
 //! a merge exists for every way to cut a piece into two, ranked by the score of the whole. What the format does not say, such as
 //! Qwen2's normalisation, is taken from the tokenizers that carry the name.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
 use model::checkpoint::gguf::{TokenKind, Vocabulary};
 use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{self, BPE};
 
 use super::{Tokenizer, cuts};
 use crate::EngineError;
@@ -40,38 +43,79 @@ impl Tokenizer {
         if let Some(json) = &vocabulary.json {
             return Tokenizer::from_bytes(file, json.as_bytes(), vocab_size);
         }
-        let json = if vocabulary.model == "llama" { pieces(vocabulary) } else { merged(vocabulary) }.map_err(wrong)?;
-        Tokenizer::from_bytes(file, json.to_string().as_bytes(), vocab_size)
+        let parts = if vocabulary.model == "llama" { pieces(vocabulary) } else { merged(vocabulary) }.map_err(wrong)?;
+        // what remains of a tokenizer.json is small; the model is built of borrowed texts, because as JSON a large vocabulary takes
+        // hundreds of megabytes
+        let rest = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": parts.normalizer,
+            "pre_tokenizer": parts.pre_tokenizer, "post_processor": parts.post_processor, "decoder": parts.decoder,
+            "model": { "type": "BPE", "vocab": {}, "merges": [] },
+        });
+        let mut tokenizer = Tokenizer::from_bytes(file, rest.to_string().as_bytes(), vocab_size)?;
+        tokenizer.inner.with_model(parts.model.build().map_err(wrong)?);
+        let added = added(vocabulary);
+        tokenizer.inner.add_tokens(added).map_err(|error| wrong(error.to_string()))?;
+        Ok(tokenizer)
     }
 }
 
+/// The parts of a tokenizer.json.
+struct Parts<'a> {
+    normalizer: Value,
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: Bpe<'a>,
+}
+
+/// Its model.
+struct Bpe<'a> {
+    unk_token: Option<&'a str>,
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocab<'a>,
+    merges: Vec<[&'a str; 2]>,
+}
+
 /// Every token by its text.
-fn vocab(v: &Vocabulary) -> Result<Map<String, Value>, String> {
-    let mut ids = Map::new();
-    for (id, token) in v.tokens.iter().enumerate() {
-        // places without a token may be empty
-        let name = if token.is_empty() { format!("[EMPTY_{id}]") } else { token.clone() };
-        if let Some(first) = ids.insert(name, json!(id)) {
-            return Err(format!("key `tokenizer.ggml.tokens`: `{token}` has the ids {first} and {id}"));
+struct Vocab<'a> {
+    ids: HashMap<Cow<'a, str>, usize>,
+}
+
+impl<'a> Vocab<'a> {
+    fn of(v: &'a Vocabulary) -> Result<Vocab<'a>, String> {
+        let mut ids = HashMap::with_capacity(v.tokens.len());
+        for (id, token) in v.tokens.iter().enumerate() {
+            // places without a token may be empty
+            let name =
+                if token.is_empty() { Cow::Owned(format!("[EMPTY_{id}]")) } else { Cow::Borrowed(token.as_str()) };
+            if let Some(first) = ids.insert(name, id) {
+                return Err(format!("key `tokenizer.ggml.tokens`: `{token}` has the ids {first} and {id}"));
+            }
+        }
+        match ids.is_empty() {
+            true => Err("key `tokenizer.ggml.tokens`: expected texts of tokens, found nothing".into()),
+            false => Ok(Vocab { ids }),
         }
     }
-    match ids.is_empty() {
-        true => Err("key `tokenizer.ggml.tokens`: expected texts of tokens, found nothing".into()),
-        false => Ok(ids),
+
+    fn has(&self, token: &str) -> bool {
+        self.ids.contains_key(token)
+    }
+
+    /// Whether every byte has a piece of its own.
+    fn has_bytes(&self) -> bool {
+        (0..=255).all(|byte| self.has(&format!("<0x{byte:02X}>")))
     }
 }
 
 /// Tokens that are found in the text before anything else.
-fn added(v: &Vocabulary) -> Vec<Value> {
+fn added(v: &Vocabulary) -> Vec<AddedToken> {
     let kinds = [TokenKind::Control, TokenKind::UserDefined, TokenKind::Unknown];
     let ids = (0..v.tokens.len()).filter(|&id| kinds.contains(&v.kind(id)) && !v.tokens[id].is_empty());
-    ids.map(|id| {
-        json!({
-            "id": id, "content": v.tokens[id], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            "special": v.kind(id) != TokenKind::UserDefined,
-        })
-    })
-    .collect()
+    ids.map(|id| AddedToken::from(v.tokens[id].clone(), v.kind(id) != TokenKind::UserDefined).normalized(false))
+        .collect()
 }
 
 /// What is put around a sequence.
@@ -95,16 +139,16 @@ fn template(v: &Vocabulary, add_bos: bool, add_eos: bool) -> Value {
 }
 
 /// A tokenizer.json of merges by rank, of bytes mostly.
-fn merged(v: &Vocabulary) -> Result<Value, String> {
+fn merged(v: &Vocabulary) -> Result<Parts<'_>, String> {
     let name = cut_name(v);
     let cut = cuts::called(name).ok_or_else(|| unsupported(v).unwrap_or_default())?;
-    let vocab = vocab(v)?;
+    let vocab = Vocab::of(v)?;
     let merges = v.merges.iter().enumerate().map(|(i, merge)| {
         let parts =
             merge.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| (&merge[..at], &merge[at + 1..]));
         match parts {
-            Some((left, right)) if [left, right, &format!("{left}{right}")].iter().all(|t| vocab.contains_key(*t)) => {
-                Ok(json!([left, right]))
+            Some((left, right)) if [left, right, &format!("{left}{right}")].iter().all(|t| vocab.has(t)) => {
+                Ok([left, right])
             }
             _ => Err(format!("key `tokenizer.ggml.merges`: entry {i} (`{merge}`) is not two tokens that make a third")),
         }
@@ -114,42 +158,48 @@ fn merged(v: &Vocabulary) -> Result<Value, String> {
     let mut steps: Vec<Value> = (cut.patterns)().into_iter().map(split).collect();
     let template = template(v, v.add_bos.unwrap_or(cut.add_bos), v.add_eos.unwrap_or(false));
     if cut.pieces {
-        return Ok(merged_pieces(v, vocab, merges, steps, template));
+        return Ok(merged_pieces(vocab, merges, steps, template));
     }
     let level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
     steps.push(level(false));
     let normalizer = if cut.nfc { json!({ "type": "NFC" }) } else { Value::Null };
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added(v), "normalizer": normalizer,
-        "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps },
-        "post_processor": { "type": "Sequence", "processors": [level(false), template] },
-        "decoder": level(true),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole_words, "vocab": vocab, "merges": merges,
-        },
-    }))
+    Ok(Parts {
+        normalizer,
+        pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": steps }),
+        post_processor: json!({ "type": "Sequence", "processors": [level(false), template] }),
+        decoder: level(true),
+        model: Bpe { ignore_merges: cut.whole_words, ..Bpe::new(vocab, merges) },
+    })
+}
+
+impl<'a> Bpe<'a> {
+    fn new(vocab: Vocab<'a>, merges: Vec<[&'a str; 2]>) -> Bpe<'a> {
+        Bpe { unk_token: None, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges }
+    }
+
+    fn build(self) -> Result<BPE, String> {
+        let vocab: bpe::Vocab = self.vocab.ids.into_iter().map(|(name, id)| (name.into_owned(), id as u32)).collect();
+        let merges = self.merges.into_iter().map(|[left, right]| (left.to_string(), right.to_string())).collect();
+        let builder = BPE::builder().vocab_and_merges(vocab, merges).fuse_unk(self.fuse_unk);
+        let builder = builder.byte_fallback(self.byte_fallback).ignore_merges(self.ignore_merges);
+        let builder = match self.unk_token {
+            Some(token) => builder.unk_token(token.to_string()),
+            None => builder,
+        };
+        builder.build().map_err(|error| error.to_string())
+    }
 }
 
 /// A tokenizer.json of pieces that merge by rank, spaces being `▁`.
-fn merged_pieces(
-    v: &Vocabulary,
-    vocab: Map<String, Value>,
-    merges: Vec<Value>,
-    steps: Vec<Value>,
-    template: Value,
-) -> Value {
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added(v),
-        "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
-        "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps },
-        "post_processor": template,
-        "decoder": { "type": "Sequence", "decoders": piece_decoders() },
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": true, "byte_fallback": has_bytes(&vocab), "ignore_merges": false, "vocab": vocab, "merges": merges,
-        },
-    })
+fn merged_pieces<'a>(vocab: Vocab<'a>, merges: Vec<[&'a str; 2]>, steps: Vec<Value>, template: Value) -> Parts<'a> {
+    let byte_fallback = vocab.has_bytes();
+    Parts {
+        normalizer: json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" }),
+        pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": steps }),
+        post_processor: template,
+        decoder: json!({ "type": "Sequence", "decoders": piece_decoders() }),
+        model: Bpe { fuse_unk: true, byte_fallback, ..Bpe::new(vocab, merges) },
+    }
 }
 
 /// Pieces become text: `▁` spaces, `<0x0A>` bytes.
@@ -161,14 +211,8 @@ fn piece_decoders() -> Vec<Value> {
     ]
 }
 
-/// Whether every byte has a piece of its own.
-fn has_bytes(vocab: &Map<String, Value>) -> bool {
-    (0..=255).all(|byte| vocab.contains_key(&format!("<0x{byte:02X}>")))
-}
-
 /// Every way to make a token of two others: the best score first, then the longest left part.
-fn merges(v: &Vocabulary) -> Vec<Value> {
-    let ids: HashMap<&str, usize> = v.tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
+fn merges<'a>(v: &'a Vocabulary, vocab: &Vocab<'_>) -> Vec<[&'a str; 2]> {
     let mut ranked = vec![];
     for (id, token) in v.tokens.iter().enumerate() {
         if matches!(v.kind(id), TokenKind::Byte | TokenKind::Control | TokenKind::Unknown | TokenKind::Unused) {
@@ -176,18 +220,18 @@ fn merges(v: &Vocabulary) -> Vec<Value> {
         }
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
-            if let (Some(_), Some(_)) = (ids.get(left), ids.get(right)) {
+            if vocab.has(left) && vocab.has(right) {
                 ranked.push((v.scores.get(id).copied().unwrap_or(0.0), left, right));
             }
         }
     }
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())).then(b.2.len().cmp(&a.2.len())));
-    ranked.into_iter().map(|(_, left, right)| json!([left, right])).collect()
+    ranked.into_iter().map(|(_, left, right)| [left, right]).collect()
 }
 
 /// A tokenizer.json of pieces and scores.
-fn pieces(v: &Vocabulary) -> Result<Value, String> {
-    let vocab = vocab(v)?;
+fn pieces(v: &Vocabulary) -> Result<Parts<'_>, String> {
+    let vocab = Vocab::of(v)?;
     let space = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" });
     let prefix = v.add_space_prefix.unwrap_or(true);
     let normalizers = match prefix {
@@ -198,17 +242,14 @@ fn pieces(v: &Vocabulary) -> Result<Value, String> {
     if prefix {
         decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
     }
-    let bytes = has_bytes(&vocab);
-    let unknown = v.unknown.or((v.kind(0) == TokenKind::Unknown).then_some(0)).map(|id| &v.tokens[id as usize]);
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added(v),
-        "normalizer": { "type": "Sequence", "normalizers": normalizers },
-        "pre_tokenizer": null,
-        "post_processor": template(v, v.add_bos.unwrap_or(true), v.add_eos.unwrap_or(false)),
-        "decoder": { "type": "Sequence", "decoders": decoders },
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": true, "byte_fallback": bytes, "ignore_merges": false, "vocab": vocab, "merges": merges(v),
-        },
-    }))
+    let byte_fallback = vocab.has_bytes();
+    let unknown = v.unknown.or((v.kind(0) == TokenKind::Unknown).then_some(0)).map(|id| v.tokens[id as usize].as_str());
+    let merges = merges(v, &vocab);
+    Ok(Parts {
+        pre_tokenizer: Value::Null,
+        normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
+        post_processor: template(v, v.add_bos.unwrap_or(true), v.add_eos.unwrap_or(false)),
+        decoder: json!({ "type": "Sequence", "decoders": decoders }),
+        model: Bpe { unk_token: unknown, fuse_unk: true, byte_fallback, ..Bpe::new(vocab, merges) },
+    })
 }

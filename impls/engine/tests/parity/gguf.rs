@@ -139,9 +139,26 @@ fn token_ids_are_those_of_the_tokenizer_it_came_from() {
     assert!(compared > 20, "only {compared} texts");
 }
 
+/// Products with int8 activations are those of both dequantised operands, one row and many, on every instruction set.
+#[test]
+fn blocks_meet_int8_activations() {
+    let mut forms = std::collections::BTreeSet::new();
+    for name in ["llama3-gqa", "qwen2", "k-blocks"] {
+        let checkpoint = open(&gguf_folder().join(format!("{name}.gguf")));
+        for isa in Isa::available() {
+            let engine = build(&checkpoint, &spec(AttentionSpec::Naive, WeightsSpec::StoredInt8), &device(isa, 2));
+            for linear in engine.target.linears().filter(|linear| linear.is_int8()) {
+                forms.insert(linear.kernel_name().split('_').take(2).collect::<Vec<_>>().join("_"));
+                model::conformance::linear::check(linear, 2.0);
+            }
+        }
+    }
+    assert!(forms.len() >= 3, "{forms:?}");
+}
+
 #[test]
 fn blocks_run_on_their_codes() {
-    for (name, kernel) in [("llama3-gqa", "group4"), ("qwen2", "group8")] {
+    for (name, kernel) in [("llama3-gqa", "q4_0"), ("qwen2", "q8_0")] {
         let checkpoint = open(&gguf_folder().join(format!("{name}.gguf")));
         let of = |weights| build(&checkpoint, &spec(AttentionSpec::Naive, weights), &device(Isa::best(), 1));
         let (stored, wide) = (of(WeightsSpec::Stored), of(WeightsSpec::F32));

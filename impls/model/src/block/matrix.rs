@@ -32,6 +32,24 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Whether every value is finite, for blocks too, which are not looked at when they are read.
+    pub fn is_finite(&self) -> bool {
+        let MatrixValues::Stored(parts) = &self.values else { return true };
+        let finite = parts.iter().all(|part| !matches!(part, StoredCodes::Blocks(_)) || part.is_finite());
+        self.release();
+        finite
+    }
+
+    /// Lets the system take back the memory through which a file was read.
+    pub fn release(&self) {
+        let MatrixValues::Stored(parts) = &self.values else { return };
+        for part in parts {
+            if let StoredCodes::Blocks(blocks) = part {
+                blocks.release();
+            }
+        }
+    }
+
     /// The values widened to f32.
     pub fn to_f32(&self) -> Vec<f32> {
         match &self.values {
@@ -155,7 +173,9 @@ impl<'a> Reader<'a> {
             if found != source.shape {
                 return Err(CheckpointError::Shape { name, expected: source.shape.to_vec(), found: found.to_vec() });
             }
-            if !codes.is_finite() {
+            // blocks are judged when they are packed, or when a matrix is read that is not: looking at all of them first would
+            // read the file twice
+            if !matches!(codes, StoredCodes::Blocks(_)) && !codes.is_finite() {
                 return Err(CheckpointError::NotFinite { name });
             }
             let codes = codes.rows(&source.rows);

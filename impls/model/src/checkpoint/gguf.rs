@@ -18,6 +18,7 @@ mod names;
 mod refused;
 mod rotary;
 mod split;
+mod stored_blocks;
 mod tensors;
 mod vocabulary;
 mod words;
@@ -25,9 +26,11 @@ mod write;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use block::Block;
 pub use split::is_later_part;
+pub use stored_blocks::BlockCodes;
 pub use vocabulary::{TokenKind, Vocabulary};
 pub use write::{Types, WriteError, write};
 
@@ -85,6 +88,7 @@ fn read(header: Header, parts: Vec<Bytes>, files: Vec<PathBuf>) -> Result<Gguf, 
     let (architecture, config) = config::architecture(&header, &parts, &kind)?;
     let tensors = names::named(&architecture, &kind, &header)?;
     let vocabulary = Vocabulary::read(&header.metadata, &parts[0])?;
+    let parts = parts.into_iter().map(Arc::new).collect();
     let tensors = Box::new(GgufTensors { file: header.metadata.file().into(), parts, tensors });
     Ok(Gguf { architecture, config, tensors, vocabulary, files })
 }

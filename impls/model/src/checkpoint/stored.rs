@@ -8,15 +8,19 @@ use std::ops::Range;
 use cpu_kernels::{BlockScales, CodebookCodes, GroupCodes};
 use half::f16;
 
+use super::gguf::BlockCodes;
+
 /// A quantized matrix `[n, k]`.
 #[derive(Debug, Clone)]
 pub enum StoredCodes {
-    /// w = scale·(code − zero), constants per row and group of columns: GPTQ, AWQ, Q4_0, Q4_1, Q8_0.
+    /// w = scale·(code − zero), constants per row and group of columns: GPTQ, AWQ.
     Group(GroupCodes),
     /// w = table\[code\]·scale of its block of columns: NF4, FP4.
     Codebook(CodebookCodes),
     /// w = scale of its row·code: LLM.int8().
     Row(RowCodes),
+    /// Blocks of a GGUF file, where they lie.
+    Blocks(BlockCodes),
 }
 
 /// int8 codes with one scale per row.
@@ -50,6 +54,7 @@ impl StoredCodes {
             StoredCodes::Group(c) => c.n,
             StoredCodes::Codebook(c) => c.n,
             StoredCodes::Row(c) => c.n,
+            StoredCodes::Blocks(c) => c.n(),
         }
     }
 
@@ -59,6 +64,7 @@ impl StoredCodes {
             StoredCodes::Group(c) => c.k,
             StoredCodes::Codebook(c) => c.k,
             StoredCodes::Row(c) => c.k,
+            StoredCodes::Blocks(c) => c.k(),
         }
     }
 
@@ -85,6 +91,7 @@ impl StoredCodes {
                 let codes = &c.codes[row * c.k..][..c.k];
                 out.iter_mut().zip(codes).for_each(|(out, &code)| *out = c.scales[row] * code as f32);
             }
+            StoredCodes::Blocks(c) => c.dequantise_row(row, out),
         }
     }
 
@@ -95,6 +102,7 @@ impl StoredCodes {
             StoredCodes::Group(c) => all(&c.scales) && all(&c.zeros),
             StoredCodes::Codebook(c) => all(&c.table) && (0..c.scales.len()).all(|i| c.scales.get(i).is_finite()),
             StoredCodes::Row(c) => all(&c.scales),
+            StoredCodes::Blocks(c) => c.is_finite(),
         }
     }
 
@@ -103,7 +111,7 @@ impl StoredCodes {
         let exact = |values: &[f32]| values.iter().all(|&v| f16::from_f32(v).to_f32() == v);
         match self {
             StoredCodes::Group(c) => exact(&c.scales) && exact(&c.zeros),
-            StoredCodes::Codebook(_) | StoredCodes::Row(_) => true,
+            StoredCodes::Codebook(_) | StoredCodes::Row(_) | StoredCodes::Blocks(_) => true,
         }
     }
 
@@ -137,6 +145,7 @@ impl StoredCodes {
                 let (codes, scales) = (pick(&c.codes, c.k, ranges), pick(&c.scales, 1, ranges));
                 StoredCodes::Row(RowCodes { n, codes, scales, ..c })
             }
+            StoredCodes::Blocks(c) => StoredCodes::Blocks(c.pick(ranges)),
         }
     }
 
@@ -170,6 +179,10 @@ impl StoredCodes {
                     }
                     (_, b) => Some(StoredCodes::Codebook(b)),
                 }
+            }
+            (StoredCodes::Blocks(a), StoredCodes::Blocks(b)) if a.joins(&b) => {
+                a.join(&b);
+                None
             }
             (_, below) => Some(below),
         }

@@ -37,6 +37,17 @@ impl Bytes {
         Ok(Bytes::Mapped(map))
     }
 
+    /// Tells the system that the bytes `range` are not needed for now: they leave this process's memory, and come back from
+    /// the file when they are read.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        let Bytes::Mapped(map) = self else { return };
+        // SAFETY: the map is private, read-only and of a file: dropped pages are read from it again, the same bytes.
+        #[allow(unsafe_code)]
+        let told = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        // advice that the system does not take costs memory and changes nothing
+        let _ = told;
+    }
+
     /// All of them.
     pub fn as_slice(&self) -> &[u8] {
         match self {

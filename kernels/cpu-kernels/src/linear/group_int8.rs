@@ -122,9 +122,9 @@ impl PackedGroupInt8 {
         let codes: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
         let sums: &mut [i32] = bytemuck::cast_slice_mut(&mut sums);
         let out = (SendPtr(codes.as_mut_ptr()), SendPtr(scales.as_mut_ptr()), SendPtr(sums.as_mut_ptr()));
-        let zero = match self.store.zeros {
-            Zeros::Equal(zero) => Some(zero as i32),
-            Zeros::PerGroup(_) => None,
+        let form = match self.store.zeros {
+            Zeros::Equal(zero) => Sums::Times(-(zero as i32)),
+            Zeros::PerGroup(_) => Sums::Float,
         };
         let tasks = if x.len() < crate::cpu::WORTH_CYCLES { 1 } else { rows.min(4 * cpu.threads()) };
         cpu.parallel_if_worth(x.len(), tasks, &|task| {
@@ -138,7 +138,7 @@ impl PackedGroupInt8 {
                     std::slice::from_raw_parts_mut(out.2.get().add(start), n),
                 )
             };
-            code_blocks(cpu, &x[start * BLOCK..][..n * BLOCK], codes, scales, sums, zero);
+            code_blocks(cpu, &x[start * BLOCK..][..n * BLOCK], codes, scales, sums, form);
         });
         then(Coded { codes, scales: &scales, sums });
     }
@@ -209,16 +209,28 @@ impl PackedGroupInt8 {
 /// 1.5 · 2²³: adding it rounds to an integer (half to even), whose low byte is then the sum's low byte.
 const ROUND: f32 = 12_582_912.0;
 
+/// What step 1 says of the sum of a block's codes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sums {
+    /// Σq times a whole number.
+    Times(i32),
+    /// The bits of Σq in f32.
+    Float,
+    /// Σq of each half of the block.
+    Halves,
+}
+
 dispatch! {
-    /// Step 1 over whole blocks.
-    fn code_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], zero: Option<i32>) = code_generic
+    /// Step 1 over whole blocks; `sums` holds one value per block, or two.
+    pub(super) fn code_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], form: Sums) = code_generic
 }
 
 #[inline(always)]
-fn code_generic<S: Simd>(s: S, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], zero: Option<i32>) {
+fn code_generic<S: Simd>(s: S, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], form: Sums) {
     let magnitude = s.splat_u32(0x7fff_ffff);
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
-    for (((x, codes), scale), sum) in blocks.zip(scales).zip(sums) {
+    let per_block = if let Sums::Halves = form { 2 } else { 1 };
+    for (((x, codes), scale), sums) in blocks.zip(scales).zip(sums.chunks_exact_mut(per_block)) {
         // SAFETY: a block holds 32 values.
         let (a, b) = unsafe { (s.load(x.as_ptr()), s.load(x.as_ptr().add(LANES))) };
         let (size_a, size_b) = (s.floats(s.and(s.bits(a), magnitude)), s.floats(s.and(s.bits(b), magnitude)));
@@ -243,7 +255,11 @@ fn code_generic<S: Simd>(s: S, x: &[f32], codes: &mut [i8], scales: &mut [f32], 
             codes[i] = rounded[i].to_bits() as i8;
         }
         // whole numbers below 2²⁴: exact in any order
-        let total = s.sum(s.add(s.sub(a, s.splat(ROUND)), s.sub(b, s.splat(ROUND))));
-        *sum = zero.map_or(total.to_bits() as i32, |zero| -zero * total as i32);
+        let (a, b) = (s.sub(a, s.splat(ROUND)), s.sub(b, s.splat(ROUND)));
+        match form {
+            Sums::Times(factor) => sums[0] = factor * s.sum(s.add(a, b)) as i32,
+            Sums::Float => sums[0] = s.sum(s.add(a, b)).to_bits() as i32,
+            Sums::Halves => (sums[0], sums[1]) = (s.sum(a) as i32, s.sum(b) as i32),
+        }
     }
 }

@@ -81,7 +81,7 @@ pub struct Times {
 }
 
 /// The line about speed, on standard error.
-pub fn show_speed(n_prompt: usize, n_generated: usize, times: &Times) {
+pub fn show_speed(n_prompt: usize, n_generated: usize, times: &Times, weights: &str) {
     let rate = |tokens: usize, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
     let behind = n_generated.saturating_sub(1);
     let generation = match behind {
@@ -91,7 +91,7 @@ pub fn show_speed(n_prompt: usize, n_generated: usize, times: &Times) {
     let tokens = if n_prompt == 1 { "token" } else { "tokens" };
     let speed = rate(n_prompt, times.first);
     output::note(&format!(
-        "prompt {speed:.1} tok/s ({n_prompt} {tokens}){generation}, peak memory {}",
+        "prompt {speed:.1} tok/s ({n_prompt} {tokens}){generation}, weights {weights}, peak memory {}",
         bytes(machine::peak_rss())
     ));
 }

@@ -15,6 +15,8 @@ use crate::worker::counted::steps;
 const MOST_VALUES: usize = 1 << 28;
 /// The same for arrays in a GPU's memory.
 const MOST_GPU_VALUES: u128 = 1 << 33;
+/// Most sequences of a decode workload.
+const MOST_SEQUENCES: usize = 256;
 /// Most prompts of one workload.
 const MOST_PROMPTS: usize = 1 << 16;
 /// Longest sequence of an attention sweep.
@@ -43,6 +45,12 @@ pub(super) fn check_all(scenario: &Scenario, faults: &mut Faults<'_>) {
     check_programmed(scenario, faults);
 }
 
+fn check_sequences(path: &str, sequences: usize, faults: &mut Faults<'_>) {
+    let some = (1..=MOST_SEQUENCES).contains(&sequences);
+    let title = format!("must be at least 1 and at most {MOST_SEQUENCES}");
+    faults.need(some, path, &title, "e.g. sequences = 8");
+}
+
 fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
     let field = |name: &str| format!("{path}.{name}");
     match workload {
@@ -67,7 +75,8 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
             let lengths = !tokens.is_empty() && tokens.iter().all(|&n| n >= 1);
             faults.need(lengths, &field("tokens"), "must be prompt lengths of at least 1", "e.g. tokens = [512]");
         }
-        Workload::Decode { tokens, context } => {
+        Workload::Decode { tokens, context, sequences } => {
+            check_sequences(&field("sequences"), *sequences, faults);
             faults.need(*tokens >= 1, &field("tokens"), "must be at least 1", "e.g. tokens = 128");
             let why = "a decoder needs a token to start from; 16 is the default";
             faults.need(*context >= 1, &field("context"), "must be at least 1", why);

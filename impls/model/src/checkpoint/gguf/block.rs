@@ -139,17 +139,6 @@ impl Block {
         self.row().4
     }
 
-    /// Appends the 32 codes behind the scale of a Q4_0 or Q8_0 block, counted from zero.
-    pub(super) fn codes(self, bytes: &[u8], codes: &mut Vec<u8>) {
-        match self {
-            Block::Q4_0 => {
-                codes.extend(bytes[..16].iter().map(|b| b & 15));
-                codes.extend(bytes[..16].iter().map(|b| b >> 4));
-            }
-            _ => codes.extend(bytes[..32].iter().map(|b| b ^ 128)),
-        }
-    }
-
     /// The values of whole blocks as f32. `bytes` holds as many blocks as `out` has room for.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         let decode: fn(&[u8], &mut [f32]) = match self {

@@ -3,6 +3,7 @@
 //! Layout (little-endian): magic, version, number of tensors, number of keys, the keys, the tensors, padding, the data. The
 //! file is untrusted: every count and length is compared with the bytes that are left before it is used.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -198,8 +199,8 @@ fn shown(name: &str) -> String {
 
 impl Place {
     /// Its bytes among those of the files.
-    pub(super) fn of<'a>(&self, parts: &'a [Bytes]) -> &'a [u8] {
-        &parts[self.part].as_slice()[self.start..self.start + self.bytes]
+    pub(super) fn of<'a>(&self, parts: &'a [impl Borrow<Bytes>]) -> &'a [u8] {
+        &parts[self.part].borrow().as_slice()[self.start..self.start + self.bytes]
     }
 }
 

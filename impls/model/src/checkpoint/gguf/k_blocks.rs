@@ -7,12 +7,18 @@
 use super::block::half;
 
 /// Six-bit scale and minimum of sub-block `j` of 8, packed in 12 bytes.
-fn scale_min(s: &[u8], j: usize) -> (f32, f32) {
-    let (scale, min) = match j {
+pub(super) fn scale_min(s: &[u8], j: usize) -> (u8, u8) {
+    match j {
         0..4 => (s[j] & 63, s[j + 4] & 63),
         _ => (s[j + 4] & 15 | s[j - 4] >> 6 << 4, s[j + 4] >> 4 | s[j] >> 6 << 4),
-    };
-    (scale.into(), min.into())
+    }
+}
+
+/// Six-bit scale around 32 of sub-block `j` of 16, packed in 12 bytes.
+pub(super) fn third_scale(packed: &[u8], j: usize) -> i8 {
+    let low = packed[j % 8] >> (4 * (j / 8)) & 15;
+    let high = packed[8 + j % 4] >> (2 * (j / 4)) & 3;
+    (low | high << 4) as i8 - 32
 }
 
 /// d, dmin, 12 bytes of scales, 128 bytes of nibbles: each 32 bytes hold two sub-blocks.
@@ -20,7 +26,7 @@ pub(super) fn q4_k(b: &[u8], out: &mut [f32]) {
     let (d, dmin, scales, codes) = (half(b), half(&b[2..]), &b[4..16], &b[16..144]);
     for (j, out) in out.chunks_exact_mut(32).enumerate() {
         let (scale, min) = scale_min(scales, j);
-        let (scale, min) = (d * scale, dmin * min);
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
         let shift = 4 * (j % 2);
         for (out, code) in out.iter_mut().zip(&codes[32 * (j / 2)..]) {
             *out = scale * f32::from(code >> shift & 15) - min;
@@ -33,7 +39,7 @@ pub(super) fn q5_k(b: &[u8], out: &mut [f32]) {
     let (d, dmin, scales, high, codes) = (half(b), half(&b[2..]), &b[4..16], &b[16..48], &b[48..176]);
     for (j, out) in out.chunks_exact_mut(32).enumerate() {
         let (scale, min) = scale_min(scales, j);
-        let (scale, min) = (d * scale, dmin * min);
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
         let shift = 4 * (j % 2);
         for (l, out) in out.iter_mut().enumerate() {
             let code = codes[32 * (j / 2) + l] >> shift & 15 | (high[l] >> j & 1) << 4;
@@ -68,15 +74,10 @@ pub(super) fn q2_k(b: &[u8], out: &mut [f32]) {
 /// 32 bytes of third bits (a clear bit subtracts 4), 64 bytes of bit pairs, 12 bytes of six-bit scales around 32, d.
 pub(super) fn q3_k(b: &[u8], out: &mut [f32]) {
     let (third, codes, packed, d) = (&b[..32], &b[32..96], &b[96..108], half(&b[108..]));
-    let scale = |j: usize| {
-        let low = packed[j % 8] >> (4 * (j / 8)) & 15;
-        let high = packed[8 + j % 4] >> (2 * (j / 4)) & 3;
-        f32::from(low | high << 4) - 32.0
-    };
     for (i, out) in out.iter_mut().enumerate() {
         let (part, run, l) = (i / 128, i % 128 / 32, i % 32);
         let pair = codes[32 * part + l] >> (2 * run) & 3;
         let code = f32::from(pair) - if third[l] >> (4 * part + run) & 1 == 0 { 4.0 } else { 0.0 };
-        *out = d * scale(i / 16) * code;
+        *out = d * f32::from(third_scale(packed, i / 16)) * code;
     }
 }

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use cpu_kernels::GroupCodes;
-
-use super::block::{Block, half};
+use super::block::Block;
 use super::header::Place;
+use super::stored_blocks::BlockCodes;
 use crate::checkpoint::tensors::floats;
 use crate::checkpoint::{Bytes, CheckpointError, StoredCodes, Tensor, TensorData, Tensors};
 
@@ -95,7 +95,7 @@ impl Named {
     }
 
     /// Its bytes.
-    fn bytes<'a>(&self, parts: &'a [Bytes]) -> &'a [u8] {
+    fn bytes<'a>(&self, parts: &'a [Arc<Bytes>]) -> &'a [u8] {
         let whole = self.place.of(parts);
         match self.layout {
             Layout::Part { at, of } => &whole[at * (whole.len() / of)..(at + 1) * (whole.len() / of)],
@@ -139,7 +139,7 @@ impl Layout {
 /// A GGUF file as a store of tensors.
 pub(super) struct GgufTensors {
     pub(super) file: PathBuf,
-    pub(super) parts: Vec<Bytes>,
+    pub(super) parts: Vec<Arc<Bytes>>,
     pub(super) tensors: HashMap<String, Named>,
 }
 
@@ -221,30 +221,17 @@ impl Tensors for GgufTensors {
         (!float).then(|| format!("{} in blocks of {}", block.name(), block.values()))
     }
 
-    /// Q4_0 and Q8_0 are scale·(code − zero) with a whole zero; the minimum of Q4_1 is no whole number of steps.
+    /// Rows of blocks that kernels read, where they lie.
     fn codes(&self, name: &str) -> Result<Option<StoredCodes>, CheckpointError> {
         let named = self.named(name)?;
         if named.values.is_some() {
             return Ok(None);
         }
-        let (bits, zero) = match named.place.block {
-            Block::Q4_0 => (4, 8.0),
-            Block::Q8_0 => (8, 128.0),
-            _ => return Ok(None),
-        };
         let shape = if named.layout == Layout::Turned { named.place.shape.clone() } else { named.shape() };
         let &[n, k] = shape.as_slice() else { return Ok(None) };
-        let (block, bytes) = (named.place.block, named.bytes(&self.parts));
-        let (mut codes, mut scales) = (Vec::with_capacity(n * k), Vec::with_capacity(n * k / 32));
-        for row in 0..n {
-            let width = bytes.len() / n;
-            let at = named.layout.file_row(row, n) * width;
-            for block_bytes in bytes[at..at + width].chunks_exact(block.bytes()) {
-                scales.push(half(block_bytes));
-                block.codes(&block_bytes[2..], &mut codes);
-            }
-        }
-        let zeros = vec![zero; scales.len()];
-        Ok(Some(StoredCodes::Group(GroupCodes { n, k, bits, group: 32, codes, scales, zeros, order: None })))
+        let (file, bytes) = (&self.parts[named.place.part], named.bytes(&self.parts));
+        let (start, width) = (bytes.as_ptr() as usize - file.as_slice().as_ptr() as usize, bytes.len() / n.max(1));
+        let rows = (0..n).map(|row| start + named.layout.file_row(row, n) * width).collect();
+        Ok(BlockCodes::new(file, named.place.block, k, rows).map(StoredCodes::Blocks))
     }
 }
