@@ -23,7 +23,7 @@ pub use claim::{Claim, ClaimPart, Measure, Rule, Select, Side, Statistic};
 pub use gpu_problem::{GpuNumber, GpuProblem};
 pub use model::ModelPart;
 pub use parse::{parse, read};
-pub use task::{Choose, PasskeyPart, TaskPart};
+pub use task::{PasskeyPart, ShotChoice, TaskPart};
 pub use workload::{Kernel, Protocol, Workload};
 
 /// One scenario file.

@@ -20,7 +20,7 @@ pub use encode::{Request, encode};
 pub use layout::Layout;
 pub use prompt::{Pair, Render};
 
-use crate::scenario::{Choose, PasskeyPart, TaskPart};
+use crate::scenario::{PasskeyPart, ShotChoice, TaskPart};
 
 /// Why a task cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +103,7 @@ pub struct Task {
     /// Where examples come from.
     pool: Vec<Item>,
     n_shots: usize,
-    choose: Choose,
+    choose: ShotChoice,
 }
 
 impl Task {
@@ -112,7 +112,7 @@ impl Task {
         let (layout, mut items) = file::read(&part.task, part.layout, part.labels.as_deref(), file)?;
         items.truncate(part.limit.unwrap_or(usize::MAX));
         let Some(shots) = &part.few_shot else {
-            return Ok(Task { items, pool: vec![], n_shots: 0, choose: Choose::First });
+            return Ok(Task { items, pool: vec![], n_shots: 0, choose: ShotChoice::First });
         };
         let (_, pool) = file::read(&shots.from, Some(layout), shots.labels.as_deref(), file)?;
         let task = Task { items, pool, n_shots: shots.n, choose: shots.choose };
@@ -139,7 +139,7 @@ impl Task {
     /// The examples before item number `index`; a draw depends on `seed` and `index` alone, so that a limit changes no prompt.
     pub fn shots(&self, index: usize, seed: u64) -> Vec<&Item> {
         let mut fitting = self.fitting(&self.items[index]);
-        if self.choose == Choose::Seeded {
+        if self.choose == ShotChoice::Seeded {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(index as u64);
             fitting.shuffle(&mut random);
@@ -161,7 +161,7 @@ pub fn hidden_keys(
     tokens: &dyn Fn(&str) -> Result<usize, String>,
 ) -> Result<Task, String> {
     let items = passkey::items(part, seed, tokens)?;
-    Ok(Task { items, pool: vec![], n_shots: 0, choose: Choose::First })
+    Ok(Task { items, pool: vec![], n_shots: 0, choose: ShotChoice::First })
 }
 
 /// Bytes of the file that `given` names, for its hash.

@@ -37,13 +37,13 @@ pub struct FewShot {
     pub n: usize,
     /// Which ones.
     #[serde(default)]
-    pub choose: Choose,
+    pub choose: ShotChoice,
 }
 
 /// Which examples stand before an item; never the item itself, and where items have subjects, those of its subject.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Choose {
+pub enum ShotChoice {
     /// The first ones of the file, the same for every item.
     #[default]
     First,

@@ -10,7 +10,7 @@ use cpu_kernels::Cpu;
 use cpu_kernels::attention::scale_row;
 use model::HeadShape;
 
-use super::online::Partial;
+use super::online::{Partial, Work};
 use super::tiles::QueryTile;
 use super::{Call, Flash, FlashSpec};
 
@@ -51,7 +51,8 @@ fn head(flash: &Flash, call: &Call<'_>, tiles: &[QueryTile]) {
             let (q, seen) = (&mut q[..stacked.len() * d], &mut seen[..tile.rows.len()]);
             let mut sums = all.rows(stacked, d_v);
             flash.pack_queries(call, tile, q);
-            flash.attend(call, tile, keys.clone(), (q, scores), seen, &mut sums, denormalise);
+            let work = Work { q, scores, seen };
+            flash.attend(call, tile, keys.clone(), work, &mut sums, denormalise);
             normalise(flash, call, seen, &mut sums);
         }
     }

@@ -11,7 +11,7 @@ use cpu_kernels::Cpu;
 use cpu_kernels::attention::scale_row;
 use model::{HeadShape, SeqId, Step, TokenId};
 
-use super::online::Partial;
+use super::online::{Partial, Work};
 use super::tiles::QueryTile;
 use super::{Call, Flash, FlashSpec};
 
@@ -90,7 +90,8 @@ fn section(
     part.clear();
     let mut seen = vec![0..0; tile.rows.len()];
     for keys in flash.spec.key_tiles(keys) {
-        flash.attend(call, tile, keys, (q, scores), &mut seen, part, rescale);
+        let work = Work { q, scores, seen: &mut seen };
+        flash.attend(call, tile, keys, work, part, rescale);
     }
 }
 

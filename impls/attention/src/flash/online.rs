@@ -19,6 +19,16 @@ pub(super) struct Partial<'a> {
     pub(super) o: &'a mut [f32],
 }
 
+/// What a query tile works with while it visits a key tile.
+pub(super) struct Work<'a> {
+    /// Packed queries, `[rows · group, key_dim]`.
+    pub(super) q: &'a [f32],
+    /// `[rows · group, key_tile]`.
+    pub(super) scores: &'a mut [f32],
+    /// Columns that each row sees.
+    pub(super) seen: &'a mut [Range<usize>],
+}
+
 impl<'a> Partial<'a> {
     /// Values that `n` rows need.
     pub(super) fn len(n: usize, value_dim: usize) -> usize {
@@ -86,8 +96,7 @@ impl Flash {
         call: &Call<'_>,
         tile: &QueryTile,
         keys: Range<usize>,
-        (q, scores): (&[f32], &mut [f32]),
-        seen: &mut [Range<usize>],
+        Work { q, scores, seen }: Work<'_>,
         sums: &mut Partial<'_>,
         moved: fn(&Cpu, &mut [f32], f32, f32),
     ) {

@@ -74,7 +74,7 @@ pub fn open_gguf(file: &Path) -> Result<Gguf, CheckpointError> {
 pub fn open_vocabulary(file: &Path) -> Result<Option<Vocabulary>, CheckpointError> {
     let bytes = Bytes::map(file)?;
     let header = Header::parse(file, &bytes)?;
-    Ok(Vocabulary::read(&header.metadata, &bytes)?)
+    Vocabulary::read(&header.metadata, &bytes)
 }
 
 /// Reads a GGUF file that is already in memory; `file` names it in errors.

@@ -45,6 +45,7 @@ impl StoredCodes {
                 format!("codes of a table of {} values in blocks of {}", c.table.len(), c.block)
             }
             StoredCodes::Row(_) => "int8 codes with a scale per row".into(),
+            StoredCodes::Blocks(c) => c.in_words(),
         }
     }
 

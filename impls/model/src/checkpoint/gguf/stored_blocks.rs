@@ -47,6 +47,11 @@ impl BlockCodes {
         whole.then(|| BlockCodes { file: file.clone(), block, form, k, rows: rows.into() })
     }
 
+    /// What they are: `Q4_K in blocks of 256`.
+    pub fn in_words(&self) -> String {
+        format!("{} in blocks of {}", self.block.name(), self.block.values())
+    }
+
     /// Output features.
     pub fn n(&self) -> usize {
         self.rows.len()
