@@ -262,9 +262,11 @@ impl HeldExternal {
         let mut work = Work::default();
         for i in 0..new_tokens {
             let one = self.work(1, context + i, 1)?;
-            // counted for each sequence, as for ours
+            // sequences share one reading of the weights, as for ours
             let n = sequences as u64;
-            (work.bytes, work.flops) = (work.bytes + n * one.bytes, work.flops + n * one.flops);
+            let weights = self.weight_bytes(self.shape()?);
+            work.bytes += n * one.bytes - (n - 1) * weights;
+            work.flops += n * one.flops;
             work.int8_ops += n * one.int8_ops;
         }
         let (n_tokens, context) = ((new_tokens * sequences) as u32, context as u32);
