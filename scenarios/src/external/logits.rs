@@ -20,6 +20,8 @@ pub(super) struct Apart {
     pub(super) kl: f64,
     /// Share of rows whose most likely token has under half the probability of the reference's own most likely one there.
     pub(super) other_first: f64,
+    /// Rows compared.
+    pub(super) rows: usize,
 }
 
 /// What theirs may be, as a multiple of what our own coding of activations does.
@@ -30,6 +32,8 @@ const HALF_SPREAD: f64 = 0.02;
 const MOST_SPREAD: f64 = 0.4;
 /// Floor and ceiling of the mean divergence, nats.
 const KL: [f64; 2] = [0.01, 0.25];
+/// Fewer rows have no share to speak of.
+const FEW_ROWS: usize = 4;
 /// Share of rows that may put a clearly other token first.
 const OTHER_FIRST: f64 = 0.25;
 
@@ -37,7 +41,7 @@ const OTHER_FIRST: f64 = 0.25;
 pub(super) fn compare(reference: &[f32], found: &[f32], vocab: usize) -> Apart {
     let rows = reference.len() / vocab.max(1);
     if rows == 0 || reference.len() != found.len() || found.iter().chain(reference).any(|v| !v.is_finite()) {
-        return Apart { spread: f64::INFINITY, kl: f64::INFINITY, other_first: f64::INFINITY };
+        return Apart { spread: f64::INFINITY, kl: f64::INFINITY, other_first: f64::INFINITY, rows };
     }
     let (mut apart, mut size, mut kl, mut other) = (0.0, 0.0, 0.0, 0);
     for (r, f) in reference.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
@@ -57,15 +61,19 @@ pub(super) fn compare(reference: &[f32], found: &[f32], vocab: usize) -> Apart {
         other += usize::from(r[first(&f)] < r[first(&r)] - std::f64::consts::LN_2);
     }
     let n = rows as f64;
-    Apart { spread: (apart / size.max(f64::MIN_POSITIVE)).sqrt(), kl: kl / n, other_first: other as f64 / n }
+    Apart { spread: (apart / size.max(f64::MIN_POSITIVE)).sqrt(), kl: kl / n, other_first: other as f64 / n, rows }
 }
 
 /// What is checked: name, value, limit; `own` is what coding activations does on our side, nothing where neither side codes them.
 pub(super) fn limits(found: &Apart, own: &Apart) -> [(&'static str, f64, f64); 3] {
     let spread = (MULTIPLE * own.spread).clamp(HALF_SPREAD, MOST_SPREAD);
     // divergence grows with the square of the difference
-    let kl = (MULTIPLE * MULTIPLE * own.kl).clamp(KL[0], KL[1]);
-    [("spread", found.spread, spread), ("kl", found.kl, kl), ("other_first_token", found.other_first, OTHER_FIRST)]
+    // a single row is no mean and no share: it may be the worst of many (seen: 0.6 nats where the mean was 0.1)
+    let few = found.rows < FEW_ROWS;
+    let [floor, ceiling] = if few { KL.map(|limit| 4.0 * limit) } else { KL };
+    let kl = (MULTIPLE * MULTIPLE * own.kl).clamp(floor, ceiling);
+    let other_first = if few { 1.0 } else { OTHER_FIRST };
+    [("spread", found.spread, spread), ("kl", found.kl, kl), ("other_first_token", found.other_first, other_first)]
 }
 
 #[cfg(test)]
@@ -118,7 +126,7 @@ mod tests {
     #[test]
     fn wrong_engines_fail_however_much_rounding_costs() {
         let reference = rows(24, 1);
-        let coarse = Apart { spread: 10.0, kl: 10.0, other_first: 1.0 };
+        let coarse = Apart { spread: 10.0, kl: 10.0, other_first: 1.0, rows: 24 };
         let shifted = [&reference[VOCAB..], &reference[..VOCAB]].concat();
         let wrong = [("shifted tokens", shifted), ("other weights", rows(24, 9)), ("zeros", vec![0.0; 24 * VOCAB])];
         for (what, found) in wrong {
