@@ -4,6 +4,7 @@
 
 mod encoding;
 mod placement;
+mod pool;
 
 pub use encoding::EncodingName;
 pub use placement::contiguous::ContiguousSpec;

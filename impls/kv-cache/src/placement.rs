@@ -2,5 +2,4 @@
 
 pub(crate) mod contiguous;
 pub(crate) mod paged;
-mod pool;
 pub(crate) mod slots;

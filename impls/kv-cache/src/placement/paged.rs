@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::SpecError;
 use crate::encoding::{Encoding, EncodingName};
-use crate::placement::pool::{Pool, Side};
+use crate::pool::{Pool, Side};
 
 /// How a paged cache cuts and stores its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,20 +55,7 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
     let field = |name: &str| format!("{path}.{name}");
     match workload {
         Workload::Perplexity { text, protocols, max_tokens } => {
-            check_text(&field("text"), text, faults);
-            let example = "e.g. protocols = [{ rule = \"gptq\", window = 512 }]";
-            faults.need(!protocols.is_empty(), &field("protocols"), "no protocol", example);
-            for (i, protocol) in protocols.iter().enumerate() {
-                check_protocol(&format!("{path}.protocols[{i}]"), protocol, faults);
-            }
-            let enough = max_tokens.is_none_or(|n| n >= 2);
-            faults.need(enough, &field("max_tokens"), "must be at least 2", "leave it out to read the whole text");
-            for (i, protocol) in protocols.iter().enumerate().filter(|_| enough) {
-                let Some(limit) = max_tokens.filter(|&limit| limit < protocol.least_tokens()) else { continue };
-                let title = format!("a window of {} tokens is longer than max_tokens = {limit}", protocol.window);
-                let help = "nothing would be scored: shorten the window or raise max_tokens";
-                faults.add(field(&format!("protocols[{i}].window")), title, help);
-            }
+            check_perplexity(path, text, protocols, *max_tokens, faults)
         }
         Workload::Task(_) | Workload::Passkey(_) => task::check(path, workload, faults),
         Workload::Prefill { tokens } => {
@@ -130,6 +117,31 @@ fn check(path: &str, workload: &Workload, faults: &mut Faults<'_>) {
                 faults.add(field("check"), format!("unknown identity `{check}`"), meant(check, &known, "identities"));
             }
         }
+    }
+}
+
+/// At least one window of one protocol fits the text that is read.
+fn check_perplexity(
+    path: &str,
+    text: &str,
+    protocols: &[Protocol],
+    max_tokens: Option<usize>,
+    faults: &mut Faults<'_>,
+) {
+    let field = |name: &str| format!("{path}.{name}");
+    check_text(&field("text"), text, faults);
+    let example = "e.g. protocols = [{ rule = \"gptq\", window = 512 }]";
+    faults.need(!protocols.is_empty(), &field("protocols"), "no protocol", example);
+    for (i, protocol) in protocols.iter().enumerate() {
+        check_protocol(&format!("{path}.protocols[{i}]"), protocol, faults);
+    }
+    let enough = max_tokens.is_none_or(|n| n >= 2);
+    faults.need(enough, &field("max_tokens"), "must be at least 2", "leave it out to read the whole text");
+    for (i, protocol) in protocols.iter().enumerate().filter(|_| enough) {
+        let Some(limit) = max_tokens.filter(|&limit| limit < protocol.least_tokens()) else { continue };
+        let title = format!("a window of {} tokens is longer than max_tokens = {limit}", protocol.window);
+        let help = "nothing would be scored: shorten the window or raise max_tokens";
+        faults.add(field(&format!("protocols[{i}].window")), title, help);
     }
 }
 

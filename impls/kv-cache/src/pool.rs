@@ -6,7 +6,7 @@ use crate::encoding::Encoding;
 
 /// Keys or values of an entry.
 #[derive(Clone, Copy)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Keys,
     Values,
 }
@@ -21,7 +21,7 @@ struct Heads {
 }
 
 /// Blocks by number. A number stays its block's as long as somebody refers to it.
-pub(super) struct Pool<E: Encoding> {
+pub(crate) struct Pool<E: Encoding> {
     n_layers: usize,
     block: usize,
     keys: Heads,
@@ -44,7 +44,7 @@ struct Block<E: Encoding> {
 }
 
 impl<E: Encoding> Pool<E> {
-    pub(super) fn new(shape: KvShape, block: usize, most: Option<usize>) -> Pool<E> {
+    pub(crate) fn new(shape: KvShape, block: usize, most: Option<usize>) -> Pool<E> {
         let keys = Heads { n: shape.n_key_heads, dim: shape.key_dim, first_value: 0, first_head: 0 };
         // no head where values are part of the keys
         let n = if shape.value_prefix { 0 } else { shape.n_value_heads };
@@ -53,17 +53,17 @@ impl<E: Encoding> Pool<E> {
     }
 
     /// Entries of a block.
-    pub(super) fn block(&self) -> usize {
+    pub(crate) fn block(&self) -> usize {
         self.block
     }
 
     /// Blocks that can be taken.
-    pub(super) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.most.map_or(usize::MAX / self.block, |most| most.saturating_sub(self.blocks.len() - self.unused.len()))
     }
 
     /// A block of nobody else's; [`Pool::free`] must have said that there is one.
-    pub(super) fn take(&mut self) -> u32 {
+    pub(crate) fn take(&mut self) -> u32 {
         let entries = self.block * self.n_layers;
         let scales = if E::HAS_SCALE { entries * (self.keys.n + self.values.n) } else { 0 };
         self.put(Block {
@@ -74,7 +74,7 @@ impl<E: Encoding> Pool<E> {
     }
 
     /// A copy of block `id` for one of those who share it; the others keep the block.
-    pub(super) fn copy(&mut self, id: u32) -> u32 {
+    pub(crate) fn copy(&mut self, id: u32) -> u32 {
         let copy = Block { references: 1, ..self.at(id).clone() };
         self.release(id);
         self.put(copy)
@@ -94,12 +94,12 @@ impl<E: Encoding> Pool<E> {
     }
 
     /// One more who refers to block `id`.
-    pub(super) fn share(&mut self, id: u32) {
+    pub(crate) fn share(&mut self, id: u32) {
         self.at_mut(id).references += 1;
     }
 
     /// One less; the last one frees its memory.
-    pub(super) fn release(&mut self, id: u32) {
+    pub(crate) fn release(&mut self, id: u32) {
         let block = self.at_mut(id);
         block.references -= 1;
         if block.references == 0 {
@@ -109,12 +109,12 @@ impl<E: Encoding> Pool<E> {
     }
 
     /// How many refer to block `id`.
-    pub(super) fn references(&self, id: u32) -> u32 {
+    pub(crate) fn references(&self, id: u32) -> u32 {
         self.at(id).references
     }
 
     /// Stores one side of an entry, all heads.
-    pub(super) fn store(&mut self, id: u32, layer: usize, side: Side, entry: usize, row: &[f32]) {
+    pub(crate) fn store(&mut self, id: u32, layer: usize, side: Side, entry: usize, row: &[f32]) {
         let (heads, block) = (self.heads(side), self.block);
         let (codes_at, scales_at) = self.start(layer, heads);
         let to = self.at_mut(id);
@@ -129,7 +129,7 @@ impl<E: Encoding> Pool<E> {
     }
 
     /// One side of a block's entries from `entry` on, as attention reads it.
-    pub(super) fn entries(&self, id: u32, layer: usize, side: Side, entry: usize) -> KvEntries<'_> {
+    pub(crate) fn entries(&self, id: u32, layer: usize, side: Side, entry: usize) -> KvEntries<'_> {
         let heads = self.heads(side);
         let (codes_at, scales_at) = self.start(layer, heads);
         let from = self.at(id);
@@ -143,13 +143,13 @@ impl<E: Encoding> Pool<E> {
     }
 
     /// Bytes of all blocks.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let blocks = self.blocks.iter().flatten();
         blocks.map(|block| size_of_val(&*block.codes) + size_of_val(&*block.scales)).sum()
     }
 
     /// Bytes of one entry of one layer.
-    pub(super) fn entry_bytes(&self) -> usize {
+    pub(crate) fn entry_bytes(&self) -> usize {
         let scales = if E::HAS_SCALE { self.keys.n + self.values.n } else { 0 };
         self.entry_values() * size_of::<E::Code>() + scales * size_of::<f32>()
     }
