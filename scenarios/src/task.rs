@@ -1,8 +1,8 @@
 //! Tasks: items with one right answer, put to a model as text and judged by the likelihood of each answer.
 //!
 //! Source: EleutherAI's lm-evaluation-harness 0.4, whose prompts, scores and cuts these are, so that a number here is the number there:
-//! [`file`] and [`layout`] read the published files as its task definitions do, [`prompt`] writes the context of an item as
-//! `fewshot_context` does, [`encode`] cuts it into tokens as `_encode_pair` and `_loglikelihood_tokens` do. [`passkey`] hides keys in
+//! [`mod@file`] and [`layout`] read the published files as its task definitions do, [`prompt`] writes the context of an item as
+//! `fewshot_context` does, [`mod@encode`] cuts it into tokens as `_encode_pair` and `_loglikelihood_tokens` do. [`passkey`] hides keys in
 //! long texts, which no published file does for a chosen length.
 
 mod encode;
