@@ -6,6 +6,7 @@
 pub mod aggregate;
 pub mod claim;
 pub mod frame;
+pub mod judgement;
 pub mod latency;
 mod log;
 pub mod metric;

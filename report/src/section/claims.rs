@@ -1,6 +1,7 @@
 //! What papers claim beside what was measured here, judged by a rule that was written before the run.
 
 use results::claim::{ClaimResult, PartResult, Tier};
+use results::judgement::{self, Judgement};
 use serde::Serialize;
 
 use super::{Content, Section};
@@ -17,7 +18,7 @@ pub const SECTION: Section = Section {
     reading: "What a paper says, what stands for it on this machine and at this scale, and the rule that judges it. The dot is the measured \
               value with its 95 % interval, the diamond is what the paper prints for it, the dashed line is no effect or no loss, and the \
               shaded range is where the claim holds. The share of the paper’s effect compares ratios by their logarithms and anything else \
-              by its distance from no effect. Not reproduced is a result, too.",
+              by its distance from no effect. Not reproduced is a result, too. Verdicts on other models were kept from runs on other days.",
     template: include_str!("../../templates/claims.tera"),
     content,
 };
@@ -31,6 +32,19 @@ struct Claim<'a> {
     word: &'static str,
     headline: Number<'a>,
     others: Vec<Number<'a>>,
+    elsewhere: Vec<Elsewhere<'a>>,
+}
+
+/// The verdict on another model, which is kept with the program.
+#[derive(Serialize)]
+struct Elsewhere<'a> {
+    model: &'a str,
+    tone: &'static str,
+    icon: &'static str,
+    word: &'static str,
+    headline: Number<'a>,
+    command: &'a str,
+    when: &'a str,
 }
 
 /// One number of a claim, ready to print.
@@ -53,10 +67,29 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     if digest.run.claims.is_empty() {
         return Ok(Content::Absent("this scenario tests no paper’s claim"));
     }
-    Content::of(&Values { claims: digest.run.claims.iter().map(claim).collect() })
+    let here = judgement::of(digest.run).first().map_or(String::new(), |row| row.model.clone());
+    Content::of(&Values { claims: digest.run.claims.iter().map(|each| claim(each, &here)).collect() })
 }
 
-fn claim(claim: &ClaimResult) -> Claim<'_> {
+/// What is kept of the claim `id` on models other than `here`: the first number of each, which is the headline.
+fn elsewhere(id: &str, here: &str) -> Vec<Elsewhere<'static>> {
+    let mut headlines: Vec<&'static Judgement> = vec![];
+    for row in judgement::kept().iter().filter(|row| row.claim == id && row.model != here) {
+        if !headlines.iter().any(|known| known.model == row.model) {
+            headlines.push(row);
+        }
+    }
+    let shown = |row: &'static Judgement| {
+        let (icon, word) = wording::verdict(row.verdict);
+        let tone = wording::tone(row.verdict);
+        let headline = number(row.measured, row.low.zip(row.high), &row.unit, None, tone);
+        let when = row.started.split('T').next().unwrap_or_default();
+        Elsewhere { model: &row.model, tone, icon, word, headline, command: &row.command, when }
+    };
+    headlines.into_iter().map(shown).collect()
+}
+
+fn claim<'a>(claim: &'a ClaimResult, here: &str) -> Claim<'a> {
     let (icon, word) = wording::verdict(claim.verdict);
     let tone = wording::tone(claim.verdict);
     let others = claim.parts.iter().skip(1).filter(|part| part.measured.is_some());
@@ -72,6 +105,7 @@ fn claim(claim: &ClaimResult) -> Claim<'_> {
         word,
         headline: claim.parts.first().map_or_else(|| from_text(claim, tone), part),
         others: others.map(part).collect(),
+        elsewhere: elsewhere(&claim.id, here),
     }
 }
 

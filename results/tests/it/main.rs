@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod frame;
+mod kept_claims;
 mod metric;
 mod progress;
 mod run;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use results::aggregate::aggregate;
+use results::judgement;
 use results::observation::{Direction, Status};
 use results::run::Run;
 use serde_json::{Value, json};
@@ -27,8 +28,11 @@ pub struct Export {
     #[arg(value_name = "RUN")]
     run: PathBuf,
     /// Every row as CSV
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["llama_bench", "github_benchmark", "github_benchmark_smaller"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["claims", "llama_bench", "github_benchmark", "github_benchmark_smaller"])]
     csv: Option<PathBuf>,
+    /// Every number of every claim as CSV: verdict, interval, model and command, to put runs on several models side by side
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
     /// Prompt processing and generation as llama-bench JSON lines, which llama.cpp's compare-llama-bench.py reads
     #[arg(long, value_name = "FILE")]
     llama_bench: Option<PathBuf>,
@@ -42,7 +46,8 @@ pub struct Export {
 
 impl Export {
     pub(super) fn obey(&self) -> Outcome {
-        let files = [&self.csv, &self.llama_bench, &self.github_benchmark, &self.github_benchmark_smaller];
+        let files =
+            [&self.csv, &self.claims, &self.llama_bench, &self.github_benchmark, &self.github_benchmark_smaller];
         let named: Vec<&PathBuf> = files.into_iter().flatten().collect();
         if let Some(twice) = named.iter().enumerate().find(|(i, file)| named[..*i].contains(file)) {
             return Err(anyhow!("{}: two formats cannot share one file; name one for each", twice.1.display())).usage();
@@ -50,6 +55,11 @@ impl Export {
         let run = find::run(&self.run)?;
         if let Some(file) = &self.csv {
             deliver(file, |out| Ok(results::frame::export_csv(&run.observations, out)?))?;
+        }
+        if let Some(file) = &self.claims {
+            let rows = judgement::of(&run);
+            self.need(!rows.is_empty(), "--claims", "no claim")?;
+            deliver(file, |out| Ok(judgement::write(&rows, out)?))?;
         }
         if let Some(file) = &self.llama_bench {
             let lines = llama_bench::lines(&run);
