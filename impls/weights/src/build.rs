@@ -128,7 +128,7 @@ pub fn build_linear(
         WeightsSpec::StoredInt8 => stored(device, weight, [n, k], Some(8))?,
         WeightsSpec::F16 => Box::new(F16Linear::new(cpu, pack_f16(weight, n, k)?)),
         WeightsSpec::Bf16 => Box::new(Bf16Linear::new(cpu, pack_bf16(weight, n, k))),
-        _ => Box::new(F32Linear::new(cpu, PackedF32::pack(&weight.to_f32(), n, k))),
+        _ => Box::new(F32Linear::new(cpu, pack_f32(weight, n, k))),
     })
 }
 
@@ -214,7 +214,7 @@ fn stored(
     })
 }
 
-/// Blocks of a file in panels; each part's pages go back to the system when it is packed.
+/// Blocks of a file in panels; pages go back to the system as their rows are packed.
 fn pack_blocks(cpu: &Cpu, k: usize, parts: &[StoredCodes]) -> (PackedBlocks, Vec<BlockCodes>) {
     let blocks: Vec<&BlockCodes> = parts
         .iter()
@@ -226,7 +226,7 @@ fn pack_blocks(cpu: &Cpu, k: usize, parts: &[StoredCodes]) -> (PackedBlocks, Vec
         .zip(&fills)
         .map(|(blocks, fill)| BlockSource { form: blocks.form(), n: blocks.n(), fill })
         .collect();
-    let packed = PackedBlocks::pack(cpu, k, &sources, &mut |part| blocks[part].release());
+    let packed = PackedBlocks::pack(cpu, k, &sources, &mut |part, rows| blocks[part].release(rows));
     (packed, blocks.into_iter().cloned().collect())
 }
 
@@ -288,14 +288,68 @@ fn pack_f16(weight: WeightSource<'_>, n: usize, k: usize) -> Result<PackedF16, W
     if let WeightSource::F16(values) = weight {
         return Ok(PackedF16::pack_exact(values, n, k));
     }
+    if let Some(mut rows) = BlockRows::of(weight) {
+        let mut beyond = None;
+        let packed = PackedF16::pack_rows(n, k, |row, values| {
+            rows.read(row, values);
+            beyond = beyond.take().or_else(|| require_f16(values, k).err().map(|error| at_row(error, row)));
+        });
+        return beyond.map_or(Ok(packed), Err);
+    }
     let values = weight.to_f32();
     require_f16(&values, k)?;
     Ok(PackedF16::pack(&values, n, k))
 }
 
 fn pack_bf16(weight: WeightSource<'_>, n: usize, k: usize) -> PackedBf16 {
-    match weight {
-        WeightSource::Bf16(values) => PackedBf16::pack_exact(values, n, k),
+    match (weight, BlockRows::of(weight)) {
+        (WeightSource::Bf16(values), _) => PackedBf16::pack_exact(values, n, k),
+        (_, Some(mut rows)) => PackedBf16::pack_rows(n, k, |row, values| rows.read(row, values)),
         _ => PackedBf16::pack(&weight.to_f32(), n, k),
+    }
+}
+
+fn pack_f32(weight: WeightSource<'_>, n: usize, k: usize) -> PackedF32 {
+    match BlockRows::of(weight) {
+        Some(mut rows) => PackedF32::pack_rows(n, k, |row, values| rows.read(row, values)),
+        None => PackedF32::pack(&weight.to_f32(), n, k),
+    }
+}
+
+/// An error about one row that was looked at alone, which is row `row` of its matrix.
+fn at_row(error: WeightsError, row: usize) -> WeightsError {
+    match error {
+        WeightsError::BeyondF16 { column, value, .. } => WeightsError::BeyondF16 { row, column, value },
+        other => other,
+    }
+}
+
+/// Rows of a file's blocks as f32 values, read in order; a vocabulary's table is then never whole in memory as f32.
+struct BlockRows<'a> {
+    parts: Vec<&'a BlockCodes>,
+    /// Row of the matrix with which the first of `parts` begins.
+    first: usize,
+}
+
+impl<'a> BlockRows<'a> {
+    /// Rows whose memory goes back to the system at once.
+    const SPAN: usize = 1024;
+
+    fn of(weight: WeightSource<'a>) -> Option<BlockRows<'a>> {
+        let WeightSource::Stored(parts) = weight else { return None };
+        let blocks = parts.iter().map(|part| if let StoredCodes::Blocks(blocks) = part { Some(blocks) } else { None });
+        Some(BlockRows { parts: blocks.collect::<Option<_>>()?, first: 0 })
+    }
+
+    /// Row `row`, which is that after the last one read.
+    fn read(&mut self, row: usize, values: &mut [f32]) {
+        while row - self.first == self.parts[0].n() {
+            self.first += self.parts.remove(0).n();
+        }
+        let (blocks, at) = (self.parts[0], row - self.first);
+        blocks.dequantise_row(at, values);
+        if (at + 1).is_multiple_of(Self::SPAN) || at + 1 == blocks.n() {
+            blocks.release(at / Self::SPAN * Self::SPAN..at + 1);
+        }
     }
 }

@@ -45,7 +45,7 @@ impl Matrix {
         let MatrixValues::Stored(parts) = &self.values else { return };
         for part in parts {
             if let StoredCodes::Blocks(blocks) = part {
-                blocks.release();
+                blocks.release(0..blocks.n());
             }
         }
     }

@@ -16,6 +16,9 @@ use crate::cpu::{Cpu, SendPtr};
 use crate::simd::{LANES, scalar::f16_to_f32};
 use std::ops::Range;
 
+/// Panels that are packed before the caller is told which rows were read, 8 MiB: little beside a model, and long enough for all threads.
+const SPAN_BYTES: usize = 8 << 20;
+
 /// Words from a 64-byte boundary, zero at first.
 #[derive(Debug)]
 pub(super) struct Words {
@@ -64,7 +67,7 @@ pub(super) struct BlockStore {
 }
 
 impl BlockStore {
-    /// Packs `n` rows of `k` columns; `fill` takes row `i` apart, on any thread.
+    /// Packs `n` rows of `k` columns; `fill` takes row `i` apart, on any thread. `after` is told which rows were read, a span at a time.
     ///
     /// # Panics
     /// If `k` is no whole number of blocks.
@@ -73,6 +76,7 @@ impl BlockStore {
         form: BlockForm,
         [n, k]: [usize; 2],
         fill: &(dyn Fn(usize, &mut BlockRow) + Sync),
+        after: &mut dyn FnMut(Range<usize>),
     ) -> BlockStore {
         assert!(k.is_multiple_of(form.columns()), "{}: {k} columns are no whole number of blocks", form.name());
         let panels = n_panels(n);
@@ -90,29 +94,35 @@ impl BlockStore {
             SendPtr(store.halves.as_mut_ptr()),
             SendPtr(store.integers.as_mut_ptr()),
         );
-        let tasks = panels.min(8 * cpu.threads());
-        cpu.parallel(tasks, &|task| {
-            let mut rows = vec![BlockRow::new(form, k); LANES];
-            for panel in panels * task / tasks..panels * (task + 1) / tasks {
-                for (lane, row) in rows.iter_mut().enumerate() {
-                    match panel * LANES + lane {
-                        i if i < n => fill(i, row),
-                        _ => *row = BlockRow::new(form, k),
+        let panel_bytes = 4 * words + 2 * halves + integers;
+        let span = (SPAN_BYTES / panel_bytes.max(1)).max(8 * cpu.threads());
+        for first in (0..panels).step_by(span) {
+            let span = span.min(panels - first);
+            let tasks = span.min(8 * cpu.threads());
+            cpu.parallel(tasks, &|task| {
+                let mut rows = vec![BlockRow::new(form, k); LANES];
+                for panel in first + span * task / tasks..first + span * (task + 1) / tasks {
+                    for (lane, row) in rows.iter_mut().enumerate() {
+                        match panel * LANES + lane {
+                            i if i < n => fill(i, row),
+                            _ => *row = BlockRow::new(form, k),
+                        }
                     }
+                    // SAFETY: every panel belongs to one task, and the buffers outlive the call.
+                    let (words, halves, integers) = unsafe {
+                        (
+                            std::slice::from_raw_parts_mut(out.0.get().add(panel * words), words),
+                            std::slice::from_raw_parts_mut(out.1.get().add(panel * halves), halves),
+                            std::slice::from_raw_parts_mut(out.2.get().add(panel * integers), integers),
+                        )
+                    };
+                    pack_words(form, &rows, words);
+                    interleave(&rows, [|r| &r.scales, |r| &r.minima], form.kinds(), halves);
+                    interleave(&rows, [|r| &r.scale_integers, |r| &r.minimum_integers], form.kinds(), integers);
                 }
-                // SAFETY: every panel belongs to one task, and the buffers outlive the call.
-                let (words, halves, integers) = unsafe {
-                    (
-                        std::slice::from_raw_parts_mut(out.0.get().add(panel * words), words),
-                        std::slice::from_raw_parts_mut(out.1.get().add(panel * halves), halves),
-                        std::slice::from_raw_parts_mut(out.2.get().add(panel * integers), integers),
-                    )
-                };
-                pack_words(form, &rows, words);
-                interleave(&rows, [|r| &r.scales, |r| &r.minima], form.kinds(), halves);
-                interleave(&rows, [|r| &r.scale_integers, |r| &r.minimum_integers], form.kinds(), integers);
-            }
-        });
+            });
+            after(first * LANES..n.min((first + span) * LANES));
+        }
         store
     }
 

@@ -59,16 +59,22 @@ struct Share {
 }
 
 impl PackedBlocks {
-    /// Packs the parts `sources` of `k` columns, on all threads; each is done before the next, `after(i)` is told.
+    /// Packs the parts `sources` of `k` columns, on all threads; `after(i, rows)` is told which rows of part `i` have been read, so
+    /// that what they were read from need not stay in memory beside the panels.
     ///
     /// # Panics
     /// If there is no part, or `k` is no whole number of blocks of one.
-    pub fn pack(cpu: &Cpu, k: usize, sources: &[BlockSource<'_>], after: &mut dyn FnMut(usize)) -> PackedBlocks {
+    pub fn pack(
+        cpu: &Cpu,
+        k: usize,
+        sources: &[BlockSource<'_>],
+        after: &mut dyn FnMut(usize, Range<usize>),
+    ) -> PackedBlocks {
         assert!(!sources.is_empty(), "a matrix has rows");
         let mut parts = Vec::with_capacity(sources.len());
         for (i, source) in sources.iter().enumerate() {
-            parts.push(BlockStore::pack(cpu, source.form, [source.n, k], source.fill));
-            after(i);
+            let after = &mut |rows| after(i, rows);
+            parts.push(BlockStore::pack(cpu, source.form, [source.n, k], source.fill, after));
         }
         PackedBlocks { n: sources.iter().map(|source| source.n).sum(), k, parts }
     }

@@ -5,7 +5,7 @@
 //! Cost: 4 bytes per weight and pass.
 
 use super::gemm::{Columns16, Weights, linear};
-use super::panels::{deinterleave, interleave, n_panels};
+use super::panels::{deinterleave, interleave, interleave_by, n_panels};
 use super::tile::{F32Columns, Streamed, Tile, run_tile};
 use crate::Cpu;
 use crate::simd::{LANES, Simd};
@@ -23,6 +23,16 @@ impl PackedF32 {
     /// Packs row-major `w` of `[n, k]`.
     pub fn pack(w: &[f32], n: usize, k: usize) -> Self {
         Self { n, k, panels: interleave(n, k, w) }
+    }
+
+    /// Packs row after row as `fill` gives them, so that no second copy of the matrix is held meanwhile.
+    pub fn pack_rows(n: usize, k: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
+        let mut values = vec![0.0; k];
+        let panels = interleave_by(n, k, |row, out: &mut Vec<f32>| {
+            fill(row, &mut values);
+            out.extend_from_slice(&values);
+        });
+        Self { n, k, panels }
     }
 
     /// Output features.

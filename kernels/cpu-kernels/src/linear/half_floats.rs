@@ -58,9 +58,15 @@ impl<H: Half> PackedHalf<H> {
     /// Rounds row-major f32 `w` of `[n, k]` to nearest even and packs it.
     pub fn pack(w: &[f32], n: usize, k: usize) -> Self {
         assert_eq!(w.len(), n * k, "weights must hold n × k = {n} × {k} values");
-        let mut rounded = vec![H::default(); k];
+        Self::pack_rows(n, k, |row, values| values.copy_from_slice(&w[row * k..][..k]))
+    }
+
+    /// As [`Self::pack`], row after row as `fill` gives them, so that no f32 copy of the matrix is held.
+    pub fn pack_rows(n: usize, k: usize, mut fill: impl FnMut(usize, &mut [f32])) -> Self {
+        let (mut values, mut rounded) = (vec![0.0; k], vec![H::default(); k]);
         let panels = interleave_by(n, k, |row, out: &mut Vec<H>| {
-            H::round(&w[row * k..][..k], &mut rounded);
+            fill(row, &mut values);
+            H::round(&values, &mut rounded);
             out.extend_from_slice(&rounded);
         });
         Self { n, k, panels }

@@ -30,7 +30,7 @@ fn pack(cpu: &Cpu, k: usize, parts: &[(BlockForm, &[BlockRow])]) -> PackedBlocks
         parts.iter().map(|(_, rows)| move |i: usize, row: &mut BlockRow| row.clone_from(&rows[i])).collect();
     let sources: Vec<BlockSource> =
         parts.iter().zip(&fills).map(|((form, rows), fill)| BlockSource { form: *form, n: rows.len(), fill }).collect();
-    PackedBlocks::pack(cpu, k, &sources, &mut |_| {})
+    PackedBlocks::pack(cpu, k, &sources, &mut |_, _| {})
 }
 
 /// Scale and minimum of column `j`, exact.

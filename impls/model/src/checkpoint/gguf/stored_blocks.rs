@@ -101,7 +101,12 @@ impl BlockCodes {
         };
         let finite = |b: &[u8], at: usize| b[at + 1] & 0x7c != 0x7c;
         let whole = |row| self.row(row).chunks_exact(self.block.bytes()).all(|b| finite(b, first) && finite(b, second));
-        (0..self.n()).all(whole)
+        let mut spans = (0..self.n()).step_by(4096).map(|first| first..self.n().min(first + 4096));
+        spans.all(|span| {
+            let finite = span.clone().all(whole);
+            self.release(span);
+            finite
+        })
     }
 
     /// The rows `ranges`, in that order.
@@ -120,9 +125,10 @@ impl BlockCodes {
         self.rows = self.rows.iter().chain(&*below.rows).copied().collect();
     }
 
-    /// Lets the system take back the memory through which these rows were read; they are read from the file again when needed.
-    pub fn release(&self) {
-        let (Some(first), Some(last)) = (self.rows.iter().min(), self.rows.iter().max()) else { return };
+    /// Lets the system take back the memory through which the rows `rows` were read; they are read from the file again when needed.
+    pub fn release(&self, rows: Range<usize>) {
+        let rows = &self.rows[rows];
+        let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else { return };
         let width = self.k / self.block.values() * self.block.bytes();
         self.file.release(*first..last + width);
     }
@@ -257,7 +263,7 @@ mod tests {
             let codes = codes(block, n, k);
             let fill = |row: usize, out: &mut BlockRow| codes.fill(row, out);
             let source = BlockSource { form: codes.form(), n, fill: &fill };
-            let packed = PackedBlocks::pack(&cpu, k, &[source], &mut |_| codes.release());
+            let packed = PackedBlocks::pack(&cpu, k, &[source], &mut |_, rows| codes.release(rows));
             let mut want = vec![0.0; n * k];
             want.chunks_exact_mut(k).enumerate().for_each(|(row, out)| codes.dequantise_row(row, out));
             assert_eq!(packed.unpack(), want, "{}", block.name());
