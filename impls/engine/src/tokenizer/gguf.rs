@@ -4,8 +4,6 @@
 //! a merge exists for every way to cut a piece into two, ranked by the score of the whole. What the format does not say, such as
 //! Qwen2's normalisation, is taken from the tokenizers that carry the name.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 
 use model::checkpoint::gguf::{TokenKind, Vocabulary};
@@ -44,7 +42,7 @@ impl Tokenizer {
             return Tokenizer::from_bytes(file, json.as_bytes(), vocab_size);
         }
         let parts = if vocabulary.model == "llama" { pieces(vocabulary) } else { merged(vocabulary) }.map_err(wrong)?;
-        // what remains of a tokenizer.json is small; the model is built of borrowed texts, because as JSON a large vocabulary takes
+        // what remains of a tokenizer.json is small; the model is built of its texts, because as JSON a large vocabulary takes
         // hundreds of megabytes
         let rest = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": parts.normalizer,
@@ -52,7 +50,11 @@ impl Tokenizer {
             "model": { "type": "BPE", "vocab": {}, "merges": [] },
         });
         let mut tokenizer = Tokenizer::from_bytes(file, rest.to_string().as_bytes(), vocab_size)?;
-        tokenizer.inner.with_model(parts.model.build().map_err(wrong)?);
+        let model = parts.model.build().map_err(|error| match Vocab::of(vocabulary) {
+            Ok(vocab) => broken_merge(vocabulary, &vocab).unwrap_or(error),
+            Err(_) => error,
+        });
+        tokenizer.inner.with_model(model.map_err(wrong)?);
         let added = added(vocabulary);
         tokenizer.inner.add_tokens(added).map_err(|error| wrong(error.to_string()))?;
         Ok(tokenizer)
@@ -74,23 +76,22 @@ struct Bpe<'a> {
     fuse_unk: bool,
     byte_fallback: bool,
     ignore_merges: bool,
-    vocab: Vocab<'a>,
+    vocab: Vocab,
     merges: Vec<[&'a str; 2]>,
 }
 
-/// Every token by its text.
-struct Vocab<'a> {
-    ids: HashMap<Cow<'a, str>, usize>,
+/// Every token by its text, in the map that the tokenizer keeps: a large vocabulary is built once and looked up millions of times.
+struct Vocab {
+    ids: bpe::Vocab,
 }
 
-impl<'a> Vocab<'a> {
-    fn of(v: &'a Vocabulary) -> Result<Vocab<'a>, String> {
-        let mut ids = HashMap::with_capacity(v.tokens.len());
+impl Vocab {
+    fn of(v: &Vocabulary) -> Result<Vocab, String> {
+        let mut ids = bpe::Vocab::with_capacity(v.tokens.len());
         for (id, token) in v.tokens.iter().enumerate() {
             // places without a token may be empty
-            let name =
-                if token.is_empty() { Cow::Owned(format!("[EMPTY_{id}]")) } else { Cow::Borrowed(token.as_str()) };
-            if let Some(first) = ids.insert(name, id) {
+            let name = if token.is_empty() { format!("[EMPTY_{id}]") } else { token.clone() };
+            if let Some(first) = ids.insert(name, id as u32) {
                 return Err(format!("key `tokenizer.ggml.tokens`: `{token}` has the ids {first} and {id}"));
             }
         }
@@ -138,21 +139,30 @@ fn template(v: &Vocabulary, add_bos: bool, add_eos: bool) -> Value {
     json!({ "type": "TemplateProcessing", "single": around("A"), "pair": pair, "special_tokens": specials })
 }
 
+/// The two tokens of a merge, which a space separates; the first may begin with one.
+fn halves(merge: &str) -> Option<[&str; 2]> {
+    let (at, _) = merge.char_indices().skip(1).find(|(_, c)| *c == ' ')?;
+    Some([&merge[..at], &merge[at + 1..]])
+}
+
+fn no_merge(i: usize, merge: &str) -> String {
+    format!("key `tokenizer.ggml.merges`: entry {i} (`{merge}`) is not two tokens that make a third")
+}
+
+/// The first merge that `vocab` cannot make: looked for once building has failed, because it takes as long as building.
+fn broken_merge(v: &Vocabulary, vocab: &Vocab) -> Option<String> {
+    let makes =
+        |[left, right]: [&str; 2]| [left, right, &format!("{left}{right}")].iter().all(|token| vocab.has(token));
+    let broken = |(_, merge): &(usize, &String)| !halves(merge).is_some_and(makes);
+    v.merges.iter().enumerate().find(broken).map(|(i, merge)| no_merge(i, merge))
+}
+
 /// A tokenizer.json of merges by rank, of bytes mostly.
 fn merged(v: &Vocabulary) -> Result<Parts<'_>, String> {
     let name = cut_name(v);
     let cut = cuts::called(name).ok_or_else(|| unsupported(v).unwrap_or_default())?;
     let vocab = Vocab::of(v)?;
-    let merges = v.merges.iter().enumerate().map(|(i, merge)| {
-        let parts =
-            merge.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| (&merge[..at], &merge[at + 1..]));
-        match parts {
-            Some((left, right)) if [left, right, &format!("{left}{right}")].iter().all(|t| vocab.has(t)) => {
-                Ok([left, right])
-            }
-            _ => Err(format!("key `tokenizer.ggml.merges`: entry {i} (`{merge}`) is not two tokens that make a third")),
-        }
-    });
+    let merges = v.merges.iter().enumerate().map(|(i, merge)| halves(merge).ok_or_else(|| no_merge(i, merge)));
     let merges = merges.collect::<Result<Vec<_>, _>>()?;
     let split = |pattern: String| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
     let mut steps: Vec<Value> = (cut.patterns)().into_iter().map(split).collect();
@@ -173,14 +183,13 @@ fn merged(v: &Vocabulary) -> Result<Parts<'_>, String> {
 }
 
 impl<'a> Bpe<'a> {
-    fn new(vocab: Vocab<'a>, merges: Vec<[&'a str; 2]>) -> Bpe<'a> {
+    fn new(vocab: Vocab, merges: Vec<[&'a str; 2]>) -> Bpe<'a> {
         Bpe { unk_token: None, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges }
     }
 
     fn build(self) -> Result<BPE, String> {
-        let vocab: bpe::Vocab = self.vocab.ids.into_iter().map(|(name, id)| (name.into_owned(), id as u32)).collect();
         let merges = self.merges.into_iter().map(|[left, right]| (left.to_string(), right.to_string())).collect();
-        let builder = BPE::builder().vocab_and_merges(vocab, merges).fuse_unk(self.fuse_unk);
+        let builder = BPE::builder().vocab_and_merges(self.vocab.ids, merges).fuse_unk(self.fuse_unk);
         let builder = builder.byte_fallback(self.byte_fallback).ignore_merges(self.ignore_merges);
         let builder = match self.unk_token {
             Some(token) => builder.unk_token(token.to_string()),
@@ -191,7 +200,7 @@ impl<'a> Bpe<'a> {
 }
 
 /// A tokenizer.json of pieces that merge by rank, spaces being `▁`.
-fn merged_pieces<'a>(vocab: Vocab<'a>, merges: Vec<[&'a str; 2]>, steps: Vec<Value>, template: Value) -> Parts<'a> {
+fn merged_pieces<'a>(vocab: Vocab, merges: Vec<[&'a str; 2]>, steps: Vec<Value>, template: Value) -> Parts<'a> {
     let byte_fallback = vocab.has_bytes();
     Parts {
         normalizer: json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" }),
@@ -212,7 +221,7 @@ fn piece_decoders() -> Vec<Value> {
 }
 
 /// Every way to make a token of two others: the best score first, then the longest left part.
-fn merges<'a>(v: &'a Vocabulary, vocab: &Vocab<'_>) -> Vec<[&'a str; 2]> {
+fn merges<'a>(v: &'a Vocabulary, vocab: &Vocab) -> Vec<[&'a str; 2]> {
     let mut ranked = vec![];
     for (id, token) in v.tokens.iter().enumerate() {
         if matches!(v.kind(id), TokenKind::Byte | TokenKind::Control | TokenKind::Unknown | TokenKind::Unused) {
