@@ -54,6 +54,8 @@ fn a_run_leaves_what_a_reader_needs() {
     let lines = printed(folder.path(), &["export", "out", "--llama-bench", "-"]);
     let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap_or("")).expect("JSON lines");
     assert_eq!((&first["n_gen"], &first["n_prompt"]), (&4.into(), &0.into()));
+    let said = refused(folder.path(), &["export", "out", "--claims", "-"], 2);
+    assert!(said.contains("--claims: out has no claim"), "an empty table would look like a result: {said}");
     assert!(printed(folder.path(), &["check", "--baseline", "out", "out"]).contains("pass"));
     assert!(printed(folder.path(), &["compare", "out", "out"]).contains("decode_tok_s"));
 
