@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Judges the papers' claims about quality on one model and adds the verdicts to results/records/claims.csv.
 #
-#   ci/judge-claims.sh FOLDER [FILE.gguf]      FOLDER keeps the runs; a claim that has one there is not measured again
+#   ci/judge-claims.sh FOLDER [FILE.gguf|- [CLAIM...]]     FOLDER keeps the runs; a claim that has one there is not measured again
 #
-# Without FILE each scenario runs on the embedded model that it names. With FILE that model is replaced, and perplexity is measured on
+# Without FILE, or with `-`, each scenario runs on the embedded model that it names. With FILE that model is replaced, and perplexity is measured on
 # the first 4096 tokens of the same text: no rule is changed. `INFERMARK` names the program.
 set -uo pipefail
 infermark=${INFERMARK:-target/release/infermark}
 runs=${1:?"expected a folder for the runs"}
 file=${2:-}
+[ "$file" != - ] || file=
 kept="$(cd "$(dirname "$0")/.." && pwd)/results/records/claims.csv"
 mkdir -p "$runs"
 
@@ -19,6 +20,8 @@ claims=(
     gptq-layer-error gptq-4bit-ppl gptq-3bit-ppl gptq-group-2bit vq-2bit
     awq-salient-channels awq-int3-ppl awq-never-worse awq-calib-efficiency
 )
+
+[ $# -lt 3 ] || claims=("${@:3}")
 
 for claim in "${claims[@]}"; do
     run="$runs/$claim"
