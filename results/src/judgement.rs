@@ -41,6 +41,25 @@ pub struct Judgement {
     pub started: String,
 }
 
+impl Judgement {
+    /// The models that the verdict is about: those that were brought, without the embedded ones that stayed beside them for comparison.
+    pub fn subject(&self) -> String {
+        let names: Vec<&str> = self.model.split(" + ").collect();
+        let brought: Vec<&str> = names.iter().copied().filter(|name| !name.starts_with("embedded:")).collect();
+        if brought.is_empty() { names.join(" + ") } else { brought.join(" + ") }
+    }
+
+    /// Whether a rule judges this number.
+    pub fn is_judged(&self) -> bool {
+        self.part_verdict != Verdict::Reported
+    }
+}
+
+/// The number that stands for a claim, given its rows on one model: the first that a rule judges, else the first.
+pub fn headline<'a>(rows: impl Iterator<Item = &'a Judgement> + Clone) -> Option<&'a Judgement> {
+    rows.clone().find(|row| row.is_judged()).or_else(|| rows.clone().next())
+}
+
 /// What can be wrong with a file of judgements.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgementError {
@@ -206,6 +225,17 @@ mod tests {
         let mut text = vec![];
         write(&rows, &mut text).unwrap();
         assert_eq!(read(text.as_slice()).unwrap(), rows);
+    }
+
+    #[test]
+    fn a_claim_is_about_the_model_that_was_brought() {
+        let facts = vec![fact("model_source a", "embedded:draft"), fact("model_source b", "/some/where/a.gguf")];
+        let part =
+            |label: &str, verdict| PartResult { label: label.into(), verdict, ..numbers(&claim(vec![])).remove(0) };
+        let parts = vec![part("beside", Verdict::Reported), part("judged", Verdict::Reproduced)];
+        let rows = of(&Run { claims: vec![claim(parts)], facts, ..Run::default() });
+        assert_eq!((rows[0].model.as_str(), rows[0].subject().as_str()), ("embedded:draft + a.gguf", "a.gguf"));
+        assert_eq!(headline(rows.iter()).map(|row| row.part.as_str()), Some("judged"));
     }
 
     #[test]

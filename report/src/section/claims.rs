@@ -38,7 +38,7 @@ struct Claim<'a> {
 /// The verdict on another model, which is kept with the program.
 #[derive(Serialize)]
 struct Elsewhere<'a> {
-    model: &'a str,
+    model: String,
     tone: &'static str,
     icon: &'static str,
     word: &'static str,
@@ -71,22 +71,25 @@ fn content(digest: &Digest) -> tera::TeraResult<Content> {
     Content::of(&Values { claims: digest.run.claims.iter().map(|each| claim(each, &here)).collect() })
 }
 
-/// What is kept of the claim `id` on models other than `here`: the first number of each, which is the headline.
+/// What is kept of the claim `id` on models other than `here`: the headline of each.
 fn elsewhere(id: &str, here: &str) -> Vec<Elsewhere<'static>> {
-    let mut headlines: Vec<&'static Judgement> = vec![];
-    for row in judgement::kept().iter().filter(|row| row.claim == id && row.model != here) {
-        if !headlines.iter().any(|known| known.model == row.model) {
-            headlines.push(row);
+    let rows = || judgement::kept().iter().filter(|row| row.claim == id && row.model != here);
+    let mut models: Vec<&'static str> = vec![];
+    for row in rows() {
+        if !models.contains(&row.model.as_str()) {
+            models.push(&row.model);
         }
     }
+    let headlines =
+        models.iter().filter_map(|&model| judgement::headline(rows().filter(move |row| row.model == model)));
     let shown = |row: &'static Judgement| {
         let (icon, word) = wording::verdict(row.verdict);
         let tone = wording::tone(row.verdict);
         let headline = number(row.measured, row.low.zip(row.high), &row.unit, None, tone);
         let when = row.started.split('T').next().unwrap_or_default();
-        Elsewhere { model: &row.model, tone, icon, word, headline, command: &row.command, when }
+        Elsewhere { model: row.subject(), tone, icon, word, headline, command: &row.command, when }
     };
-    headlines.into_iter().map(shown).collect()
+    headlines.map(shown).collect()
 }
 
 fn claim<'a>(claim: &'a ClaimResult, here: &str) -> Claim<'a> {

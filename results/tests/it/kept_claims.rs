@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use results::claim::Verdict;
-use results::judgement::{Judgement, kept};
+use results::judgement::{Judgement, headline, kept};
 
 const PAGE: &str = "REAL-MODELS.md";
 const BEGIN: &str =
@@ -12,35 +12,36 @@ const END: &str = "<!-- end -->\n";
 
 /// The headline of every claim, a column per model; the small embedded models share the first.
 fn table() -> String {
-    let mut columns: Vec<&str> = vec![];
+    let mut columns: Vec<String> = vec![];
     let mut claims: Vec<&str> = vec![];
     for row in kept() {
-        if !is_embedded(row) && !columns.contains(&row.model.as_str()) {
-            columns.push(&row.model);
+        if !is_embedded(row) && !columns.contains(&row.subject()) {
+            columns.push(row.subject());
         }
         if !claims.contains(&row.claim.as_str()) {
             claims.push(&row.claim);
         }
     }
-    let headline = |claim: &str, wanted: &dyn Fn(&Judgement) -> bool| {
-        let row = kept().iter().find(|row| row.claim == claim && wanted(row));
-        row.map_or("not judged".into(), cell)
+    let of = |claim: &str, wanted: &dyn Fn(&Judgement) -> bool| {
+        let rows: Vec<&Judgement> = kept().iter().filter(|row| row.claim == claim && wanted(row)).collect();
+        headline(rows.into_iter())
     };
+    let shown = |row: Option<&Judgement>| row.map_or("not judged".into(), cell);
     let mut lines = vec![
         format!("| claim and its headline number | embedded models | {} |", columns.join(" | ")),
         format!("|---|---{}|", "|---".repeat(columns.len())),
     ];
     for claim in claims {
-        let part = kept().iter().find(|row| row.claim == claim).map_or("", |row| row.part.as_str());
-        let mut cells = vec![format!("`{claim}`: {part}"), headline(claim, &is_embedded)];
-        cells.extend(columns.iter().map(|model| headline(claim, &|row| row.model == *model)));
+        let part = of(claim, &|_| true).map_or("", |row| row.part.as_str());
+        let mut cells = vec![format!("`{claim}`: {part}"), shown(of(claim, &is_embedded))];
+        cells.extend(columns.iter().map(|model| shown(of(claim, &|row| row.subject() == *model))));
         lines.push(format!("| {} |", cells.join(" | ")));
     }
     lines.join("\n") + "\n"
 }
 
 fn is_embedded(row: &Judgement) -> bool {
-    row.model.starts_with("embedded:")
+    row.subject().starts_with("embedded:")
 }
 
 fn cell(row: &Judgement) -> String {
