@@ -134,9 +134,20 @@ impl Models {
         models
     }
 
-    /// A folder of one machine says nothing on another.
+    /// A folder of one machine says nothing on another, and where a run was kept nothing about its verdict.
     fn without_folders(&self, command: &str) -> String {
-        self.names.iter().fold(command.to_string(), |mut command, name| {
+        let mut words = command.split_whitespace();
+        let mut kept: Vec<&str> = vec![];
+        while let Some(word) = words.next() {
+            match word {
+                "--output" => {
+                    words.next();
+                }
+                "--no-report" | "--quiet" => {}
+                _ => kept.push(word),
+            }
+        }
+        self.names.iter().fold(kept.join(" "), |mut command, name| {
             while let Some(end) = command.find(&format!("/{name}")) {
                 let start =
                     command[..end].rfind(|c: char| c.is_whitespace() || "'\"=".contains(c)).map_or(0, |at| at + 1);
@@ -200,7 +211,7 @@ mod tests {
             unit: "×".into(),
             verdict: Verdict::Reproduced,
             reason: String::new(),
-            command: "infermark run made-up --model embedded:base=../where/a.gguf --set model.draft=hf:x/y".into(),
+            command: "infermark run made-up --model embedded:base=../where/a.gguf --set model.draft=hf:x/y --output /some/where --quiet".into(),
             parts,
         }
     }
