@@ -143,7 +143,8 @@ impl Models {
                 "--output" => {
                     words.next();
                 }
-                "--no-report" | "--quiet" => {}
+                "--no-report" | "--quiet" | "-q" => {}
+                _ if word.starts_with("--output=") => {}
                 _ => kept.push(word),
             }
         }

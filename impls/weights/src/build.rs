@@ -332,9 +332,6 @@ struct BlockRows<'a> {
 }
 
 impl<'a> BlockRows<'a> {
-    /// Rows whose memory goes back to the system at once.
-    const SPAN: usize = 1024;
-
     fn of(weight: WeightSource<'a>) -> Option<BlockRows<'a>> {
         let WeightSource::Stored(parts) = weight else { return None };
         let blocks = parts.iter().map(|part| if let StoredCodes::Blocks(blocks) = part { Some(blocks) } else { None });
@@ -348,8 +345,8 @@ impl<'a> BlockRows<'a> {
         }
         let (blocks, at) = (self.parts[0], row - self.first);
         blocks.dequantise_row(at, values);
-        if (at + 1).is_multiple_of(Self::SPAN) || at + 1 == blocks.n() {
-            blocks.release(at / Self::SPAN * Self::SPAN..at + 1);
+        if (at + 1).is_multiple_of(BlockCodes::SPAN) || at + 1 == blocks.n() {
+            blocks.release(at / BlockCodes::SPAN * BlockCodes::SPAN..at + 1);
         }
     }
 }

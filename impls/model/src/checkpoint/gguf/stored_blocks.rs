@@ -28,6 +28,9 @@ impl fmt::Debug for BlockCodes {
 }
 
 impl BlockCodes {
+    /// Rows after which a reader of all of them gives their memory back.
+    pub const SPAN: usize = 1024;
+
     /// Rows of `k` columns that begin at `rows`, inside `file`; `None` where no kernel reads such blocks.
     pub(super) fn new(file: &Arc<Bytes>, block: Block, k: usize, rows: Vec<usize>) -> Option<BlockCodes> {
         let form = match block {
@@ -101,7 +104,7 @@ impl BlockCodes {
         };
         let finite = |b: &[u8], at: usize| b[at + 1] & 0x7c != 0x7c;
         let whole = |row| self.row(row).chunks_exact(self.block.bytes()).all(|b| finite(b, first) && finite(b, second));
-        let mut spans = (0..self.n()).step_by(4096).map(|first| first..self.n().min(first + 4096));
+        let mut spans = (0..self.n()).step_by(Self::SPAN).map(|first| first..self.n().min(first + Self::SPAN));
         spans.all(|span| {
             let finite = span.clone().all(whole);
             self.release(span);
