@@ -35,19 +35,7 @@ impl Matrix {
     /// Whether every value is finite, for blocks too, which are not looked at when they are read.
     pub fn is_finite(&self) -> bool {
         let MatrixValues::Stored(parts) = &self.values else { return true };
-        let finite = parts.iter().all(|part| !matches!(part, StoredCodes::Blocks(_)) || part.is_finite());
-        self.release();
-        finite
-    }
-
-    /// Lets the system take back the memory through which a file was read.
-    pub fn release(&self) {
-        let MatrixValues::Stored(parts) = &self.values else { return };
-        for part in parts {
-            if let StoredCodes::Blocks(blocks) = part {
-                blocks.release(0..blocks.n());
-            }
-        }
+        parts.iter().all(|part| !matches!(part, StoredCodes::Blocks(_)) || part.is_finite())
     }
 
     /// The values widened to f32.
